@@ -1,0 +1,1 @@
+"""Formats that AWS publishes, as pure functions between bytes and values: no AWS, clock or network."""

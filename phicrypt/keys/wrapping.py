@@ -1,0 +1,126 @@
+"""Direct and intermediate wrapping of data keys, shared by every keyring.
+
+ESDK suites wrap the data key itself. DB-ESDK suites wrap an intermediate key, from which two keys
+are derived: one wraps the data key, the other signs the item for this recipient
+(``framework/algorithm-suites.md``, section "Intermediate Key Wrapping")::
+
+    ciphertext = AES-256-GCM(KEK, IV of zeros, AAD = context, data key)   32 + 16 bytes
+               ‖ the intermediate key as the provider wraps it            the rest
+    KEK      = HKDF-SHA512(intermediate key, no salt, "AWS_MPL_INTERMEDIATE_KEYWRAP_ENC", 32 bytes)
+    MAC key  = HKDF-SHA512(intermediate key, no salt, "AWS_MPL_INTERMEDIATE_KEYWRAP_MAC", 32 bytes)
+
+The IV is zero, so an intermediate key wraps exactly one data key and is never kept (rule 4): it
+exists only inside the two functions here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from phicrypt.errors import AuthenticationError
+from phicrypt.materials import DataKey, DecryptionMaterials, EncryptionMaterials
+from phicrypt.primitives import hkdf_expand, hkdf_extract, open_gcm, random_bytes, seal_gcm
+from phicrypt.suites import IV_LENGTH_BYTES, TAG_LENGTH_BYTES, AlgorithmSuite
+
+_ENC_INFO: Final = b"AWS_MPL_INTERMEDIATE_KEYWRAP_ENC"
+_MAC_INFO: Final = b"AWS_MPL_INTERMEDIATE_KEYWRAP_MAC"
+_ZERO_IV: Final = bytes(IV_LENGTH_BYTES)
+
+
+class WrappedDataKey(NamedTuple):
+    """The ciphertext for the encrypted data key, and what was generated on the way."""
+
+    ciphertext: bytes
+    generated_data_key: DataKey | None
+    symmetric_signing_key: DataKey | None
+
+
+class UnwrappedDataKey(NamedTuple):
+    """The data key, and the recipient's signing key for DB-ESDK suites."""
+
+    data_key: DataKey
+    symmetric_signing_key: DataKey | None
+
+
+def wrap_data_key(
+    materials: EncryptionMaterials,
+    wrap: Callable[[bytes], bytes],
+    *,
+    generate: Callable[[int], tuple[bytes, bytes]] | None = None,
+) -> WrappedDataKey:
+    """Wrap the materials' data key for one recipient, generating it if there is none yet.
+
+    Args:
+        materials: those that the keyring was given.
+        wrap: the provider's wrapping of a plaintext key of the suite's length.
+        generate: the provider's own generation, ``length_bytes -> (plaintext key, wrapped key)``,
+            such as KMS GenerateDataKey; without it the key is random bytes, wrapped by ``wrap``.
+    """
+    suite = materials.suite
+    length_bytes = suite.data_key_length_bytes
+
+    def generate_and_wrap() -> tuple[bytes, bytes]:
+        if generate is not None:
+            plaintext_key, ciphertext = generate(length_bytes)
+            _check_length(plaintext_key, suite)
+            return plaintext_key, ciphertext
+        plaintext_key = random_bytes(length_bytes)
+        return plaintext_key, wrap(plaintext_key)
+
+    if not suite.has_symmetric_signature:
+        if materials.data_key is not None:
+            return WrappedDataKey(wrap(materials.data_key.key_bytes), None, None)
+        plaintext_key, ciphertext = generate_and_wrap()
+        return WrappedDataKey(ciphertext, DataKey(plaintext_key), None)
+
+    generated = DataKey(random_bytes(length_bytes)) if materials.data_key is None else None
+    data_key = generated or materials.data_key
+    assert data_key is not None
+    intermediate_key, wrapped_intermediate_key = generate_and_wrap()
+    wrapping_key, signing_key = _derive(intermediate_key)
+    sealed = seal_gcm(wrapping_key, _ZERO_IV, data_key.key_bytes, materials.context_bytes)
+    return WrappedDataKey(sealed + wrapped_intermediate_key, generated, signing_key)
+
+
+def unwrap_data_key(
+    materials: DecryptionMaterials, ciphertext: bytes, unwrap: Callable[[bytes], bytes]
+) -> UnwrappedDataKey:
+    """Open one encrypted data key's ciphertext with the provider's ``unwrap``.
+
+    Raises AuthenticationError if it does not verify or the key has not the suite's length, and
+    whatever ``unwrap`` raises.
+    """
+    suite = materials.suite
+    if not suite.has_symmetric_signature:
+        data_key = unwrap(ciphertext)
+        _check_length(data_key, suite)
+        return UnwrappedDataKey(DataKey(data_key), None)
+    sealed_length = suite.data_key_length_bytes + TAG_LENGTH_BYTES
+    if len(ciphertext) <= sealed_length:
+        raise AuthenticationError("encrypted data key too short")
+    intermediate_key = unwrap(ciphertext[sealed_length:])
+    _check_length(intermediate_key, suite)
+    wrapping_key, signing_key = _derive(intermediate_key)
+    data_key = open_gcm(
+        wrapping_key,
+        _ZERO_IV,
+        ciphertext[:sealed_length],
+        materials.context_bytes,
+        reason="encrypted data key",
+    )
+    return UnwrappedDataKey(DataKey(data_key), signing_key)
+
+
+def _check_length(plaintext_key: bytes, suite: AlgorithmSuite) -> None:
+    if len(plaintext_key) != suite.data_key_length_bytes:
+        raise AuthenticationError("data key length")
+
+
+def _derive(intermediate_key: bytes) -> tuple[bytes, DataKey]:
+    """The key-encryption key and the recipient's signing key, 32 bytes each."""
+    pseudorandom_key = hkdf_extract("sha512", b"", intermediate_key)
+    return (
+        hkdf_expand("sha512", pseudorandom_key, _ENC_INFO, 32),
+        DataKey(hkdf_expand("sha512", pseudorandom_key, _MAC_INFO, 32)),
+    )

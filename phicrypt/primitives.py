@@ -1,0 +1,246 @@
+"""The cryptographic primitives, and the only importer of ``cryptography``.
+
+Thin functions with bytes in and bytes out. Randomness comes from ``os.urandom`` at each use; a tag
+that does not verify raises :class:`~phicrypt.errors.AuthenticationError`; secrets are compared in
+constant time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from phicrypt.errors import AuthenticationError, FormatError
+from phicrypt.suites import Curve
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import (
+        EllipticCurve,
+        EllipticCurvePrivateKey,
+        EllipticCurvePublicKey,
+    )
+
+__all__ = [
+    "AESGCM",
+    "InvalidTag",
+    "SigningKey",
+    "VerificationKey",
+    "aes_ctr_keystream",
+    "constant_time_equal",
+    "hkdf",
+    "hkdf_expand",
+    "hkdf_extract",
+    "hmac_sha384",
+    "kdf_counter_mode_sha256",
+    "new_signature_digest",
+    "open_gcm",
+    "random_bytes",
+    "rsa_oaep_encrypt",
+    "seal_gcm",
+]
+
+random_bytes: Final[Callable[[int], bytes]] = os.urandom
+"""``random_bytes(n)``: n bytes from the operating system's generator, no pool (rule 5)."""
+
+constant_time_equal = hmac.compare_digest
+"""``constant_time_equal(a, b)``: compare two byte strings without leaking where they differ."""
+
+
+def seal_gcm(cipher_key: bytes, nonce: bytes, plaintext: bytes, aad: bytes) -> bytes:
+    """AES-GCM: ciphertext followed by the 16-byte tag. The caller owns the uniqueness of the nonce."""
+    return AESGCM(cipher_key).encrypt(nonce, plaintext, aad)
+
+
+def open_gcm(cipher_key: bytes, nonce: bytes, ciphertext_and_tag: bytes, aad: bytes, *, reason: str) -> bytes:
+    """AES-GCM: the plaintext, or AuthenticationError(reason) if the tag does not verify."""
+    try:
+        return AESGCM(cipher_key).decrypt(nonce, ciphertext_and_tag, aad)
+    except InvalidTag:
+        raise AuthenticationError(reason) from None
+
+
+def hmac_sha384(mac_key: bytes, message: bytes) -> bytes:
+    """HMAC with SHA-384: 48 bytes."""
+    return hmac.digest(mac_key, message, "sha384")
+
+
+def hkdf_extract(hash_name: str, salt: bytes, input_key: bytes) -> bytes:
+    """RFC 5869 section 2.2; an empty salt means a string of zeros of the hash's length."""
+    # HMAC pads its key with zeros, so the empty key and a zero key of hash length are the same key.
+    return hmac.digest(salt, input_key, hash_name)
+
+
+def hkdf_expand(hash_name: str, pseudorandom_key: bytes, info: bytes, length_bytes: int) -> bytes:
+    """RFC 5869 section 2.3, for outputs of any permitted length."""
+    block = hmac.digest(pseudorandom_key, info + b"\x01", hash_name)
+    if length_bytes <= len(block):
+        return block[:length_bytes]
+    output = bytearray(block)
+    counter = 2
+    while len(output) < length_bytes:
+        if counter > 255:
+            raise ValueError(f"HKDF gives at most 255 blocks, {length_bytes} bytes were asked")
+        block = hmac.digest(pseudorandom_key, block + info + bytes((counter,)), hash_name)
+        output += block
+        counter += 1
+    return bytes(output[:length_bytes])
+
+
+def hkdf(hash_name: str, salt: bytes, input_key: bytes, info: bytes, length_bytes: int) -> bytes:
+    """RFC 5869, extract then expand."""
+    return hkdf_expand(hash_name, hkdf_extract(hash_name, salt, input_key), info, length_bytes)
+
+
+def kdf_counter_mode_sha256(derivation_key: bytes, label: bytes, context: bytes, length_bytes: int) -> bytes:
+    """NIST SP 800-108r1 KDF in counter mode with HMAC-SHA-256.
+
+    Each block is HMAC(key, counter ‖ label ‖ 0x00 ‖ context ‖ length), with a 32-bit counter from 1
+    and the length in bits as 32 bits, all big-endian.
+    """
+    fixed = label + b"\x00" + context + (length_bytes * 8).to_bytes(4, "big")
+    output = b""
+    counter = 1
+    while len(output) < length_bytes:
+        output += hmac.digest(derivation_key, counter.to_bytes(4, "big") + fixed, "sha256")
+        counter += 1
+    return output[:length_bytes]
+
+
+def aes_ctr_keystream(cipher_key: bytes, initial_counter: bytes, length_bytes: int) -> bytes:
+    """The first bytes of the AES-CTR keystream that starts at a 16-byte counter block."""
+    from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+    encryptor = Cipher(algorithms.AES(cipher_key), modes.CTR(initial_counter)).encryptor()
+    return encryptor.update(bytes(length_bytes))
+
+
+def rsa_oaep_encrypt(public_key_der: bytes, plaintext: bytes, *, hash_name: str) -> bytes:
+    """RSAES-OAEP with MGF1 of the same hash (``"sha1"`` or ``"sha256"``) under a DER public key."""
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import padding, rsa
+    from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+    algorithm: hashes.HashAlgorithm = {"sha1": hashes.SHA1, "sha256": hashes.SHA256}[hash_name]()
+    public_key = load_der_public_key(public_key_der)
+    if not isinstance(public_key, rsa.RSAPublicKey):
+        raise ValueError("an RSA public key was expected")
+    return public_key.encrypt(plaintext, padding.OAEP(padding.MGF1(algorithm), algorithm, None))
+
+
+def _hash_name(curve: Curve) -> str:
+    return "sha256" if curve is Curve.P256 else "sha384"
+
+
+def new_signature_digest(curve: Curve) -> hashlib._Hash:
+    """The running hash that is signed with this curve: SHA-256 for P-256, SHA-384 for P-384."""
+    return hashlib.new(_hash_name(curve))
+
+
+class SigningKey:
+    """An ephemeral ECDSA key pair. The private key lives in OpenSSL only and is never exported."""
+
+    __slots__ = ("_private_key", "curve")
+
+    def __init__(self, curve: Curve) -> None:
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        self.curve = curve
+        self._private_key: EllipticCurvePrivateKey = ec.generate_private_key(_curve_object(curve))
+
+    def __repr__(self) -> str:
+        return f"<SigningKey {self.curve.name}>"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError("a signing key cannot be copied or pickled")
+
+    def compressed_public_key(self) -> bytes:
+        """The public point, compressed (SEC 1 section 2.3.3): 33 bytes for P-256, 49 for P-384."""
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+        return self._private_key.public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+
+    def sign_digest(self, digest: bytes) -> bytes:
+        """DER signature over a digest, with RFC 6979's deterministic nonce (rule 5).
+
+        The length is always :data:`FIXED_SIGNATURE_LENGTH_BYTES` of the curve: DB-ESDK's footer
+        needs it, and AWS's libraries write it so in ESDK messages. Where the deterministic
+        signature is shorter or longer, its ``s`` is negated (an equally valid signature); where
+        that does not help, random nonces are drawn until one fits.
+        """
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.hazmat.primitives.asymmetric.utils import (
+            Prehashed,
+            decode_dss_signature,
+            encode_dss_signature,
+        )
+
+        algorithm = hashes.SHA256() if self.curve is Curve.P256 else hashes.SHA384()
+        wanted = FIXED_SIGNATURE_LENGTH_BYTES[self.curve]
+        signature = self._private_key.sign(digest, ec.ECDSA(Prehashed(algorithm), deterministic_signing=True))
+        while len(signature) != wanted:
+            r, s = decode_dss_signature(signature)
+            signature = encode_dss_signature(r, _CURVE_ORDER[self.curve] - s)
+            if len(signature) != wanted:
+                signature = self._private_key.sign(digest, ec.ECDSA(Prehashed(algorithm)))
+        return signature
+
+
+FIXED_SIGNATURE_LENGTH_BYTES: Final = {Curve.P256: 71, Curve.P384: 103}
+"""Length of the DER signatures that AWS's libraries write, by curve."""
+
+_CURVE_ORDER: Final = {
+    Curve.P256: 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551,
+    Curve.P384: int(
+        "FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973",
+        16,
+    ),
+}
+
+
+class VerificationKey:
+    """An ECDSA public key, read from its compressed point."""
+
+    __slots__ = ("_public_key", "curve")
+
+    def __init__(self, curve: Curve, compressed_point: bytes) -> None:
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        expected = {Curve.P256: 33, Curve.P384: 49}[curve]
+        if len(compressed_point) != expected or compressed_point[0] not in (2, 3):
+            raise FormatError(
+                f"a compressed {curve.name} point of {expected} bytes was expected, "
+                f"{len(compressed_point)} bytes came",
+                field="aws-crypto-public-key",
+            )
+        self.curve = curve
+        try:
+            self._public_key: EllipticCurvePublicKey = ec.EllipticCurvePublicKey.from_encoded_point(
+                _curve_object(curve), compressed_point
+            )
+        except ValueError:
+            raise FormatError("the point is not on the curve", field="aws-crypto-public-key") from None
+
+    def verify_digest(self, digest: bytes, signature: bytes) -> None:
+        """Raise AuthenticationError unless the DER signature fits the digest."""
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+
+        algorithm = hashes.SHA256() if self.curve is Curve.P256 else hashes.SHA384()
+        try:
+            self._public_key.verify(signature, digest, ec.ECDSA(Prehashed(algorithm)))
+        except InvalidSignature:
+            raise AuthenticationError("signature") from None
+
+
+def _curve_object(curve: Curve) -> EllipticCurve:
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    return ec.SECP256R1() if curve is Curve.P256 else ec.SECP384R1()

@@ -90,9 +90,7 @@ def plain_context(context: Mapping[str, str] | AuditContext | None) -> dict[str,
         if not isinstance(name, str) or not name:
             raise ConfigurationError("context names are non-empty text")
         if not isinstance(value, str):
-            raise ConfigurationError(
-                f"the context value of {name!r} is {type(value).__name__}, text is expected"
-            )
+            raise ConfigurationError(f"the context value of {name!r} is {type(value).__name__}, text is expected")
         if name.startswith(RESERVED_PREFIXES):
             raise ConfigurationError(
                 f"the context name {name!r} is reserved: names beginning with "

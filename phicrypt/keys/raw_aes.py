@@ -80,9 +80,7 @@ class RawAesKeyring(KeyHolder):
             return seal_gcm(self._wrapping_key, iv, plaintext_key, materials.context_bytes)
 
         wrapped = wrap_data_key(materials, wrap)
-        encrypted_data_key = EncryptedDataKey(
-            self.namespace, self._provider_info_prefix + iv, wrapped.ciphertext
-        )
+        encrypted_data_key = EncryptedDataKey(self.namespace, self._provider_info_prefix + iv, wrapped.ciphertext)
         return materials.with_recipient(
             encrypted_data_key,
             data_key=wrapped.generated_data_key,
@@ -110,9 +108,7 @@ class RawAesKeyring(KeyHolder):
                 )
 
             try:
-                unwrapped: UnwrappedDataKey = unwrap_data_key(
-                    materials, encrypted_data_key.ciphertext, unwrap
-                )
+                unwrapped: UnwrappedDataKey = unwrap_data_key(materials, encrypted_data_key.ciphertext, unwrap)
             except AuthenticationError:
                 continue
             return materials.with_data_key(

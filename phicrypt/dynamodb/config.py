@@ -1,0 +1,249 @@
+"""What happens to each attribute of a table: the configuration that both sides of a table share.
+
+It follows ``dynamodb-encryption-client/ddb-table-encryption-config.md`` of AWS's database encryption
+specification; :class:`Action` and :class:`PlaintextPolicy` carry its names.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from enum import Enum
+from types import MappingProxyType
+from typing import Final
+
+from phicrypt.errors import ConfigurationError
+from phicrypt.suites import (
+    DBE_COMMIT_KEY_ECDSA_P384_SYMSIG_HMAC_SHA384,
+    DBE_COMMIT_KEY_SYMSIG_HMAC_SHA384,
+    AlgorithmSuite,
+)
+
+RESERVED_ATTRIBUTE_PREFIX: Final = "aws_dbe_"
+"""Attribute names that belong to the format."""
+
+
+class Action(Enum):
+    """What is done with one attribute. The values are AWS's names."""
+
+    ENCRYPT_AND_SIGN = "ENCRYPT_AND_SIGN"
+    """Value encrypted; value, name and type signed."""
+    SIGN_ONLY = "SIGN_ONLY"
+    """Readable by whoever reads the table; signed."""
+    SIGN_AND_INCLUDE_IN_CONTEXT = "SIGN_AND_INCLUDE_IN_ENCRYPTION_CONTEXT"
+    """As SIGN_ONLY, and part of the encryption context (KMS and branch-key suppliers see it)."""
+    DO_NOTHING = "DO_NOTHING"
+    """Neither encrypted nor signed: whoever writes the table may change it unseen."""
+
+
+class PlaintextPolicy(Enum):
+    """Whether items without encryption may be written or read. The values are AWS's names."""
+
+    FORCE_PLAINTEXT_WRITE_ALLOW_PLAINTEXT_READ = "FORCE_PLAINTEXT_WRITE_ALLOW_PLAINTEXT_READ"
+    """Write plaintext, read both: the first stage of a migration, while old readers remain."""
+    FORBID_PLAINTEXT_WRITE_ALLOW_PLAINTEXT_READ = "FORBID_PLAINTEXT_WRITE_ALLOW_PLAINTEXT_READ"
+    """Write encrypted, read both: while the backfill runs."""
+    FORBID_PLAINTEXT_WRITE_FORBID_PLAINTEXT_READ = "FORBID_PLAINTEXT_WRITE_FORBID_PLAINTEXT_READ"
+    """Write and read encrypted items only."""
+
+
+class PhiKeyNameWarning(UserWarning):
+    """A key or context attribute's name suggests that its readable values identify a patient."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TableConfig:
+    """How one table's items are encrypted. Immutable; checked when it is made.
+
+    Attributes:
+        table_name: the physical table.
+        partition_key, sort_key: names of the key attributes. They stay readable: DynamoDB needs them.
+        actions: one action for each attribute that items may have. Key attributes are SIGN_ONLY, or
+            SIGN_AND_INCLUDE_IN_CONTEXT where any attribute is. Kept for good once used, except that
+            an attribute may change between the signed actions: the reader follows the item's header.
+        logical_table_name: the name that is bound to every item; the table name unless given. Keep
+            it when a backup is restored under another table name.
+        unsigned_attributes, unsigned_prefix: the attributes that are neither encrypted nor signed,
+            by name and by the beginning of the name. Grow the set before data is written with it,
+            never shrink it.
+        plaintext_policy: default: forbid writing and reading plaintext.
+        plaintext_reads_until: the last day (UTC) on which a policy that allows plaintext applies;
+            required with such a policy. After that day plaintext items are refused (rule 19).
+        signed: write suite 0x6701, which adds an ECDSA P-384 signature, instead of 0x6700.
+        require_signed: refuse to read items of suite 0x6700 (rule 7).
+
+    Raises ConfigurationError for anything inconsistent.
+    """
+
+    table_name: str
+    partition_key: str
+    sort_key: str | None = None
+    actions: Mapping[str, Action] = field(default_factory=dict)
+    logical_table_name: str = ""
+    unsigned_attributes: tuple[str, ...] = ()
+    unsigned_prefix: str | None = None
+    plaintext_policy: PlaintextPolicy = PlaintextPolicy.FORBID_PLAINTEXT_WRITE_FORBID_PLAINTEXT_READ
+    plaintext_reads_until: date | None = None
+    signed: bool = False
+    require_signed: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "actions", MappingProxyType(dict(self.actions)))
+        object.__setattr__(self, "logical_table_name", self.logical_table_name or self.table_name)
+        if isinstance(self.unsigned_attributes, str):
+            raise ConfigurationError("unsigned_attributes is a tuple of attribute names, not one text")
+        object.__setattr__(self, "unsigned_attributes", tuple(self.unsigned_attributes))
+        self._check_names()
+        self._check_actions()
+        self._check_plaintext_policy()
+        self._warn_of_phi_key_names()
+
+    @property
+    def version(self) -> int:
+        """The header version that is written: 2 if any action includes in the context, otherwise 1."""
+        return 2 if Action.SIGN_AND_INCLUDE_IN_CONTEXT in self.actions.values() else 1
+
+    @property
+    def suite(self) -> AlgorithmSuite:
+        """The algorithm suite that is written."""
+        return DBE_COMMIT_KEY_ECDSA_P384_SYMSIG_HMAC_SHA384 if self.signed else DBE_COMMIT_KEY_SYMSIG_HMAC_SHA384
+
+    @property
+    def key_names(self) -> tuple[str, ...]:
+        """The key attributes: partition key, then sort key if there is one."""
+        return (self.partition_key,) if self.sort_key is None else (self.partition_key, self.sort_key)
+
+    def is_unsigned(self, attribute: str) -> bool:
+        """Whether the attribute is outside the signature. ``aws_dbe_*`` counts as signed (rule 18)."""
+        if attribute.startswith(RESERVED_ATTRIBUTE_PREFIX):
+            return False
+        return attribute in self.unsigned_attributes or (
+            self.unsigned_prefix is not None and attribute.startswith(self.unsigned_prefix)
+        )
+
+    def action_of(self, attribute: str) -> Action:
+        """The action for one attribute on write; ConfigurationError where none is configured."""
+        action = self.actions.get(attribute)
+        if action is not None:
+            return action
+        if self.is_unsigned(attribute):
+            return Action.DO_NOTHING
+        if attribute.startswith(RESERVED_ATTRIBUTE_PREFIX):
+            raise ConfigurationError(
+                f"the attribute name {attribute!r} is reserved: names beginning with "
+                f"{RESERVED_ATTRIBUTE_PREFIX!r} are written by the format itself"
+            )
+        raise ConfigurationError(
+            f"the attribute {attribute!r} of table {self.table_name!r} has no action; "
+            "add it to TableConfig.actions, or to unsigned_attributes if nobody needs its integrity"
+        )
+
+    def writes_plaintext(self, today: date | None = None) -> bool:
+        """Whether the policy forces plaintext writes; ConfigurationError once its last day is over."""
+        if self.plaintext_policy is not PlaintextPolicy.FORCE_PLAINTEXT_WRITE_ALLOW_PLAINTEXT_READ:
+            return False
+        if not self.allows_plaintext_read(today):
+            raise ConfigurationError(
+                f"table {self.table_name!r}: the plaintext policy {self.plaintext_policy.value} ended on "
+                f"{self.plaintext_reads_until}; nothing is written in plaintext after that day"
+            )
+        return True
+
+    def allows_plaintext_read(self, today: date | None = None) -> bool:
+        """Whether plaintext items may be read on this day (UTC; today unless given)."""
+        if self.plaintext_reads_until is None:
+            return False
+        return (today or datetime.now(UTC).date()) <= self.plaintext_reads_until
+
+    def _check_names(self) -> None:
+        for what, name in (
+            ("table_name", self.table_name),
+            ("logical_table_name", self.logical_table_name),
+            ("partition_key", self.partition_key),
+            ("sort_key", self.sort_key),
+        ):
+            if name is not None and (not isinstance(name, str) or not name):
+                raise ConfigurationError(f"TableConfig.{what} is a non-empty text")
+        if self.sort_key == self.partition_key:
+            raise ConfigurationError("the partition key and the sort key are the same attribute")
+        if self.unsigned_prefix is not None and not self.unsigned_prefix:
+            raise ConfigurationError("an empty unsigned_prefix would leave every attribute unsigned; use None")
+        for name in (*self.actions, *self.unsigned_attributes):
+            if not isinstance(name, str) or not name:
+                raise ConfigurationError("attribute names are non-empty text")
+            if name.startswith((RESERVED_ATTRIBUTE_PREFIX, "aws-crypto-")):
+                raise ConfigurationError(f"the attribute name {name!r} is reserved and may not be configured")
+
+    def _check_actions(self) -> None:
+        for attribute, action in self.actions.items():
+            if not isinstance(action, Action):
+                raise ConfigurationError(f"the action of {attribute!r} is not an Action")
+            if (action is Action.DO_NOTHING) != self.is_unsigned(attribute):
+                raise ConfigurationError(
+                    f"the attribute {attribute!r} is {action.value}: an attribute is DO_NOTHING exactly when it "
+                    "is in unsigned_attributes or begins with unsigned_prefix, so that readers with other "
+                    "actions agree on what is signed"
+                )
+        key_action = Action.SIGN_AND_INCLUDE_IN_CONTEXT if self.version == 2 else Action.SIGN_ONLY
+        for name in self.key_names:
+            if self.actions.get(name) is not key_action:
+                raise ConfigurationError(
+                    f"the action of the key attribute {name!r} must be {key_action.value}: SIGN_ONLY, or "
+                    "SIGN_AND_INCLUDE_IN_CONTEXT where any attribute is"
+                )
+
+    def _check_plaintext_policy(self) -> None:
+        if not isinstance(self.plaintext_policy, PlaintextPolicy):
+            raise ConfigurationError("plaintext_policy is a PlaintextPolicy")
+        forbids = self.plaintext_policy is PlaintextPolicy.FORBID_PLAINTEXT_WRITE_FORBID_PLAINTEXT_READ
+        if forbids and self.plaintext_reads_until is not None:
+            raise ConfigurationError("plaintext_reads_until belongs to a policy that allows plaintext")
+        if not forbids and (
+            not isinstance(self.plaintext_reads_until, date) or isinstance(self.plaintext_reads_until, datetime)
+        ):
+            raise ConfigurationError(
+                f"the plaintext policy {self.plaintext_policy.value} needs plaintext_reads_until: "
+                "the last day (a date, UTC) on which it applies"
+            )
+
+    def _warn_of_phi_key_names(self) -> None:
+        readable = dict.fromkeys(
+            (*self.key_names, *(n for n, a in self.actions.items() if a is Action.SIGN_AND_INCLUDE_IN_CONTEXT))
+        )
+        names = [name for name in readable if looks_like_phi_name(name)]
+        if names:
+            warnings.warn(
+                f"table {self.table_name!r}: {', '.join(map(repr, names))} looks like protected health "
+                "information, but key and context attributes stay readable in the table, its indexes and logs; "
+                "use an opaque identifier",
+                PhiKeyNameWarning,
+                stacklevel=4,
+            )
+
+
+_PHI_TOKENS: Final = frozenset(
+    {"ssn", "mrn", "dob", "phone", "fax", "mail", "email", "birthday", "surname", "nhs"}
+)
+_PHI_WORDS: Final = (
+    "socialsecurity",
+    "medicalrecord",
+    "dateofbirth",
+    "birthdate",
+    "email",
+    "phonenumber",
+    "firstname",
+    "lastname",
+    "fullname",
+    "patientname",
+)
+
+
+def looks_like_phi_name(attribute: str) -> bool:
+    """Whether an attribute's name suggests values that identify a person (ssn, mrn, email, dob, …)."""
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", attribute)
+    tokens = {word.lower() for word in words}
+    joined = "".join(words).lower()
+    return not tokens.isdisjoint(_PHI_TOKENS) or any(word in joined for word in _PHI_WORDS)

@@ -186,12 +186,15 @@ class DecryptionMaterials(KeyHolder):
         symmetric_signing_key: for DB-ESDK suites, the MAC key that came with the data key.
         recipient_index: which of the encrypted data keys was opened.
         origin: where the data key came from.
+        expected_names: the names that the caller expects in the context, whose pairs were already
+            compared; None for ``ANY_CONTEXT``. A branch key supplier sees these only (rule 8).
     """
 
     __slots__ = (
         "context",
         "context_bytes",
         "data_key",
+        "expected_names",
         "origin",
         "recipient_index",
         "suite",
@@ -210,6 +213,7 @@ class DecryptionMaterials(KeyHolder):
         symmetric_signing_key: DataKey | None = None,
         recipient_index: int | None = None,
         origin: KeyOrigin | None = None,
+        expected_names: frozenset[str] | None = None,
     ) -> None:
         self.suite = suite
         self.context = context
@@ -219,6 +223,7 @@ class DecryptionMaterials(KeyHolder):
         self.symmetric_signing_key = symmetric_signing_key
         self.recipient_index = recipient_index
         self.origin = origin
+        self.expected_names = expected_names
 
     def with_data_key(
         self,
@@ -240,6 +245,7 @@ class DecryptionMaterials(KeyHolder):
             symmetric_signing_key=symmetric_signing_key,
             recipient_index=recipient_index,
             origin=origin,
+            expected_names=self.expected_names,
         )
 
     def __repr__(self) -> str:

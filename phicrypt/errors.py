@@ -116,6 +116,9 @@ class KeyAccessError(PhiCryptError):
         code: AWS's error code, or the class of the connection error.
         request_id: AWS's request id, if an answer came.
         is_retryable: whether the same call may succeed later (throttling, 5xx, network).
+        is_outage: no answer came, or a 5xx: another Region may serve (rule 13).
+        request_ids: AWS's request id of each answered attempt, retries included, in order.
+        correlation_id: what the call carried in its user agent, where there was a call.
     """
 
     def __init__(
@@ -127,6 +130,9 @@ class KeyAccessError(PhiCryptError):
         key_arn: str | None = None,
         request_id: str | None = None,
         is_retryable: bool = False,
+        is_outage: bool = False,
+        request_ids: tuple[str, ...] = (),
+        correlation_id: str | None = None,
     ) -> None:
         super().__init__(message)
         self.key_arn = key_arn
@@ -134,6 +140,9 @@ class KeyAccessError(PhiCryptError):
         self.code = code
         self.request_id = request_id
         self.is_retryable = is_retryable
+        self.is_outage = is_outage
+        self.request_ids = request_ids
+        self.correlation_id = correlation_id
 
 
 class LimitExceededError(PhiCryptError):

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from phicrypt.client import PhiCrypt
     from phicrypt.context import ANY_CONTEXT, AuditContext
     from phicrypt.errors import PhiCryptError
+    from phicrypt.keys.branch_key_store import BranchKeyStore
     from phicrypt.keys.cache import CachePolicy
+    from phicrypt.keys.hierarchical import HierarchicalKeyring
     from phicrypt.keys.kms import KmsKeyring
     from phicrypt.keys.multi import MultiKeyring
     from phicrypt.keys.raw_aes import RawAesKeyring
@@ -22,7 +24,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "ANY_CONTEXT": "phicrypt.context",
     "AuditContext": "phicrypt.context",
+    "BranchKeyStore": "phicrypt.keys.branch_key_store",
     "CachePolicy": "phicrypt.keys.cache",
+    "HierarchicalKeyring": "phicrypt.keys.hierarchical",
     "KmsKeyring": "phicrypt.keys.kms",
     "MultiKeyring": "phicrypt.keys.multi",
     "PhiCrypt": "phicrypt.client",
@@ -33,7 +37,9 @@ _HOMES = {
 __all__ = [
     "ANY_CONTEXT",
     "AuditContext",
+    "BranchKeyStore",
     "CachePolicy",
+    "HierarchicalKeyring",
     "KmsKeyring",
     "MultiKeyring",
     "PhiCrypt",

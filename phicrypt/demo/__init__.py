@@ -1,0 +1,1 @@
+"""The embedded local AWS, and the walkthrough that `phicrypt demo` tells."""

@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AESGCM",
+    "GcmStreamOpener",
     "InvalidTag",
+    "SIGNING_ALGORITHMS",
+    "SignaturePublicKey",
     "SigningKey",
     "VerificationKey",
     "aes_ctr_keystream",
@@ -63,6 +66,36 @@ def open_gcm(cipher_key: bytes, nonce: bytes, ciphertext_and_tag: bytes, aad: by
         return AESGCM(cipher_key).decrypt(nonce, ciphertext_and_tag, aad)
     except InvalidTag:
         raise AuthenticationError(reason) from None
+
+
+class GcmStreamOpener:
+    """AES-GCM decryption piece by piece, for bodies with one tag at their end.
+
+    What :meth:`update` returns is **unverified** until :meth:`verify` has passed; callers drop it in a
+    first pass and decrypt again in a second one.
+    """
+
+    __slots__ = ("_decryptor",)
+
+    def __init__(self, cipher_key: bytes, nonce: bytes, aad: bytes) -> None:
+        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+        self._decryptor = Cipher(algorithms.AES(cipher_key), modes.GCM(nonce)).decryptor()
+        self._decryptor.authenticate_additional_data(aad)
+
+    def __repr__(self) -> str:
+        return "<GcmStreamOpener>"
+
+    def update(self, ciphertext: bytes | memoryview) -> bytes:
+        """The plaintext of the next piece, unverified."""
+        return self._decryptor.update(ciphertext)
+
+    def verify(self, tag: bytes, *, reason: str) -> None:
+        """Raise AuthenticationError(reason) unless all that was given fits the tag."""
+        try:
+            self._decryptor.finalize_with_tag(tag)
+        except InvalidTag:
+            raise AuthenticationError(reason) from None
 
 
 def hmac_sha384(mac_key: bytes, message: bytes) -> bytes:
@@ -244,3 +277,90 @@ def _curve_object(curve: Curve) -> EllipticCurve:
     from cryptography.hazmat.primitives.asymmetric import ec
 
     return ec.SECP256R1() if curve is Curve.P256 else ec.SECP384R1()
+
+
+class SignaturePublicKey:
+    """The public half of an asymmetric KMS key, for verifying without KMS.
+
+    Args:
+        public_key_der: SubjectPublicKeyInfo, as KMS GetPublicKey returns it.
+
+    Raises FormatError for bytes that are no public key of a kind that :data:`SIGNING_ALGORITHMS` names.
+    """
+
+    __slots__ = ("_public_key", "algorithms")
+
+    def __init__(self, public_key_der: bytes) -> None:
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+        try:
+            self._public_key: Any = load_der_public_key(public_key_der)
+        except (ValueError, UnsupportedAlgorithm):
+            raise FormatError("a DER public key was expected", field="public key") from None
+        self.algorithms = _algorithms_of(self._public_key)
+        if not self.algorithms:
+            raise FormatError("keys of this kind are not used for signatures here", field="public key")
+
+    def verify(self, algorithm: str, message: bytes, signature: bytes) -> None:
+        """Raise AuthenticationError unless the signature fits the whole message.
+
+        Raises FormatError where the algorithm does not suit the key.
+        """
+        if algorithm not in self.algorithms:
+            raise FormatError(
+                f"{algorithm!r} does not suit this key; it verifies {', '.join(self.algorithms)}",
+                field="signing algorithm",
+            )
+        try:
+            self._verify(algorithm, message, signature)
+        except InvalidSignature:
+            raise AuthenticationError("signature") from None
+
+    def _verify(self, algorithm: str, message: bytes, signature: bytes) -> None:
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.asymmetric import ec, padding
+
+        if algorithm in ("ED25519_SHA_512", "ML_DSA_SHAKE_256"):
+            self._public_key.verify(signature, message)
+            return
+        digest: hashes.HashAlgorithm = {"256": hashes.SHA256(), "384": hashes.SHA384(), "512": hashes.SHA512()}[
+            algorithm[-3:]
+        ]
+        if algorithm.startswith("ECDSA"):
+            self._public_key.verify(signature, message, ec.ECDSA(digest))
+        else:
+            # KMS salts with as many bytes as the digest has; other signers may choose, which harms nobody.
+            scheme = padding.PSS(padding.MGF1(digest), padding.PSS.AUTO)
+            self._public_key.verify(signature, message, scheme, digest)
+
+
+SIGNING_ALGORITHMS: Final = (
+    "ECDSA_SHA_256",
+    "ECDSA_SHA_384",
+    "RSASSA_PSS_SHA_256",
+    "RSASSA_PSS_SHA_384",
+    "RSASSA_PSS_SHA_512",
+    "ED25519_SHA_512",
+    "ML_DSA_SHAKE_256",
+)
+"""KMS's names of the signing algorithms in use: ECDSA on P-256 and P-384, RSA-PSS, Ed25519, ML-DSA.
+
+Left out on purpose: PKCS #1 v1.5, secp256k1, P-521 and SM2, and Ed25519ph, which hashes twice in KMS.
+"""
+
+
+def _algorithms_of(public_key: object) -> tuple[str, ...]:
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+    if isinstance(public_key, rsa.RSAPublicKey):
+        return SIGNING_ALGORITHMS[2:5] if public_key.key_size >= 2048 else ()
+    if isinstance(public_key, ec.EllipticCurvePublicKey):
+        by_curve = {"secp256r1": SIGNING_ALGORITHMS[:1], "secp384r1": SIGNING_ALGORITHMS[1:2]}
+        return by_curve.get(public_key.curve.name, ())
+    if isinstance(public_key, ed25519.Ed25519PublicKey):
+        return ("ED25519_SHA_512",)
+    # By name, because older releases of `cryptography` have no such module.
+    if type(public_key).__name__.startswith("MLDSA") or "MLDSA" in repr(type(public_key)):
+        return ("ML_DSA_SHAKE_256",)
+    return ()

@@ -1,0 +1,238 @@
+"""The message body: frames, their sizes and their cipher (``data-format/message-body.md``).
+
+::
+
+    regular frame                           final frame
+                                            end marker           4  0xFFFFFFFF
+    sequence number      4  from 1          sequence number      4
+    IV                  12                  IV                  12
+                                            content length       4  0 to frame length
+    encrypted content       frame length    encrypted content
+    tag                 16                  tag                 16
+
+    non-framed body: IV 12, content length 8, encrypted content, tag 16
+
+phicrypt writes the sequence number in 12 bytes, big-endian, as a frame's IV. A reader takes the IV
+that stands in the frame: official vectors have frames with other IVs, and the tag covers it. The AAD of each is::
+
+    message id ‖ content label ‖ sequence number 4 ‖ plaintext length 8
+
+(``data-format/message-body-aad.md``). Everything here works on one frame at a given sequence
+number; who calls :meth:`FrameCipher.seal_frame_into` answers for never using a number twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from phicrypt.errors import AuthenticationError, FormatError, LimitExceededError
+from phicrypt.primitives import AESGCM, InvalidTag
+from phicrypt.process import ProcessBound
+from phicrypt.suites import TAG_LENGTH_BYTES
+
+Buffer = bytes | bytearray | memoryview
+
+END_MARKER: Final = b"\xff\xff\xff\xff"
+MAX_SEQUENCE_NUMBER: Final = 0xFFFFFFFE
+"""0xFFFFFFFF would read as the end marker in a regular frame."""
+MAX_NON_FRAMED_LENGTH_BYTES: Final = 2**36 - 32
+"""AES-GCM's bound on one message (NIST SP 800-38D section 5.2.1.1)."""
+
+REGULAR_OVERHEAD_BYTES: Final = 4 + 12 + TAG_LENGTH_BYTES
+FINAL_OVERHEAD_BYTES: Final = 4 + 4 + 12 + 4 + TAG_LENGTH_BYTES
+REGULAR_HEAD_BYTES: Final = 16
+FINAL_HEAD_BYTES: Final = 24
+
+_REGULAR_LABEL: Final = b"AWSKMSEncryptionClient Frame"
+_FINAL_LABEL: Final = b"AWSKMSEncryptionClient Final Frame"
+_SINGLE_BLOCK_LABEL: Final = b"AWSKMSEncryptionClient Single Block"
+_IV_PADDING: Final = bytes(8)
+
+
+def frame_iv(sequence_number: int) -> bytes:
+    """The IV of a frame: its sequence number, zero-padded to 12 bytes."""
+    return _IV_PADDING + sequence_number.to_bytes(4, "big")
+
+
+def single_block_aad(message_id: bytes, length_bytes: int) -> bytes:
+    """AAD of a non-framed body; its sequence number is 1."""
+    return message_id + _SINGLE_BLOCK_LABEL + b"\x00\x00\x00\x01" + length_bytes.to_bytes(8, "big")
+
+
+@dataclass(frozen=True, slots=True)
+class FramedLayout:
+    """Where the frames of an unsigned framed body stand.
+
+    Attributes:
+        frame_length_bytes: plaintext bytes of a regular frame.
+        header_length_bytes: where the first frame begins in the message.
+        regular_frames: how many regular frames come before the final one.
+        final_length_bytes: plaintext bytes of the final frame, 0 to ``frame_length_bytes``.
+    """
+
+    frame_length_bytes: int
+    header_length_bytes: int
+    regular_frames: int
+    final_length_bytes: int
+
+    @property
+    def plaintext_length_bytes(self) -> int:
+        """A claim until the final frame was verified (rule 10)."""
+        return self.regular_frames * self.frame_length_bytes + self.final_length_bytes
+
+    @property
+    def body_length_bytes(self) -> int:
+        """Length of all frames together."""
+        return (
+            self.frame_offset(self.regular_frames + 1) - self.header_length_bytes + self.final_frame_length_bytes
+        )
+
+    @property
+    def final_frame_length_bytes(self) -> int:
+        """Length of the whole final frame."""
+        return FINAL_OVERHEAD_BYTES + self.final_length_bytes
+
+    def frame_offset(self, sequence_number: int) -> int:
+        """Where a frame begins in the message, in bytes from the message's first."""
+        return self.header_length_bytes + (sequence_number - 1) * (
+            self.frame_length_bytes + REGULAR_OVERHEAD_BYTES
+        )
+
+
+def layout_for_plaintext(
+    plaintext_length_bytes: int, frame_length_bytes: int, header_length_bytes: int
+) -> FramedLayout:
+    """How phicrypt lays out a plaintext: the final frame is full where the length is a multiple.
+
+    Raises LimitExceededError for a plaintext of more frames than sequence numbers.
+    """
+    regular = max(0, (plaintext_length_bytes - 1) // frame_length_bytes)
+    if regular + 1 > MAX_SEQUENCE_NUMBER:
+        raise LimitExceededError(
+            "the message has too many frames; choose a longer frame", limit=MAX_SEQUENCE_NUMBER, actual=regular + 1
+        )
+    return FramedLayout(
+        frame_length_bytes, header_length_bytes, regular, plaintext_length_bytes - regular * frame_length_bytes
+    )
+
+
+def layout_of_body(body_length_bytes: int, frame_length_bytes: int, header_length_bytes: int) -> FramedLayout:
+    """The only layout that a body of this length can have.
+
+    Raises FormatError for a length that no body of such frames has. What it says of lengths is a
+    claim until the final frame at that place was verified.
+    """
+    rest = body_length_bytes - FINAL_OVERHEAD_BYTES
+    regular, final_length = divmod(rest, frame_length_bytes + REGULAR_OVERHEAD_BYTES)
+    if rest < 0 or final_length > frame_length_bytes:
+        raise FormatError(
+            f"no body of {frame_length_bytes}-byte frames is {body_length_bytes} bytes long; "
+            "the message is truncated or extended",
+            field="message body",
+            offset=header_length_bytes,
+        )
+    return FramedLayout(frame_length_bytes, header_length_bytes, regular, final_length)
+
+
+class FrameCipher(ProcessBound):
+    """The cipher of one message's frames. Sealing is bound to the process that made it (rule 1)."""
+
+    __slots__ = ("_final_aad", "_gcm", "_regular_aad", "_regular_length", "frame_length_bytes")
+
+    def __init__(self, message_key: bytes, message_id: bytes, frame_length_bytes: int) -> None:
+        super().__init__()
+        self._gcm = AESGCM(message_key)
+        self._regular_aad = message_id + _REGULAR_LABEL
+        self._final_aad = message_id + _FINAL_LABEL
+        self._regular_length = frame_length_bytes.to_bytes(8, "big")
+        self.frame_length_bytes = frame_length_bytes
+
+    def __repr__(self) -> str:
+        return "<FrameCipher>"
+
+    def seal_regular_into(self, sequence_number: int, plaintext: Buffer, output: memoryview) -> None:
+        """Write a whole regular frame of exactly ``frame_length_bytes`` of plaintext."""
+        self.check_process()
+        sequence = _sequence_bytes(sequence_number)
+        iv = _IV_PADDING + sequence
+        output[:4] = sequence
+        output[4:16] = iv
+        self._gcm.encrypt_into(
+            iv, plaintext, self._regular_aad + sequence + self._regular_length, output[REGULAR_HEAD_BYTES:]
+        )
+
+    def seal_final_into(self, sequence_number: int, plaintext: Buffer, output: memoryview) -> None:
+        """Write the whole final frame of 0 to ``frame_length_bytes`` of plaintext."""
+        self.check_process()
+        output[:FINAL_HEAD_BYTES] = final_frame_head(sequence_number, len(plaintext))
+        self._gcm.encrypt_into(
+            frame_iv(sequence_number),
+            plaintext,
+            self._aad_of_final(sequence_number, len(plaintext)),
+            output[FINAL_HEAD_BYTES:],
+        )
+
+    def open_regular_into(self, sequence_number: int, frame: memoryview, output: memoryview) -> None:
+        """Verify a whole regular frame and write its plaintext.
+
+        On failure the output is zeroed and AuthenticationError or FormatError is raised.
+        """
+        sequence = sequence_number.to_bytes(4, "big")
+        if frame[:4] != sequence:
+            raise _wrong_place(sequence_number)
+        self._open_into(
+            frame[4:REGULAR_HEAD_BYTES],
+            frame[REGULAR_HEAD_BYTES:],
+            self._regular_aad + sequence + self._regular_length,
+            output,
+        )
+
+    def open_final_into(self, sequence_number: int, frame: memoryview, output: memoryview) -> None:
+        """Verify a whole final frame (end marker included) and write its plaintext."""
+        content_length = len(frame) - FINAL_OVERHEAD_BYTES
+        if (
+            bytes(frame[:4]) != END_MARKER
+            or frame[4:8] != sequence_number.to_bytes(4, "big")
+            or frame[20:FINAL_HEAD_BYTES] != content_length.to_bytes(4, "big")
+        ):
+            raise _wrong_place(sequence_number)
+        self._open_into(
+            frame[8:20],
+            frame[FINAL_HEAD_BYTES:],
+            self._aad_of_final(sequence_number, content_length),
+            output,
+        )
+
+    def _aad_of_final(self, sequence_number: int, length_bytes: int) -> bytes:
+        return self._final_aad + sequence_number.to_bytes(4, "big") + length_bytes.to_bytes(8, "big")
+
+    def _open_into(self, iv: memoryview, content: memoryview, aad: bytes, output: memoryview) -> None:
+        try:
+            self._gcm.decrypt_into(iv, content, aad, output)
+        except InvalidTag:
+            output[:] = bytes(len(output))
+            raise AuthenticationError("frame tag") from None
+
+
+def final_frame_head(sequence_number: int, length_bytes: int) -> bytes:
+    """The 24 bytes before the content of a final frame."""
+    sequence = _sequence_bytes(sequence_number)
+    return b"".join((END_MARKER, sequence, _IV_PADDING, sequence, length_bytes.to_bytes(4, "big")))
+
+
+def _sequence_bytes(sequence_number: int) -> bytes:
+    if not 1 <= sequence_number <= MAX_SEQUENCE_NUMBER:
+        raise LimitExceededError(
+            "the message has too many frames; choose a longer frame",
+            limit=MAX_SEQUENCE_NUMBER,
+            actual=sequence_number,
+        )
+    return sequence_number.to_bytes(4, "big")
+
+
+def _wrong_place(sequence_number: int) -> FormatError:
+    return FormatError(
+        f"frame {sequence_number} was expected here, with its own sequence number and length",
+        field="frame head",
+    )

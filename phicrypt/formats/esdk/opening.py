@@ -1,0 +1,181 @@
+"""Reading a message: nothing leaves before it is authenticated (``client-apis/decrypt.md``, rule 6).
+
+The order is fixed: commitment, header tag, then frame by frame. The last piece of a message is
+held until everything behind it has been checked: the signature of signed suites, and that no byte
+follows the end.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, LimitExceededError
+from phicrypt.formats.esdk.derivation import derive_keys
+from phicrypt.formats.esdk.frames import (
+    END_MARKER,
+    FINAL_HEAD_BYTES,
+    FINAL_OVERHEAD_BYTES,
+    MAX_NON_FRAMED_LENGTH_BYTES,
+    REGULAR_OVERHEAD_BYTES,
+    FrameCipher,
+    layout_of_body,
+    single_block_aad,
+)
+from phicrypt.formats.esdk.header import MessageHeader
+from phicrypt.formats.reader import ByteReader, ReadLimits, StreamReader
+from phicrypt.materials import DecryptionMaterials, KeyHolder
+from phicrypt.primitives import GcmStreamOpener, constant_time_equal, new_signature_digest, open_gcm
+from phicrypt.suites import IV_LENGTH_BYTES, TAG_LENGTH_BYTES
+
+if TYPE_CHECKING:
+    import hashlib
+
+    from phicrypt.spool import CiphertextSpool
+
+_CHUNK_BYTES: Final = 256 * 1024
+_MAX_SIGNATURE_LENGTH_BYTES: Final = 512
+"""A DER signature over P-384 has at most 104 bytes; the bound only stops absurd claims."""
+
+
+class MessageOpener(KeyHolder):
+    """One message being read, after its header was authenticated.
+
+    Raises AuthenticationError from the constructor if the commitment or the header's tag does not
+    verify under the materials' data key.
+    """
+
+    __slots__ = ("_digest", "_message_key", "_verification_key", "cipher", "header")
+
+    def __init__(self, header: MessageHeader, materials: DecryptionMaterials) -> None:
+        if materials.data_key is None:
+            raise ConfigurationError("the keyring returned no data key")
+        message_key, commitment = derive_keys(header.suite, materials.data_key, header.message_id)
+        if not constant_time_equal(commitment, header.commitment):
+            raise AuthenticationError("commitment")
+        open_gcm(message_key, header.iv, header.tag, header.body, reason="header tag")
+        self.header = header
+        self.cipher = FrameCipher(message_key, header.message_id, header.frame_length_bytes)
+        self._message_key = message_key
+        self._verification_key = materials.verification_key
+        self._digest: hashlib._Hash | None = None
+        if header.suite.signature_curve is not None:
+            if materials.verification_key is None:
+                raise ConfigurationError("the materials of a signed suite hold no verification key")
+            self._digest = new_signature_digest(header.suite.signature_curve)
+            self._digest.update(header.to_bytes())
+
+    def __repr__(self) -> str:
+        return f"<MessageOpener {self.header.suite.name}>"
+
+    def pieces(
+        self, reader: ByteReader | StreamReader, spool: CiphertextSpool, limits: ReadLimits
+    ) -> Iterator[memoryview]:
+        """Authenticated plaintext in order. A piece is valid until the next one is asked for.
+
+        ``spool`` takes the ciphertext of a non-framed body until it is verified as a whole. Raises
+        AuthenticationError, FormatError and LimitExceededError; after one of them nothing more comes.
+        """
+        if self.header.is_framed:
+            return self._framed_pieces(reader)
+        return self._non_framed_pieces(reader, spool, limits)
+
+    def _framed_pieces(self, reader: ByteReader | StreamReader) -> Iterator[memoryview]:
+        frame_length = self.header.frame_length_bytes
+        plaintext = memoryview(bytearray(frame_length))
+        sequence_number = 1
+        while reader.peek(4, "frame sequence number") != END_MARKER:
+            frame = reader.take(frame_length + REGULAR_OVERHEAD_BYTES, "frame")
+            self.cipher.open_regular_into(sequence_number, frame, plaintext)
+            self._sign_over(frame)
+            yield plaintext
+            sequence_number += 1
+        content_length = int.from_bytes(reader.peek(FINAL_HEAD_BYTES, "final frame head")[-4:], "big")
+        if content_length > frame_length:
+            raise FormatError(
+                f"at most the frame length of {frame_length} was expected, {content_length} came",
+                field="final frame content length",
+                offset=reader.offset + FINAL_HEAD_BYTES - 4,
+            )
+        frame = reader.take(content_length + FINAL_OVERHEAD_BYTES, "final frame")
+        self.cipher.open_final_into(sequence_number, frame, plaintext[:content_length])
+        self._sign_over(frame)
+        self._finish(reader)
+        yield plaintext[:content_length]
+
+    def _non_framed_pieces(
+        self, reader: ByteReader | StreamReader, spool: CiphertextSpool, limits: ReadLimits
+    ) -> Iterator[memoryview]:
+        head = bytes(reader.take(IV_LENGTH_BYTES + 8, "non-framed body head"))
+        iv, length = head[:IV_LENGTH_BYTES], int.from_bytes(head[IV_LENGTH_BYTES:], "big")
+        bound = min(limits.max_spool_bytes, MAX_NON_FRAMED_LENGTH_BYTES)
+        if length > bound:
+            raise LimitExceededError("the non-framed body is too long in bytes", limit=bound, actual=length)
+        aad = single_block_aad(self.header.message_id, length)
+        self._sign_over(head)
+        verifier = GcmStreamOpener(self._message_key, iv, aad)
+        remaining = length
+        while remaining:
+            chunk = reader.take(min(remaining, _CHUNK_BYTES), "encrypted content")
+            verifier.update(chunk)  # the plaintext is dropped: nothing is verified yet
+            spool.append(chunk)
+            self._sign_over(chunk)
+            remaining -= len(chunk)
+        tag = bytes(reader.take(TAG_LENGTH_BYTES, "body authentication tag"))
+        verifier.verify(tag, reason="body tag")
+        self._sign_over(tag)
+        self._finish(reader)
+        opener = GcmStreamOpener(self._message_key, iv, aad)
+        for verified_chunk in spool.verified_chunks():
+            yield memoryview(opener.update(verified_chunk))
+
+    def _sign_over(self, piece: memoryview | bytes) -> None:
+        if self._digest is not None:
+            self._digest.update(piece)
+
+    def _finish(self, reader: ByteReader | StreamReader) -> None:
+        """Check what stands behind the body: the footer's signature, and nothing else."""
+        if self._digest is not None and self._verification_key is not None:
+            length = reader.take_int(2, "signature length")
+            if length > _MAX_SIGNATURE_LENGTH_BYTES:
+                raise LimitExceededError(
+                    "the signature is too long in bytes", limit=_MAX_SIGNATURE_LENGTH_BYTES, actual=length
+                )
+            signature = bytes(reader.take(length, "signature"))
+            self._verification_key.verify_digest(self._digest.digest(), signature)
+        if not reader.at_end():
+            raise FormatError(
+                "bytes follow the end of the message; nothing of the last frame was released",
+                field="end of message",
+                offset=reader.offset,
+            )
+
+
+def open_message(opener: MessageOpener, reader: ByteReader, spool: CiphertextSpool, limits: ReadLimits) -> bytes:
+    """The whole plaintext of a message in memory; the reader stands behind the header.
+
+    Nothing is returned before everything is verified. Frames of unsigned messages are opened
+    straight into the result, so that payload bytes are written exactly once.
+    """
+    header = opener.header
+    if not header.is_framed or header.suite.is_signed:
+        return b"".join([bytes(piece) for piece in opener.pieces(reader, spool, limits)])
+    layout = layout_of_body(reader.remaining(), header.frame_length_bytes, header.length_bytes)
+    body = reader.take(layout.body_length_bytes, "message body")
+    stride = header.frame_length_bytes + REGULAR_OVERHEAD_BYTES
+    buffer = io.BytesIO(bytes(layout.plaintext_length_bytes))
+    with buffer.getbuffer() as plaintext:
+        for frame in range(layout.regular_frames):
+            start = frame * header.frame_length_bytes
+            opener.cipher.open_regular_into(
+                frame + 1,
+                body[frame * stride : (frame + 1) * stride],
+                plaintext[start : start + header.frame_length_bytes],
+            )
+        opener.cipher.open_final_into(
+            layout.regular_frames + 1,
+            body[layout.regular_frames * stride :],
+            plaintext[layout.regular_frames * header.frame_length_bytes :],
+        )
+    return buffer.getvalue()

@@ -1,0 +1,173 @@
+"""Writing a message: header, frames in order, footer (``client-apis/encrypt.md``).
+
+The message id, the derivation and the seal of the header happen in one call, and a sealer belongs
+to its process: no message key is ever used at a position twice (rules 1 and 3). A header is sealed
+once; there is no way to seal another one under the same data key and message id.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Final
+
+from phicrypt.errors import ConfigurationError, LimitExceededError
+from phicrypt.formats.esdk.derivation import derive_keys
+from phicrypt.formats.esdk.frames import (
+    FINAL_OVERHEAD_BYTES,
+    REGULAR_OVERHEAD_BYTES,
+    Buffer,
+    FrameCipher,
+    layout_for_plaintext,
+)
+from phicrypt.formats.esdk.header import constant_header_part_v2, serialize_header_body_v2
+from phicrypt.formats.reader import ReadLimits
+from phicrypt.materials import EncryptionMaterials
+from phicrypt.primitives import new_signature_digest, random_bytes, seal_gcm
+from phicrypt.process import ProcessBound
+from phicrypt.suites import IV_LENGTH_BYTES
+
+if TYPE_CHECKING:
+    import hashlib
+
+DEFAULT_FRAME_LENGTH_BYTES: Final = 128 * 1024
+"""Plaintext bytes of a frame: near the cipher's own speed, and small enough for ranged reads."""
+_ZERO_IV: Final = bytes(IV_LENGTH_BYTES)
+_MESSAGE_ID_LENGTH_BYTES: Final = 32
+_FOOTER_LENGTH_FIELD_BYTES: Final = 2
+
+
+class MessageSealer(ProcessBound):
+    """One message being written, in version 2 of the format.
+
+    Attributes:
+        message_id: 32 random bytes.
+        header: the sealed header, to be written first.
+        frame_length_bytes: plaintext bytes of a regular frame.
+
+    Raises ConfigurationError for materials of a suite that phicrypt does not write, and
+    LimitExceededError for a header that phicrypt's own reader would refuse.
+    """
+
+    __slots__ = ("_cipher", "_digest", "_materials", "_next", "frame_length_bytes", "header", "message_id")
+
+    def __init__(
+        self, materials: EncryptionMaterials, frame_length_bytes: int, limits: ReadLimits | None = None
+    ) -> None:
+        super().__init__()
+        if materials.suite.message_format_version != 2 or materials.data_key is None:
+            raise ConfigurationError(
+                f"messages are written with committing suites only, not {materials.suite.name}"
+            )
+        self._materials = materials
+        self.frame_length_bytes = frame_length_bytes
+        constant_part = header_part_of(materials, frame_length_bytes, limits or ReadLimits())
+        self.message_id = random_bytes(_MESSAGE_ID_LENGTH_BYTES)
+        message_key, commitment = derive_keys(materials.suite, materials.data_key, self.message_id)
+        body = serialize_header_body_v2(materials.suite, self.message_id, constant_part, commitment)
+        self.header = body + seal_gcm(message_key, _ZERO_IV, b"", body)
+        self._cipher = FrameCipher(message_key, self.message_id, frame_length_bytes)
+        self._next = 1
+        self._digest: hashlib._Hash | None = None
+        if materials.suite.signature_curve is not None:
+            self._digest = new_signature_digest(materials.suite.signature_curve)
+            self._digest.update(self.header)
+
+    def __repr__(self) -> str:
+        return f"<MessageSealer {self._materials.suite.name}, next frame {self._next}>"
+
+    def seal_regular_into(self, plaintext: Buffer, output: memoryview) -> int:
+        """Write the next regular frame; returns its length in bytes."""
+        written = output[: self.frame_length_bytes + REGULAR_OVERHEAD_BYTES]
+        sequence_number, self._next = self._next, self._next + 1
+        self._cipher.seal_regular_into(sequence_number, plaintext, written)
+        if self._digest is not None:
+            self._digest.update(written)
+        return len(written)
+
+    def seal_final_into(self, plaintext: Buffer, output: memoryview) -> int:
+        """Write the final frame; returns its length in bytes. Nothing can be sealed afterwards."""
+        written = output[: len(plaintext) + FINAL_OVERHEAD_BYTES]
+        sequence_number, self._next = self._next, 0
+        self._cipher.seal_final_into(sequence_number, plaintext, written)
+        if self._digest is not None:
+            self._digest.update(written)
+        return len(written)
+
+    def footer(self) -> bytes:
+        """The footer, after the final frame: ``b""`` for unsigned suites.
+
+        Two bytes of length and the DER signature (``data-format/message-footer.md``).
+        """
+        if self._next != 0:
+            raise ConfigurationError("the footer follows the final frame")
+        if self._digest is None or self._materials.signing_key is None:
+            return b""
+        signature = self._materials.signing_key.sign_digest(self._digest.digest())
+        return len(signature).to_bytes(_FOOTER_LENGTH_FIELD_BYTES, "big") + signature
+
+
+def header_part_of(materials: EncryptionMaterials, frame_length_bytes: int, limits: ReadLimits) -> bytes:
+    """The constant part of the header, computed once for each cached data key and frame length."""
+    part = materials.header_parts.get(frame_length_bytes)
+    if part is None:
+        check_frame_length(frame_length_bytes, limits)
+        if not materials.encrypted_data_keys:
+            raise ConfigurationError("the keyring gave no encrypted data key; nobody could open the message")
+        if len(materials.encrypted_data_keys) > limits.max_encrypted_data_keys:
+            raise LimitExceededError(
+                "more encrypted data keys than phicrypt's own reader accepts",
+                limit=limits.max_encrypted_data_keys,
+                actual=len(materials.encrypted_data_keys),
+            )
+        part = constant_header_part_v2(materials.context_bytes, materials.encrypted_data_keys, frame_length_bytes)
+        fixed_length = 3 + _MESSAGE_ID_LENGTH_BYTES + 32 + 16
+        if len(part) + fixed_length > limits.max_header_length_bytes:
+            raise LimitExceededError(
+                "the message header is longer in bytes than phicrypt's own reader accepts",
+                limit=limits.max_header_length_bytes,
+                actual=len(part) + fixed_length,
+            )
+        materials.header_parts[frame_length_bytes] = part
+    return part
+
+
+def check_frame_length(frame_length_bytes: int, limits: ReadLimits) -> None:
+    """Raise ConfigurationError unless frames of this length can be written and read back."""
+    if (
+        not isinstance(frame_length_bytes, int)
+        or isinstance(frame_length_bytes, bool)
+        or not 1 <= frame_length_bytes <= limits.max_frame_length_bytes
+    ):
+        raise ConfigurationError(
+            f"the frame length is a whole number of bytes from 1 to {limits.max_frame_length_bytes} "
+            f"(max_frame_length_bytes), {frame_length_bytes!r} came"
+        )
+
+
+def seal_message(
+    materials: EncryptionMaterials,
+    plaintext: Buffer,
+    frame_length_bytes: int,
+    limits: ReadLimits | None = None,
+) -> tuple[bytes, bytes]:
+    """A whole message from bytes in memory; returns the message and its message id.
+
+    The output is allocated once and every frame is sealed into its place, so that payload bytes are
+    written exactly once.
+    """
+    sealer = MessageSealer(materials, frame_length_bytes, limits)
+    layout = layout_for_plaintext(len(plaintext), frame_length_bytes, len(sealer.header))
+    # A BytesIO hands its buffer out as bytes without a copy, which bytes(bytearray) would make.
+    buffer = io.BytesIO(bytes(len(sealer.header) + layout.body_length_bytes))
+    with buffer.getbuffer() as output, memoryview(plaintext) as source:
+        output[: len(sealer.header)] = sealer.header
+        for frame in range(layout.regular_frames):
+            start = frame * frame_length_bytes
+            sealer.seal_regular_into(
+                source[start : start + frame_length_bytes], output[layout.frame_offset(frame + 1) :]
+            )
+        final_start = layout.regular_frames * frame_length_bytes
+        sealer.seal_final_into(source[final_start:], output[layout.frame_offset(layout.regular_frames + 1) :])
+    footer = sealer.footer()
+    message = buffer.getvalue()
+    return (message + footer if footer else message), sealer.message_id

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -73,19 +74,7 @@ class LocalAws:
 
     def session(self) -> Any:
         """A ``boto3.Session`` with dummy credentials; give its clients ``endpoint_url`` yourself."""
-        import boto3
-        from botocore.session import Session as BotocoreSession
-
-        # The file names are replaced so that nothing of the user's profile reaches the local stack.
-        botocore_session = BotocoreSession(
-            session_vars={"profile": (None, None, None, None), "config_file": (None, None, "/dev/null", None)}
-        )
-        return boto3.Session(
-            aws_access_key_id=ACCESS_KEY_ID,
-            aws_secret_access_key=SECRET_ACCESS_KEY,
-            region_name=self.region,
-            botocore_session=botocore_session,
-        )
+        return _session_without_profile(self.region)
 
     def create_kms_key(self, *, region: str | None = None, **parameters: Any) -> str:
         """Make a KMS key (``parameters`` as CreateKey takes them); its ARN."""
@@ -218,11 +207,37 @@ def _quiet_handler() -> Any:
     return QuietHandler
 
 
+def _session_without_profile(region: str) -> Any:
+    """A ``boto3.Session`` that reads neither profile nor configuration files of the user."""
+    import boto3
+    from botocore.session import Session as BotocoreSession
+
+    nothing = (None, None, os.devnull, None)
+    return boto3.Session(
+        aws_access_key_id=ACCESS_KEY_ID,
+        aws_secret_access_key=SECRET_ACCESS_KEY,
+        region_name=region,
+        botocore_session=BotocoreSession(
+            session_vars={
+                "profile": (None, None, None, None),
+                "config_file": nothing,
+                "credentials_file": nothing,
+            }
+        ),
+    )
+
+
 def _begin_moto() -> None:
+    from moto.core.base_backend import AccountSpecificBackend
+
     global _moto_users
     with _moto_users_lock:
         if _moto_users == 0:
             _reset_moto()
+            # moto lists Regions with a session of its own, which fails where AWS_PROFILE names a profile
+            # that this machine lacks.
+            session = _session_without_profile("us-east-1")
+            AccountSpecificBackend.get_session = classmethod(lambda _: session)
         _moto_users += 1
 
 

@@ -154,7 +154,7 @@ def requires_tls(statements: Iterable[Statement], bucket: str, *, partition: str
     plain HTTP has no TLS version to compare.
     """
     bucket_arn = f"arn:{partition}:s3:::{bucket}"
-    covered = {bucket_arn: False, f"{bucket_arn}/*": False}
+    covers_bucket = covers_objects = False
     for statement in statements:
         if statement.effect != "Deny" or not _names_literally_everyone(statement):
             continue
@@ -162,12 +162,13 @@ def requires_tls(statements: Iterable[Statement], bucket: str, *, partition: str
             continue
         if not _is_plain_http_condition(statement.conditions):
             continue
-        for arn in covered:
-            # The pattern must take in every object: "bucket/*" matches itself, "bucket/x*" does not.
-            covered[arn] = covered[arn] or any(
-                wildcard_match(pattern, arn, ignore_case=False) for pattern in statement.resources
+        for pattern in statement.resources:
+            covers_bucket |= wildcard_match(pattern, bucket_arn, ignore_case=False)
+            # Every object: a final star, and what stands before it matches the empty object key.
+            covers_objects |= pattern.endswith("*") and wildcard_match(
+                pattern, f"{bucket_arn}/", ignore_case=False
             )
-    return all(covered.values())
+    return covers_bucket and covers_objects
 
 
 def _names_literally_everyone(statement: Statement) -> bool:

@@ -107,9 +107,11 @@ class EncryptionMaterials(KeyHolder):
         origin: where the data key came from.
         header_parts: constant header bytes that a format has computed from these materials, so
             that a cached entry serializes its context and data keys once.
+        cache_key: under which the provider's cache holds these materials; None where it does not.
     """
 
     __slots__ = (
+        "cache_key",
         "context",
         "context_bytes",
         "data_key",
@@ -142,6 +144,7 @@ class EncryptionMaterials(KeyHolder):
         self.symmetric_signing_keys = symmetric_signing_keys
         self.origin = origin
         self.header_parts: dict[Hashable, bytes] = {}
+        self.cache_key: Hashable = None
 
     def with_recipient(
         self,

@@ -1,0 +1,298 @@
+"""One bounded cache with single flight, for data keys and for branch keys.
+
+An entry ends by age, by the number of messages or bytes it has served, by the bound on entries, or
+by a purge. A hit never extends its age. Many callers that miss the same entry at once make one load
+(a *flight*); a failed flight is not kept, and later callers load again (rule 12).
+
+Nothing is loaded under the lock. A flight carries the cache's generation: what it brings back after
+``clear()`` or a purge is neither stored nor returned, because the caller who cleared the cache (to
+make a revocation bite) must not be handed a key from before.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+from phicrypt.errors import ConfigurationError
+from phicrypt.materials import KeyHolder
+
+T = TypeVar("T")
+
+_CEILINGS: Final = {
+    "max_age_seconds": 24 * 60 * 60,
+    "max_messages": 2**32,
+    "max_bytes": 2**63 - 1,
+    "max_entries": 100_000,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CachePolicy:
+    """Bounds on cached keys, each with a hard ceiling.
+
+    Attributes:
+        max_age_seconds: how long a key may be used after it was fetched; revoking access in KMS
+            takes effect within this time. Ceiling 86,400.
+        max_messages: messages encrypted under one data key. Ceiling 2**32
+            (``framework/caching-cmm.md``, "Limit Messages").
+        max_bytes: plaintext bytes encrypted under one data key. Ceiling 2**63 - 1.
+        max_entries: entries at once; the least recently used goes first. Ceiling 100,000.
+    """
+
+    max_age_seconds: float = 300
+    max_messages: int = 10_000
+    max_bytes: int = 2**36
+    max_entries: int = 1_000
+
+    def __post_init__(self) -> None:
+        for name, ceiling in _CEILINGS.items():
+            value = getattr(self, name)
+            whole = name != "max_age_seconds"
+            if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+                raise ConfigurationError(f"CachePolicy.{name} is a {'whole ' if whole else ''}number")
+            if not 0 < value <= ceiling:
+                raise ConfigurationError(f"CachePolicy.{name} is above 0 and at most {ceiling}, {value} came")
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStats:
+    """Counts since the cache was made (or since the fork).
+
+    Attributes:
+        entries: entries held now.
+        hits, misses: look-ups that found, and did not find, a usable entry.
+        coalesced: misses that waited for another caller's flight instead of loading.
+        evictions: entries dropped, by reason: ``age``, ``messages``, ``bytes``, ``entries``, ``purged``.
+    """
+
+    entries: int
+    hits: int
+    misses: int
+    coalesced: int
+    evictions: dict[str, int]
+
+
+class _Entry(Generic[T]):
+    __slots__ = ("byte_count", "deadline", "messages", "tag", "value")
+
+    def __init__(self, value: T, deadline: float, tag: str | None) -> None:
+        self.value = value
+        self.deadline = deadline
+        self.tag = tag
+        self.messages = 0
+        self.byte_count = 0
+
+
+class _Flight:
+    __slots__ = ("done", "error", "generation")
+
+    def __init__(self, generation: int) -> None:
+        self.generation = generation
+        self.done = threading.Event()
+        self.error: Exception | None = None
+
+
+_caches: weakref.WeakSet[KeyCache[Any]] = weakref.WeakSet()
+
+
+class KeyCache(KeyHolder, Generic[T]):
+    """Bounded, single-flight, safe for threads, empty in the child after a fork.
+
+    Args:
+        policy: the bounds.
+        clock: seconds that only grow; :func:`time.monotonic`.
+    """
+
+    def __init__(self, policy: CachePolicy, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.policy = policy
+        self._clock = clock
+        self._generation = 0
+        self._reset()
+        _caches.add(self)
+
+    def __repr__(self) -> str:
+        return f"<KeyCache of {len(self._entries)} entries>"
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._entries: OrderedDict[Hashable, _Entry[T]] = OrderedDict()
+        self._flights: dict[Hashable, _Flight] = {}
+        self._counts: Counter[str] = Counter()
+        self._generation += 1
+
+    def get_or_load(
+        self,
+        cache_key: Hashable,
+        load: Callable[[], T],
+        *,
+        prepare: Callable[[], None] | None = None,
+        byte_count: int = 0,
+        tag_of: Callable[[T], str | None] | None = None,
+    ) -> tuple[T, bool]:
+        """The cached value and True, or a freshly loaded one and False.
+
+        The use of one message and ``byte_count`` bytes is charged atomically, for waiters as well.
+
+        Args:
+            cache_key: everything that tells this key from another (rule 11).
+            load: fetches the value; called without the lock, by one caller at a time for one key.
+            prepare: called without the lock before a flight begins, by every caller that missed;
+                user code belongs here, never into ``load``.
+            byte_count: plaintext bytes of this use; 0 where unknown (see :meth:`charge`).
+            tag_of: what :meth:`purge` finds the value by, such as its KMS key ARN.
+
+        Raises whatever ``load`` raises. An ``Exception`` of a flight is raised in each of its waiters;
+        after a leader's ``KeyboardInterrupt`` or ``SystemExit`` a waiter loads by itself.
+        """
+        entry = self._hit(cache_key, byte_count)
+        if entry is not None:
+            return entry.value, True
+        if prepare is not None:
+            prepare()
+        while True:
+            with self._lock:
+                entry = self._usable(cache_key, byte_count)
+                if entry is not None:
+                    return entry.value, True
+                flight = self._flights.get(cache_key)
+                leads = flight is None
+                if flight is None:
+                    flight = self._flights[cache_key] = _Flight(self._generation)
+                else:
+                    self._counts["coalesced"] += 1
+            if not leads:
+                flight.done.wait()
+                if flight.error is not None:
+                    raise flight.error
+                continue
+            value = self._fly(cache_key, flight, load, byte_count, tag_of)
+            if value is not None:
+                return value[0], False
+
+    def charge(self, cache_key: Hashable, value: T, byte_count: int) -> None:
+        """Charge bytes of a stream as they pass; once a bound is reached, the next message misses."""
+        with self._lock:
+            entry = self._entries.get(cache_key)
+            if entry is not None and entry.value is value:
+                entry.byte_count += byte_count
+
+    def clear(self) -> None:
+        """Forget everything; a flight that is under way will not be stored or returned."""
+        self._purge_if(lambda entry: True)
+
+    def purge(self, tag: str) -> None:
+        """Forget every value with this tag (a KMS key ARN, a branch key id), flights included."""
+        self._purge_if(lambda entry: entry.tag == tag)
+
+    def stats(self) -> CacheStats:
+        """A snapshot of the counts."""
+        with self._lock:
+            reasons = {
+                name.removeprefix("evicted-"): count
+                for name, count in sorted(self._counts.items())
+                if name.startswith("evicted-")
+            }
+            return CacheStats(
+                len(self._entries),
+                self._counts["hits"],
+                self._counts["misses"],
+                self._counts["coalesced"],
+                reasons,
+            )
+
+    def _hit(self, cache_key: Hashable, byte_count: int) -> _Entry[T] | None:
+        with self._lock:
+            entry = self._usable(cache_key, byte_count)
+            if entry is None:
+                self._counts["misses"] += 1
+            return entry
+
+    def _usable(self, cache_key: Hashable, byte_count: int) -> _Entry[T] | None:
+        """The entry, charged for one use, or None; call with the lock held."""
+        entry = self._entries.get(cache_key)
+        if entry is None:
+            return None
+        reason = self._spent(entry, byte_count)
+        if reason is not None:
+            del self._entries[cache_key]
+            self._counts["evicted-" + reason] += 1
+            return None
+        entry.messages += 1
+        entry.byte_count += byte_count
+        self._entries.move_to_end(cache_key)
+        self._counts["hits"] += 1
+        return entry
+
+    def _spent(self, entry: _Entry[T], byte_count: int) -> str | None:
+        if self._clock() >= entry.deadline:
+            return "age"
+        if entry.messages >= self.policy.max_messages:
+            return "messages"
+        if entry.byte_count + byte_count > self.policy.max_bytes or entry.byte_count >= self.policy.max_bytes:
+            return "bytes"
+        return None
+
+    def _fly(
+        self,
+        cache_key: Hashable,
+        flight: _Flight,
+        load: Callable[[], T],
+        byte_count: int,
+        tag_of: Callable[[T], str | None] | None,
+    ) -> tuple[T] | None:
+        """Lead a flight. None if the cache was cleared meanwhile: the caller looks again."""
+        # The age counts from before the call: the answer of a slow call is not young.
+        deadline = self._clock() + self.policy.max_age_seconds
+        try:
+            value = load()
+            tag = tag_of(value) if tag_of is not None else None
+        except Exception as error:
+            flight.error = error
+            raise
+        else:
+            with self._lock:
+                if flight.generation != self._generation:
+                    return None
+                self._store(cache_key, _Entry(value, deadline, tag), byte_count)
+            return (value,)
+        finally:
+            with self._lock:
+                if self._flights.get(cache_key) is flight:
+                    del self._flights[cache_key]
+            flight.done.set()
+
+    def _store(self, cache_key: Hashable, entry: _Entry[T], byte_count: int) -> None:
+        entry.messages = 1
+        entry.byte_count = byte_count
+        self._entries[cache_key] = entry
+        self._entries.move_to_end(cache_key)
+        while len(self._entries) > self.policy.max_entries:
+            self._entries.popitem(last=False)
+            self._counts["evicted-entries"] += 1
+
+    def _purge_if(self, condition: Callable[[_Entry[T]], bool]) -> None:
+        with self._lock:
+            doomed = [cache_key for cache_key, entry in self._entries.items() if condition(entry)]
+            for cache_key in doomed:
+                del self._entries[cache_key]
+            self._counts["evicted-purged"] += len(doomed)
+            # A flight's value is not known yet, so every flight under way belongs to the past now.
+            self._generation += 1
+            self._flights.clear()
+
+
+def _forget_parents_keys() -> None:
+    for cache in list(_caches):
+        cache._reset()
+
+
+# The child must not share keys, locks that a thread of the parent held, or flights that nobody flies.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parents_keys)

@@ -1,0 +1,195 @@
+"""``MaterialsProvider``: a keyring behind a bounded cache (the specification's two CMMs in one).
+
+It plays the default cryptographic materials manager (``framework/default-cmm.md``: signing keys and
+their context pair) and the caching one (``framework/caching-cmm.md``). What may be cached, rule 5:
+only suites that derive a key per message, never signed suites on the encrypt side (their signing
+key would be shared by unrelated messages), and never DB-ESDK suites, whose intermediate keys wrap
+exactly one data key (rule 4).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+
+from phicrypt.context import PUBLIC_KEY_NAME, check_expected_pairs, serialize_context
+from phicrypt.errors import ConfigurationError, FormatError, KeyAccessError
+from phicrypt.keys.cache import CachePolicy, KeyCache
+from phicrypt.materials import (
+    DecryptionMaterials,
+    EncryptedDataKey,
+    EncryptionMaterials,
+    Keyring,
+    KeyHolder,
+)
+from phicrypt.primitives import SigningKey, VerificationKey
+from phicrypt.suites import AlgorithmSuite
+
+
+class MaterialsProvider(KeyHolder):
+    """Gives materials for messages, from the cache where that is safe.
+
+    Args:
+        keyring: generates and opens data keys.
+        policy: bounds of the cache; None switches caching of data keys off.
+        partition: tells this provider's entries from another's in a shared cache (rule 11).
+        cache: a cache to share; by default one of its own.
+    """
+
+    def __init__(
+        self,
+        keyring: Keyring,
+        policy: CachePolicy | None,
+        *,
+        partition: str = "",
+        cache: KeyCache[EncryptionMaterials | DecryptionMaterials] | None = None,
+    ) -> None:
+        self.keyring = keyring
+        self.cache = cache or KeyCache(policy or CachePolicy())
+        self._caches = policy is not None and keyring.caches_data_keys
+        self._scope = (keyring.identity, partition)
+
+    def __repr__(self) -> str:
+        return f"<MaterialsProvider of {self.keyring!r}>"
+
+    def encryption_materials(
+        self,
+        suite: AlgorithmSuite,
+        context: Mapping[str, str],
+        *,
+        plaintext_length_bytes: int | None,
+        context_bytes: bytes | None = None,
+    ) -> tuple[EncryptionMaterials, bool]:
+        """Materials to seal one message, and whether they came from the cache.
+
+        Args:
+            suite: the suite to write.
+            context: checked by the caller; without ``aws-crypto-public-key``, which is added here
+                for signed suites.
+            plaintext_length_bytes: charged to a cached data key; None for streams, whose bytes are
+                charged by :meth:`charge` as they pass.
+            context_bytes: the context's canonical bytes, if the caller has them.
+
+        Raises KeyAccessError and whatever else the keyring raises.
+        """
+        if context_bytes is None:
+            context_bytes = serialize_context(context)
+        if suite.is_signed or not self._may_cache(suite):
+            return self._generate(suite, context, context_bytes), False
+        cache_key = ("encrypt", self._scope, suite.suite_id, context_bytes)
+        materials, hit = self.cache.get_or_load(
+            cache_key,
+            lambda: self._generate(suite, context, context_bytes),
+            prepare=lambda: self.keyring.prepare(()),
+            byte_count=plaintext_length_bytes or 0,
+            tag_of=_key_id,
+        )
+        assert isinstance(materials, EncryptionMaterials)
+        materials.cache_key = cache_key
+        return materials, hit
+
+    def charge(self, materials: EncryptionMaterials, byte_count: int) -> None:
+        """Charge a stream's bytes to its cached data key; the next message over the bound misses."""
+        if materials.cache_key is not None:
+            self.cache.charge(materials.cache_key, materials, byte_count)
+
+    def decryption_materials(
+        self,
+        suite: AlgorithmSuite,
+        context: Mapping[str, str],
+        encrypted_data_keys: Sequence[EncryptedDataKey],
+        *,
+        expected: Mapping[str, str] | None,
+        context_bytes: bytes | None = None,
+    ) -> tuple[DecryptionMaterials, bool]:
+        """Materials to open a message, and whether they came from the cache.
+
+        The expected pairs are compared first, on hits as on misses (rule 8); None expects nothing.
+
+        Raises ContextMismatchError, KeyAccessError, and whatever else the keyring raises.
+        """
+        check_expected_pairs(context, expected)
+        if context_bytes is None:
+            context_bytes = serialize_context(context)
+
+        def load() -> DecryptionMaterials:
+            return self._open(suite, context, context_bytes, encrypted_data_keys, expected)
+
+        if not self._may_cache(suite):
+            self.keyring.prepare(encrypted_data_keys)
+            return load(), False
+        cache_key = (
+            "decrypt",
+            self._scope,
+            suite.suite_id,
+            context_bytes,
+            tuple(sorted(encrypted_data_keys)),
+        )
+        materials, hit = self.cache.get_or_load(
+            cache_key, load, prepare=lambda: self.keyring.prepare(encrypted_data_keys), tag_of=_key_id
+        )
+        assert isinstance(materials, DecryptionMaterials)
+        return materials, hit
+
+    def _may_cache(self, suite: AlgorithmSuite) -> bool:
+        return self._caches and suite.derives_message_keys and not suite.has_symmetric_signature
+
+    def _generate(
+        self, suite: AlgorithmSuite, context: Mapping[str, str], context_bytes: bytes
+    ) -> EncryptionMaterials:
+        signing_key = None
+        if suite.signature_curve is not None:
+            if PUBLIC_KEY_NAME in context:
+                raise ConfigurationError(f"{PUBLIC_KEY_NAME} is written by phicrypt, not by the caller")
+            signing_key = SigningKey(suite.signature_curve)
+            public_point = base64.b64encode(signing_key.compressed_public_key()).decode()
+            context = {**context, PUBLIC_KEY_NAME: public_point}
+            context_bytes = serialize_context(context)
+        materials = self.keyring.on_encrypt(
+            EncryptionMaterials(suite, context, context_bytes, signing_key=signing_key)
+        )
+        if materials.data_key is None or not materials.encrypted_data_keys:
+            raise ConfigurationError(f"the keyring {self.keyring!r} gave no data key; it cannot encrypt")
+        return materials
+
+    def _open(
+        self,
+        suite: AlgorithmSuite,
+        context: Mapping[str, str],
+        context_bytes: bytes,
+        encrypted_data_keys: Sequence[EncryptedDataKey],
+        expected: Mapping[str, str] | None,
+    ) -> DecryptionMaterials:
+        materials = self.keyring.on_decrypt(
+            DecryptionMaterials(
+                suite,
+                context,
+                context_bytes,
+                verification_key=_verification_key(suite, context),
+                expected_names=frozenset(expected) if expected is not None else None,
+            ),
+            encrypted_data_keys,
+        )
+        if materials.data_key is None:
+            raise KeyAccessError(
+                "the keyring opened none of the message's encrypted data keys",
+                operation="Decrypt",
+                code="NoMatchingDataKey",
+            )
+        return materials
+
+
+def _key_id(materials: EncryptionMaterials | DecryptionMaterials) -> str | None:
+    """The tag that a purge by key ARN finds an entry by."""
+    return materials.origin.key_id if materials.origin is not None else None
+
+
+def _verification_key(suite: AlgorithmSuite, context: Mapping[str, str]) -> VerificationKey | None:
+    if suite.signature_curve is None:
+        return None
+    try:
+        compressed_point = base64.b64decode(context.get(PUBLIC_KEY_NAME, ""), validate=True)
+    except (binascii.Error, ValueError):
+        raise FormatError("it is not base64", field=PUBLIC_KEY_NAME) from None
+    return VerificationKey(suite.signature_curve, compressed_point)

@@ -119,6 +119,7 @@ class KeyAccessError(PhiCryptError):
         is_outage: no answer came, or a 5xx: another Region may serve (rule 13).
         request_ids: AWS's request id of each answered attempt, retries included, in order.
         correlation_id: what the call carried in its user agent, where there was a call.
+        causes: the single refusals, where several keys or Regions were tried; else empty.
     """
 
     def __init__(
@@ -133,6 +134,7 @@ class KeyAccessError(PhiCryptError):
         is_outage: bool = False,
         request_ids: tuple[str, ...] = (),
         correlation_id: str | None = None,
+        causes: tuple[KeyAccessError, ...] = (),
     ) -> None:
         super().__init__(message)
         self.key_arn = key_arn
@@ -143,6 +145,7 @@ class KeyAccessError(PhiCryptError):
         self.is_outage = is_outage
         self.request_ids = request_ids
         self.correlation_id = correlation_id
+        self.causes = causes
 
 
 class LimitExceededError(PhiCryptError):

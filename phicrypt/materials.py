@@ -83,6 +83,10 @@ class KeyOrigin:
         request_ids: KMS request ids of every attempt of the call that produced the key, in order;
             empty where the key came from a local operation.
         correlation_id: the id that the call carried in its user agent.
+        operation: the AWS operation, such as ``"GenerateDataKey"``; None for a local operation.
+        error_code: AWS's error code, for a refused call among ``other_calls``.
+        other_calls: calls made on the way, which CloudTrail shows too: those that wrapped the key
+            for further recipients, and those that were refused before one succeeded.
     """
 
     provider_id: str
@@ -90,6 +94,9 @@ class KeyOrigin:
     key_material_id: str | None = None
     request_ids: tuple[str, ...] = ()
     correlation_id: str | None = None
+    operation: str | None = None
+    error_code: str | None = None
+    other_calls: tuple[KeyOrigin, ...] = ()
 
 
 class EncryptionMaterials(KeyHolder):

@@ -237,7 +237,7 @@ def _begin_moto() -> None:
             # moto lists Regions with a session of its own, which fails where AWS_PROFILE names a profile
             # that this machine lacks.
             session = _session_without_profile("us-east-1")
-            AccountSpecificBackend.get_session = classmethod(lambda _: session)
+            AccountSpecificBackend.get_session = classmethod(lambda _: session)  # type: ignore[assignment, method-assign]
         _moto_users += 1
 
 

@@ -30,6 +30,7 @@ from phicrypt.keys.branch_keys import (
     BranchKeySource,
     check_branch_key_id,
 )
+from phicrypt.keys.cache import CachePolicy, KeyCache
 from phicrypt.keys.wrapping import unwrap_data_key, wrap_data_key
 from phicrypt.materials import (
     DecryptionMaterials,
@@ -50,6 +51,7 @@ _VERSION_LENGTH_BYTES: Final = 16
 _IV_END: Final = _SALT_LENGTH_BYTES + IV_LENGTH_BYTES
 _VERSION_END: Final = _IV_END + _VERSION_LENGTH_BYTES
 _OVERHEAD_LENGTH_BYTES: Final = _VERSION_END + TAG_LENGTH_BYTES
+_MAX_TTL_SECONDS: Final = 86_400
 
 
 def wrap_under_branch_key(branch_key: BranchKey, plaintext_key: bytes, context_bytes: bytes) -> bytes:
@@ -95,8 +97,9 @@ class HierarchicalKeyring(KeyHolder):
         store: where branch keys come from, usually a ``BranchKeyStore``.
         branch_key_id: one id, or a callable that takes the context (a read-only mapping) and
             returns an id. It runs outside every lock and flight.
-        ttl_seconds: how long a fetched branch key is used. Revoking access in KMS takes effect
-            within this time, or at once after :meth:`clear_cache`.
+        ttl_seconds: how long a fetched branch key is used, at most 86,400. Revoking access in KMS
+            takes effect within this time, or at once after :meth:`clear_cache`. Another process
+            goes on writing with the former version for this time after a rotation.
         max_entries: how many branch keys are kept; the least recently used goes first.
 
     Safe to share among threads; after a fork the child starts with an empty cache.
@@ -111,6 +114,8 @@ class HierarchicalKeyring(KeyHolder):
         ttl_seconds: float = 600,
         max_entries: int = 1_000,
     ) -> None:
+        if not 0 < ttl_seconds <= _MAX_TTL_SECONDS:
+            raise ConfigurationError(f"ttl_seconds is above 0 and at most {_MAX_TTL_SECONDS}, {ttl_seconds} came")
         self._store = store
         self._supplier: BranchKeySupplier | None = None
         self._branch_key_id: str | None = None
@@ -119,7 +124,12 @@ class HierarchicalKeyring(KeyHolder):
         else:
             self._branch_key_id = check_branch_key_id(branch_key_id)
         self._identity = ("hierarchical", store.identity, self._branch_key_id or object())
-        self._kept: dict[Hashable, BranchKey] = {}
+        # A branch key may derive 2**96 wrapping keys (appendix B): only age and room bound its use.
+        policy = CachePolicy(
+            max_age_seconds=ttl_seconds, max_messages=2**32, max_bytes=2**63 - 1, max_entries=max_entries
+        )
+        self.cache: KeyCache[BranchKey] = KeyCache(policy)
+        store.on_purge(self._forget)
 
     def __repr__(self) -> str:
         which = "a supplier" if self._branch_key_id is None else repr(self._branch_key_id)
@@ -138,7 +148,11 @@ class HierarchicalKeyring(KeyHolder):
 
     def clear_cache(self) -> None:
         """Forget every branch key now; the next use asks the store and KMS again."""
-        self._kept.clear()
+        self.cache.clear()
+
+    def _forget(self, branch_key_id: str) -> None:
+        """Called by the store after a rotation or a shred in this process."""
+        self.cache.purge(branch_key_id)
 
     def on_encrypt(self, materials: EncryptionMaterials) -> EncryptionMaterials:
         branch_key = self._branch_key(self._id_for_encryption(materials.context), None)
@@ -195,14 +209,15 @@ class HierarchicalKeyring(KeyHolder):
 
     def _branch_key(self, branch_key_id: str, version: str | None) -> BranchKey:
         """The active version (None) or the one asked for, from the cache or the store."""
-        cache_key = (branch_key_id, version)
-        branch_key = self._kept.get(cache_key)
-        if branch_key is None:
+
+        def load() -> BranchKey:
             if version is None:
-                branch_key = self._store.fetch_active(branch_key_id)
-            else:
-                branch_key = self._store.fetch_version(branch_key_id, version)
-            self._kept[cache_key] = branch_key
+                return self._store.fetch_active(branch_key_id)
+            return self._store.fetch_version(branch_key_id, version)
+
+        # The active key and its version are two entries: a key learned by decrypting never encrypts (rule 11).
+        cache_key = ("branch", self._store.identity, branch_key_id, version)
+        branch_key, _ = self.cache.get_or_load(cache_key, load, tag_of=_id_of)
         return branch_key
 
     def _id_for_encryption(self, context: Mapping[str, str]) -> str:
@@ -225,6 +240,10 @@ class HierarchicalKeyring(KeyHolder):
                 f"the branch key supplier needs the pair {missing!r}, and is shown only the pairs that "
                 "decrypt's context= expects: pass it there"
             ) from None
+
+
+def _id_of(branch_key: BranchKey) -> str:
+    return branch_key.branch_key_id
 
 
 def _nothing_matches(count: int) -> KeyAccessError:

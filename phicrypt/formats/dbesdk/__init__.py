@@ -1,0 +1,1 @@
+"""Encrypted DynamoDB items as AWS's Database Encryption SDK writes them: bytes only, no AWS."""

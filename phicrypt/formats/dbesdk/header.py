@@ -1,0 +1,182 @@
+"""The header of an encrypted item, stored as ``aws_dbe_head`` (``structured-encryption/header.md``)::
+
+    format version       1 byte    1, or 2 where attributes are included in the context
+    flavor               1 byte    the second byte of the suite: 0x67 00 or 0x67 01
+    message id           32 bytes  random, new for each encryption
+    encrypt legend       2 bytes of length, then one byte for each signed attribute
+    encryption context   2 bytes of count, then pairs of 2-byte-length-prefixed name and value:
+                         only those pairs that a reader cannot compute from the item
+    encrypted data keys  1 byte of count, then for each: provider id, provider info, ciphertext,
+                         each with 2 bytes of length
+    commitment           32 bytes  HMAC-SHA512, truncated, over all that is before it
+
+The text says HMAC-SHA384 for the commitment; the libraries and the vectors use SHA-512.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from phicrypt.context import MAX_FIELD_LENGTH_BYTES, PUBLIC_KEY_NAME, parse_context, serialize_context
+from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, LimitExceededError
+from phicrypt.formats.dbesdk.layout import Layout
+from phicrypt.formats.reader import ByteReader, ReadLimits
+from phicrypt.materials import EncryptedDataKey, EncryptionMaterials
+from phicrypt.primitives import constant_time_equal, hkdf_expand, hmac_sha512
+from phicrypt.suites import COMMITMENT_LENGTH_BYTES, DBE_SUITES, AlgorithmSuite
+
+HEADER_ATTRIBUTE: Final = "aws_dbe_head"
+FOOTER_ATTRIBUTE: Final = "aws_dbe_foot"
+MESSAGE_ID_LENGTH_BYTES: Final = 32
+_FAMILY: Final = 0x67
+_COMMIT_LABEL: Final = b"AWS_DBE_COMMIT_KEY"
+
+
+class Header(NamedTuple):
+    """A parsed header. Nothing in it is authenticated before its commitment and the footer are.
+
+    Attributes:
+        version: 1 or 2.
+        suite: the algorithm suite.
+        message_id: 32 bytes.
+        legend: one byte for each signed attribute.
+        stored_context: the pairs that the header carries.
+        encrypted_data_keys: one for each recipient.
+        header_bytes: the whole header as stored.
+    """
+
+    version: int
+    suite: AlgorithmSuite
+    message_id: bytes
+    legend: bytes
+    stored_context: Mapping[str, str]
+    encrypted_data_keys: tuple[EncryptedDataKey, ...]
+    header_bytes: bytes
+
+
+def parse_header(header_bytes: bytes, limits: ReadLimits) -> Header:
+    """The header's fields; every length is checked before it is used.
+
+    Raises FormatError for anything that no writer produces, LimitExceededError for a longer header,
+    context or list of encrypted data keys than the limits allow.
+    """
+    if len(header_bytes) > limits.max_header_length_bytes:
+        raise LimitExceededError(
+            "the item's header is too long in bytes",
+            limit=limits.max_header_length_bytes,
+            actual=len(header_bytes),
+        )
+    reader = ByteReader(header_bytes)
+    version = reader.take_int(1, "format version")
+    if version not in (1, 2):
+        raise FormatError(f"1 or 2 was expected, {version} came", field="format version", offset=0)
+    flavor = reader.take_int(1, "flavor")
+    suite = DBE_SUITES.get(_FAMILY << 8 | flavor)
+    if suite is None:
+        raise FormatError(f"0 or 1 was expected, {flavor} came", field="flavor", offset=1)
+    message_id = bytes(reader.take(MESSAGE_ID_LENGTH_BYTES, "message id"))
+    legend = _counted(reader, "encrypt legend")
+    stored_context = _parse_stored_context(reader, header_bytes, limits)
+    encrypted_data_keys = _parse_encrypted_data_keys(reader, limits)
+    reader.take(COMMITMENT_LENGTH_BYTES, "commitment")
+    if not reader.at_end():
+        raise FormatError("bytes are left over after it", field="commitment", offset=reader.offset)
+    if suite.is_signed != (PUBLIC_KEY_NAME in stored_context):
+        raise FormatError("a verification key is there exactly when the suite signs", field=PUBLIC_KEY_NAME)
+    return Header(version, suite, message_id, legend, stored_context, encrypted_data_keys, header_bytes)
+
+
+def serialize_header(
+    materials: EncryptionMaterials,
+    layout: Layout,
+    *,
+    version: int,
+    message_id: bytes,
+    stored_context: Mapping[str, str],
+    pseudorandom_key: bytes,
+) -> bytes:
+    """The whole header with its commitment.
+
+    Args:
+        pseudorandom_key: HKDF-Extract of the data key, from which the commitment key is expanded.
+    """
+    pieces = [
+        bytes((version, materials.suite.suite_id & 0xFF)),
+        message_id,
+        len(layout.legend).to_bytes(2, "big"),
+        layout.legend,
+        # Unlike an empty context elsewhere, one without pairs is written as a count of zero here.
+        serialize_context(stored_context) or b"\x00\x00",
+        len(materials.encrypted_data_keys).to_bytes(1, "big"),
+    ]
+    for encrypted_data_key in materials.encrypted_data_keys:
+        for part in (
+            encrypted_data_key.provider_id.encode(),
+            encrypted_data_key.provider_info,
+            encrypted_data_key.ciphertext,
+        ):
+            if len(part) > MAX_FIELD_LENGTH_BYTES:
+                raise ConfigurationError("a keyring wrote an encrypted data key with a field over 65,535 bytes")
+            pieces += (len(part).to_bytes(2, "big"), part)
+    partial = b"".join(pieces)
+    return partial + commitment(pseudorandom_key, message_id, partial)
+
+
+def commitment(pseudorandom_key: bytes, message_id: bytes, partial_header: bytes) -> bytes:
+    """The 32 bytes that bind a header to its data key."""
+    commit_key = hkdf_expand("sha512", pseudorandom_key, _COMMIT_LABEL + message_id, 32)
+    return hmac_sha512(commit_key, partial_header)[:COMMITMENT_LENGTH_BYTES]
+
+
+def verify_commitment(header: Header, pseudorandom_key: bytes) -> None:
+    """Raise AuthenticationError unless the header was made with this data key."""
+    partial = header.header_bytes[:-COMMITMENT_LENGTH_BYTES]
+    stored = header.header_bytes[-COMMITMENT_LENGTH_BYTES:]
+    if not constant_time_equal(stored, commitment(pseudorandom_key, header.message_id, partial)):
+        raise AuthenticationError("commitment")
+
+
+def _counted(reader: ByteReader, field: str) -> bytes:
+    return bytes(reader.take(reader.take_int(2, field), field))
+
+
+def _parse_stored_context(reader: ByteReader, header_bytes: bytes, limits: ReadLimits) -> Mapping[str, str]:
+    field = "encryption context"
+    start = reader.offset
+    count = reader.take_int(2, field)
+    if count == 0:
+        return parse_context(b"")
+    for _ in range(2 * count):
+        reader.take(reader.take_int(2, field), field)
+    length = reader.offset - start
+    if length > limits.max_context_length_bytes:
+        raise LimitExceededError(
+            "the header's encryption context is too long in bytes",
+            limit=limits.max_context_length_bytes,
+            actual=length,
+        )
+    return parse_context(header_bytes[start : reader.offset], offset=start)
+
+
+def _parse_encrypted_data_keys(reader: ByteReader, limits: ReadLimits) -> tuple[EncryptedDataKey, ...]:
+    field = "encrypted data keys"
+    start = reader.offset
+    count = reader.take_int(1, field)
+    if count == 0:
+        raise FormatError("at least one was expected", field=field, offset=start)
+    if count > limits.max_encrypted_data_keys:
+        raise LimitExceededError(
+            "the item's header has too many encrypted data keys",
+            limit=limits.max_encrypted_data_keys,
+            actual=count,
+        )
+    keys = []
+    for _ in range(count):
+        provider_start = reader.offset
+        provider_id, provider_info, ciphertext = (_counted(reader, field) for _ in range(3))
+        try:
+            keys.append(EncryptedDataKey(provider_id.decode(), provider_info, ciphertext))
+        except UnicodeDecodeError:
+            raise FormatError("a provider id is not valid UTF-8", field=field, offset=provider_start) from None
+    return tuple(keys)

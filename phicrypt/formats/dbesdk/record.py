@@ -1,0 +1,221 @@
+"""Sealing and opening the signed attributes of one item.
+
+Keys (``encrypt-path-structure.md``, section "Calculate Cipherkey and Nonce")::
+
+    field root key   HKDF-SHA512(data key, no salt, "AWS_DBE_DERIVE_KEY" ‖ message id, 32 bytes)
+    field key i      44 bytes of AES-256-CTR(field root key, counter block i), for the i-th encrypted
+                     attribute in the order of canonical paths: 32 bytes of key, 12 of nonce
+    counter block i  "AwsDbeField" ‖ 0x2c ‖ 3 x i in four bytes
+
+Three blocks of keystream are 48 bytes, so all field keys are one stretch of keystream.
+
+Stored value of an encrypted attribute: type (2 bytes) ‖ AES-256-GCM(field key, AAD = canonical path,
+body). Its type stands in clear, and is signed.
+
+Footer, stored as ``aws_dbe_foot`` (``structured-encryption/footer.md``)::
+
+    canonical hash = SHA-384(header ‖ 8-byte length and bytes of the whole context ‖ signed attributes)
+    one attribute  = canonical path ‖ 8-byte length of the body ‖ "ENCRYPTED" or "PLAINTEXT" ‖ type ‖ body
+    recipient tags   48 bytes each: HMAC-SHA384(the recipient's key, canonical hash), in the order of
+                     the encrypted data keys
+    signature        suite 0x6701: 103 bytes, ECDSA P-384 with SHA-384 over the canonical hash
+
+A reader can check only its own recipient's tag.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from phicrypt.errors import AuthenticationError, FormatError
+from phicrypt.formats.dbesdk.header import MESSAGE_ID_LENGTH_BYTES, Header, serialize_header, verify_commitment
+from phicrypt.formats.dbesdk.layout import Layout, LegendAction
+from phicrypt.materials import DecryptionMaterials, EncryptionMaterials
+from phicrypt.primitives import (
+    FIXED_SIGNATURE_LENGTH_BYTES,
+    aes_ctr_keystream,
+    constant_time_equal,
+    hkdf_expand,
+    hkdf_extract,
+    hmac_sha384,
+    open_gcm,
+    random_bytes,
+    seal_gcm,
+)
+from phicrypt.suites import TAG_LENGTH_BYTES
+
+TYPE_ID_LENGTH_BYTES: Final = 2
+RECIPIENT_TAG_LENGTH_BYTES: Final = 48
+_DERIVE_LABEL: Final = b"AWS_DBE_DERIVE_KEY"
+_FIRST_COUNTER: Final = b"AwsDbeField" + bytes((44, 0, 0, 0, 0))
+_FIELD_STRIDE_BYTES: Final = 48
+_CIPHER_KEY_LENGTH_BYTES: Final = 32
+_FIELD_KEY_LENGTH_BYTES: Final = 44
+_ENCRYPT: Final = int(LegendAction.ENCRYPT)
+
+Terminal = tuple[bytes, bytes]
+"""Type and body of an attribute value."""
+
+
+class SealedRecord(NamedTuple):
+    """What :func:`seal_record` made.
+
+    Attributes:
+        header_bytes: the value of ``aws_dbe_head``.
+        footer_bytes: the value of ``aws_dbe_foot``.
+        encrypted: the binary value of each encrypted attribute.
+        message_id: as in the header.
+    """
+
+    header_bytes: bytes
+    footer_bytes: bytes
+    encrypted: dict[str, bytes]
+    message_id: bytes
+
+
+def seal_record(
+    materials: EncryptionMaterials,
+    layout: Layout,
+    terminals: Sequence[Terminal],
+    *,
+    version: int,
+    stored_context: Mapping[str, str],
+) -> SealedRecord:
+    """Encrypt and sign, with a message id of its own.
+
+    Args:
+        materials: with a data key that seals this record only, and one symmetric signing key for
+            each encrypted data key.
+        layout: the signed attributes.
+        terminals: their values, in the layout's order.
+        version: of the header, 1 or 2.
+        stored_context: the pairs of the materials' context that a reader cannot compute.
+    """
+    assert materials.data_key is not None
+    message_id = random_bytes(MESSAGE_ID_LENGTH_BYTES)
+    pseudorandom_key = hkdf_extract("sha512", b"", materials.data_key.key_bytes)
+    header_bytes = serialize_header(
+        materials,
+        layout,
+        version=version,
+        message_id=message_id,
+        stored_context=stored_context,
+        pseudorandom_key=pseudorandom_key,
+    )
+    keystream = _field_keystream(pseudorandom_key, message_id, layout.encrypted_count)
+    offset = 0
+    encrypted: dict[str, bytes] = {}
+    stored: list[bytes] = []
+    for name, path, action, (type_id, body) in zip(*layout, terminals, strict=True):
+        if action != _ENCRYPT:
+            stored.append(type_id + body)
+            continue
+        nonce_start = offset + _CIPHER_KEY_LENGTH_BYTES
+        cipher_key = keystream[offset:nonce_start]
+        sealed = seal_gcm(cipher_key, keystream[nonce_start : offset + _FIELD_KEY_LENGTH_BYTES], body, path)
+        offset += _FIELD_STRIDE_BYTES
+        encrypted[name] = value = type_id + sealed
+        stored.append(value)
+    canonical_hash = _canonical_hash(header_bytes, materials.context_bytes, layout, stored)
+    footer = [hmac_sha384(key.key_bytes, canonical_hash) for key in materials.symmetric_signing_keys]
+    if len(footer) != len(materials.encrypted_data_keys):
+        raise ValueError("a DB-ESDK keyring gives one symmetric signing key with each encrypted data key")
+    if materials.suite.is_signed:
+        assert materials.signing_key is not None
+        footer.append(materials.signing_key.sign_digest(hashlib.sha384(canonical_hash).digest()))
+    return SealedRecord(header_bytes, b"".join(footer), encrypted, message_id)
+
+
+def open_record(
+    materials: DecryptionMaterials,
+    header: Header,
+    footer_bytes: bytes,
+    layout: Layout,
+    stored: Sequence[bytes],
+) -> dict[str, Terminal]:
+    """Verify everything, then decrypt; the type and body of each encrypted attribute by name.
+
+    Args:
+        materials: for the header's suite and encrypted data keys, and the item's whole context.
+        header: as parsed; its commitment is checked here.
+        footer_bytes: the value of ``aws_dbe_foot``.
+        layout: the signed attributes, with the header's legend.
+        stored: type and body of each, in the layout's order; for encrypted ones the binary value,
+            which begins with the type of the plaintext.
+
+    Raises AuthenticationError for anything changed, FormatError for a footer of another length.
+    """
+    assert materials.data_key is not None
+    pseudorandom_key = hkdf_extract("sha512", b"", materials.data_key.key_bytes)
+    verify_commitment(header, pseudorandom_key)
+    _verify_footer(materials, header, footer_bytes, layout, stored)
+    keystream = _field_keystream(pseudorandom_key, header.message_id, layout.encrypted_count)
+    offset = 0
+    opened: dict[str, Terminal] = {}
+    for name, path, action, value in zip(*layout, stored, strict=True):
+        if action != _ENCRYPT:
+            continue
+        nonce_start = offset + _CIPHER_KEY_LENGTH_BYTES
+        body = open_gcm(
+            keystream[offset:nonce_start],
+            keystream[nonce_start : offset + _FIELD_KEY_LENGTH_BYTES],
+            value[TYPE_ID_LENGTH_BYTES:],
+            path,
+            reason="attribute tag",
+        )
+        offset += _FIELD_STRIDE_BYTES
+        opened[name] = (value[:TYPE_ID_LENGTH_BYTES], body)
+    return opened
+
+
+def check_encrypted_value(value: object) -> bytes:
+    """The stored value of an encrypted attribute, or AuthenticationError if it cannot be one.
+
+    AWS's libraries sign its bytes but not that DynamoDB holds them as binary; here a text or number
+    in its place is refused.
+    """
+    if not isinstance(value, bytes) or len(value) < TYPE_ID_LENGTH_BYTES + TAG_LENGTH_BYTES:
+        raise AuthenticationError("encrypted attribute")
+    return value
+
+
+def _field_keystream(pseudorandom_key: bytes, message_id: bytes, field_count: int) -> bytes:
+    field_root_key = hkdf_expand("sha512", pseudorandom_key, _DERIVE_LABEL + message_id, 32)
+    return aes_ctr_keystream(field_root_key, _FIRST_COUNTER, field_count * _FIELD_STRIDE_BYTES)
+
+
+def _canonical_hash(header_bytes: bytes, context_bytes: bytes, layout: Layout, stored: Sequence[bytes]) -> bytes:
+    pieces = [header_bytes, len(context_bytes).to_bytes(8, "big"), context_bytes]
+    for path, action, value in zip(layout.paths, layout.legend, stored, strict=True):
+        pieces.append(path)
+        pieces.append((len(value) - TYPE_ID_LENGTH_BYTES).to_bytes(8, "big"))
+        pieces.append(b"ENCRYPTED" if action == _ENCRYPT else b"PLAINTEXT")
+        pieces.append(value)
+    return hashlib.sha384(b"".join(pieces)).digest()
+
+
+def _verify_footer(
+    materials: DecryptionMaterials,
+    header: Header,
+    footer_bytes: bytes,
+    layout: Layout,
+    stored: Sequence[bytes],
+) -> None:
+    assert materials.symmetric_signing_key is not None
+    assert materials.recipient_index is not None
+    tags_length = RECIPIENT_TAG_LENGTH_BYTES * len(header.encrypted_data_keys)
+    curve = materials.suite.signature_curve
+    expected_length = tags_length + (FIXED_SIGNATURE_LENGTH_BYTES[curve] if curve is not None else 0)
+    if len(footer_bytes) != expected_length:
+        raise FormatError(f"{expected_length} bytes were expected, {len(footer_bytes)} came", field="footer")
+    canonical_hash = _canonical_hash(header.header_bytes, materials.context_bytes, layout, stored)
+    start = RECIPIENT_TAG_LENGTH_BYTES * materials.recipient_index
+    stored_tag = footer_bytes[start : start + RECIPIENT_TAG_LENGTH_BYTES]
+    if not constant_time_equal(stored_tag, hmac_sha384(materials.symmetric_signing_key.key_bytes, canonical_hash)):
+        raise AuthenticationError("recipient tag")
+    if curve is not None:
+        assert materials.verification_key is not None
+        digest = hashlib.sha384(canonical_hash).digest()
+        materials.verification_key.verify_digest(digest, footer_bytes[tags_length:])

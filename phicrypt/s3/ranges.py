@@ -1,0 +1,71 @@
+"""The arithmetic of HTTP byte ranges, as S3 answers them; no I/O.
+
+S3 knows one range per request, in three forms (RFC 9110 section 14.1.2)::
+
+    bytes=a-b    bytes a to b, both included; b beyond the end means the end
+    bytes=a-     byte a to the end
+    bytes=-n     the last n bytes; n beyond the length means all
+
+Anything else (several ranges, another unit, b before a, no number at all) is not an error: S3
+ignores the header and answers with the whole object. A well-formed range that holds no byte of the
+object (a at or beyond the end, n of zero, any range of an empty object) is answered with 416.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+_RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
+_MAX_DIGITS: Final = 19
+"""More digits than any offset of S3 has: such text is not a range, and is never made an integer."""
+
+
+class Span(NamedTuple):
+    """Bytes ``start`` to ``end``, the end excluded."""
+
+    start: int
+    end: int
+
+    @property
+    def length(self) -> int:
+        return self.end - self.start
+
+    def header(self) -> str:
+        """This span as the value of a Range header; it must hold at least one byte."""
+        return f"bytes={self.start}-{self.end - 1}"
+
+    def content_range(self, total: int) -> str:
+        """This span as the value of a Content-Range header."""
+        return f"bytes {self.start}-{self.end - 1}/{total}"
+
+
+class RangeRequest(NamedTuple):
+    """A well-formed Range header: ``first`` is None for the last-n form, ``last`` for the open form."""
+
+    first: int | None
+    last: int | None
+
+    def resolve(self, total: int) -> Span | None:
+        """The bytes meant in an object of ``total`` bytes; None where S3 answers 416."""
+        if self.first is None:
+            assert self.last is not None
+            span = Span(max(0, total - self.last), total)
+        else:
+            end = total if self.last is None else min(self.last + 1, total)
+            span = Span(self.first, end)
+        return span if span.length > 0 else None
+
+
+def parse_range(header: str | None) -> RangeRequest | None:
+    """The range that a header names; None where there is none, or where S3 would ignore it."""
+    match = _RANGE.fullmatch(header) if header is not None else None
+    if match is None:
+        return None
+    first, last = match.groups()
+    if (not first and not last) or max(len(first), len(last)) > _MAX_DIGITS:
+        return None
+    request = RangeRequest(int(first) if first else None, int(last) if last else None)
+    if request.first is not None and request.last is not None and request.last < request.first:
+        return None
+    return request

@@ -1,0 +1,136 @@
+"""MACs by KMS and local MACs: what ``phi.mac(key_arn)`` gives.
+
+Every MAC binds the resource's name and the purpose: what is MACed is the statement of
+:mod:`phicrypt.formats.signatures` in DSSE's pre-authentication encoding, with the message's length
+and digest in it, so that KMS's limit of 4,096 bytes does not bind the caller.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Any, Final
+
+from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError
+from phicrypt.formats.signatures import (
+    MAC,
+    PAYLOAD_TYPE,
+    Readable,
+    Statement,
+    fingerprint,
+    pae,
+    write_statement,
+)
+from phicrypt.keys.mac import MAC_ALGORITHMS, KmsMacKey, LocalMacKey
+from phicrypt.materials import KeyHolder
+
+_MAX_LOCAL_KEYS: Final = 64
+_LOCAL_ALGORITHM: Final = "HMAC_SHA_256"
+
+Source = bytes | bytearray | memoryview | Readable
+
+
+class Mac:
+    """MACs under one KMS key.
+
+    Args:
+        key_arn: the ARN of an HMAC key for :meth:`generate` and :meth:`verify`; of a symmetric
+            encryption key for :meth:`new_local_key` and :meth:`local`.
+        client: a boto3 KMS client of the key's Region; None makes one.
+        algorithm: ``"HMAC_SHA_256"``, ``"HMAC_SHA_384"`` or ``"HMAC_SHA_512"``, as the HMAC key's spec.
+    """
+
+    def __init__(self, key_arn: str, *, client: Any = None, algorithm: str = "HMAC_SHA_256") -> None:
+        self._key = KmsMacKey(key_arn, client=client, algorithm=algorithm)
+
+    def __repr__(self) -> str:
+        return f"<Mac under {self._key.key_arn}>"
+
+    @property
+    def key_arn(self) -> str:
+        return self._key.key_arn
+
+    def generate(self, source: Source, *, resource: str, purpose: str) -> bytes:
+        """The MAC, made by KMS: 32, 48 or 64 bytes.
+
+        Raises KeyAccessError (also for a key of another usage), ConfigurationError.
+        """
+        return self._key.generate(self._message(source, resource, purpose))
+
+    def verify(self, source: Source, mac: bytes, *, resource: str, purpose: str) -> None:
+        """Verify by KMS. Raises AuthenticationError, KeyAccessError."""
+        self._key.verify(self._message(source, resource, purpose), mac)
+
+    def new_local_key(self, purpose: str) -> bytes:
+        """An enveloped local MAC key (a KMS ciphertext with its id, JSON) to be stored as configuration."""
+        return self._key.new_local_key(purpose)[1]
+
+    def local(self, envelopes: Sequence[bytes], *, purpose: str) -> LocalMac:
+        """MACs in this process, under enveloped keys: the first one makes tokens, all of them verify.
+
+        One KMS Decrypt call per envelope, here and never again. Rotate by putting a new envelope in
+        front; tokens of the older keys stay verifiable and findable.
+        """
+        if not 1 <= len(envelopes) <= _MAX_LOCAL_KEYS:
+            raise ConfigurationError(f"1 to {_MAX_LOCAL_KEYS} enveloped MAC keys are expected")
+        return LocalMac([self._key.open_local_key(envelope, purpose) for envelope in envelopes], purpose)
+
+    def _message(self, source: Source, resource: str, purpose: str) -> bytes:
+        digest_name = MAC_ALGORITHMS[self._key.algorithm]
+        return mac_message(source, resource, purpose, self.key_arn, self._key.algorithm, digest_name)
+
+
+class LocalMac(KeyHolder):
+    """HMAC-SHA-256 tokens at memory speed, for search tokens and resource tokens.
+
+    A token is text: the key's id, a dot, and the MAC in URL-safe base64 without padding.
+    """
+
+    __slots__ = ("_keys", "purpose")
+
+    def __init__(self, local_keys: Sequence[LocalMacKey], purpose: str) -> None:
+        self._keys = {local_key.key_id: local_key for local_key in local_keys}
+        self.purpose = purpose
+
+    def __repr__(self) -> str:
+        return f"<LocalMac of {len(self._keys)} keys>"
+
+    def generate(self, source: Source, *, resource: str) -> str:
+        """The token under the first key."""
+        return self._token(next(iter(self._keys.values())), source, resource)
+
+    def tokens(self, source: bytes, *, resource: str) -> tuple[str, ...]:
+        """The token under every key, the newest first: what to search for after a rotation.
+
+        Takes bytes only: a stream could not be read once per key.
+        """
+        return tuple(self._token(local_key, source, resource) for local_key in self._keys.values())
+
+    def verify(self, source: Source, token: str, *, resource: str) -> None:
+        """In constant time. Raises AuthenticationError, FormatError for text that is no token."""
+        key_id, dot, text = token.partition(".")
+        try:
+            mac = base64.b64decode(text.translate(str.maketrans("-_", "+/")) + "=", validate=True)
+        except ValueError:
+            raise FormatError("a key id, a dot and base64 were expected", field="MAC token") from None
+        if not dot or len(mac) != 32:
+            raise FormatError("a key id, a dot and a MAC of 32 bytes were expected", field="MAC token")
+        local_key = self._keys.get(key_id)
+        if local_key is None:
+            raise AuthenticationError("MAC key id")
+        local_key.verify(self._message(local_key, source, resource), mac, "sha256")
+
+    def _token(self, local_key: LocalMacKey, source: Source, resource: str) -> str:
+        mac = local_key.generate(self._message(local_key, source, resource), "sha256")
+        return f"{local_key.key_id}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}"
+
+    def _message(self, local_key: LocalMacKey, source: Source, resource: str) -> bytes:
+        return mac_message(source, resource, self.purpose, local_key.key_id, _LOCAL_ALGORITHM, "sha256")
+
+
+def mac_message(
+    source: Source, resource: str, purpose: str, key_name: str, algorithm: str, digest_name: str
+) -> bytes:
+    """The bytes that are MACed: the statement of type ``mac-v1``, without a time, in DSSE's encoding."""
+    subject = fingerprint(resource, source, digest_name)
+    return pae(PAYLOAD_TYPE, write_statement(Statement(MAC, subject, purpose, key_name, algorithm, None)))

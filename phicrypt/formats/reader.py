@@ -132,11 +132,13 @@ class StreamReader:
             self._fill(wanted_bytes)
         return min(self._end - self._start, wanted_bytes)
 
-    def reposition(self, offset: int) -> None:
-        """Forget what is buffered: the caller has moved the source to ``offset``."""
-        self._start = self._end = 0
-        self._ended = False
-        self.offset = offset
+    def read_ahead(self, capacity_bytes: int) -> None:
+        """Read the source in pieces of this size from now on: whole frames avoid moving leftovers."""
+        held = self._end - self._start
+        larger = bytearray(max(capacity_bytes, held))
+        larger[:held] = self._view[self._start : self._end]
+        self._buffer, self._view = larger, memoryview(larger)
+        self._start, self._end = 0, held
 
     def _fill(self, wanted_bytes: int) -> bool:
         held = self._end - self._start

@@ -15,13 +15,13 @@ from collections.abc import Mapping, Sequence
 
 from phicrypt.context import PUBLIC_KEY_NAME, check_expected_pairs, serialize_context
 from phicrypt.errors import ConfigurationError, FormatError, KeyAccessError
-from phicrypt.keys.cache import CachePolicy, KeyCache
+from phicrypt.keys.cache import CachePolicy, CacheStats, KeyCache
 from phicrypt.materials import (
     DecryptionMaterials,
     EncryptedDataKey,
     EncryptionMaterials,
-    Keyring,
     KeyHolder,
+    Keyring,
 )
 from phicrypt.primitives import SigningKey, VerificationKey
 from phicrypt.suites import AlgorithmSuite
@@ -193,3 +193,25 @@ def _verification_key(suite: AlgorithmSuite, context: Mapping[str, str]) -> Veri
     except (binascii.Error, ValueError):
         raise FormatError("it is not base64", field=PUBLIC_KEY_NAME) from None
     return VerificationKey(suite.signature_curve, compressed_point)
+
+
+class CacheControl:
+    """``phi.cache``: what the keys that are held in memory did, and how to drop them at once."""
+
+    def __init__(self, provider: MaterialsProvider) -> None:
+        self._provider = provider
+
+    def stats(self) -> CacheStats:
+        """Counts of the data key cache since it was made, or since the fork."""
+        return self._provider.cache.stats()
+
+    def clear(self) -> None:
+        """Forget every cached data key and branch key; keys under way are not kept or used either."""
+        self._provider.cache.clear()
+        clear_keyring = getattr(self._provider.keyring, "clear_cache", None)
+        if clear_keyring is not None:
+            clear_keyring()
+
+    def purge(self, key_id: str) -> None:
+        """Forget every cached data key that came from this KMS key ARN (or wrapping key name)."""
+        self._provider.cache.purge(key_id)

@@ -25,8 +25,9 @@ from phicrypt.formats.esdk.frames import (
 )
 from phicrypt.formats.esdk.header import MessageHeader
 from phicrypt.formats.reader import ByteReader, ReadLimits, StreamReader
-from phicrypt.materials import DecryptionMaterials, KeyHolder
+from phicrypt.materials import DecryptionMaterials
 from phicrypt.primitives import GcmStreamOpener, constant_time_equal, new_signature_digest, open_gcm
+from phicrypt.process import ProcessBound
 from phicrypt.suites import IV_LENGTH_BYTES, TAG_LENGTH_BYTES
 
 if TYPE_CHECKING:
@@ -35,11 +36,12 @@ if TYPE_CHECKING:
     from phicrypt.spool import CiphertextSpool
 
 _CHUNK_BYTES: Final = 256 * 1024
+_READ_AHEAD_BYTES: Final = 512 * 1024
 _MAX_SIGNATURE_LENGTH_BYTES: Final = 512
 """A DER signature over P-384 has at most 104 bytes; the bound only stops absurd claims."""
 
 
-class MessageOpener(KeyHolder):
+class MessageOpener(ProcessBound):
     """One message being read, after its header was authenticated.
 
     Raises AuthenticationError from the constructor if the commitment or the header's tag does not
@@ -49,6 +51,7 @@ class MessageOpener(KeyHolder):
     __slots__ = ("_digest", "_message_key", "_verification_key", "cipher", "header")
 
     def __init__(self, header: MessageHeader, materials: DecryptionMaterials) -> None:
+        super().__init__()
         if materials.data_key is None:
             raise ConfigurationError("the keyring returned no data key")
         message_key, commitment = derive_keys(header.suite, materials.data_key, header.message_id)
@@ -83,6 +86,8 @@ class MessageOpener(KeyHolder):
 
     def _framed_pieces(self, reader: ByteReader | StreamReader) -> Iterator[memoryview]:
         frame_length = self.header.frame_length_bytes
+        if isinstance(reader, StreamReader):
+            reader.read_ahead(read_ahead_for(frame_length + REGULAR_OVERHEAD_BYTES))
         plaintext = memoryview(bytearray(frame_length))
         sequence_number = 1
         while reader.peek(4, "frame sequence number") != END_MARKER:
@@ -150,6 +155,11 @@ class MessageOpener(KeyHolder):
                 field="end of message",
                 offset=reader.offset,
             )
+
+
+def read_ahead_for(frame_bytes: int) -> int:
+    """How much to buffer for frames of this length: whole frames, about half a mebibyte of them."""
+    return max(1, _READ_AHEAD_BYTES // frame_bytes) * frame_bytes
 
 
 def open_message(opener: MessageOpener, reader: ByteReader, spool: CiphertextSpool, limits: ReadLimits) -> bytes:

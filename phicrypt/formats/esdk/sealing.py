@@ -78,7 +78,8 @@ class MessageSealer(ProcessBound):
     def seal_regular_into(self, plaintext: Buffer, output: memoryview) -> int:
         """Write the next regular frame; returns its length in bytes."""
         written = output[: self.frame_length_bytes + REGULAR_OVERHEAD_BYTES]
-        sequence_number, self._next = self._next, self._next + 1
+        sequence_number = self._take_number()
+        self._next = sequence_number + 1
         self._cipher.seal_regular_into(sequence_number, plaintext, written)
         if self._digest is not None:
             self._digest.update(written)
@@ -87,11 +88,18 @@ class MessageSealer(ProcessBound):
     def seal_final_into(self, plaintext: Buffer, output: memoryview) -> int:
         """Write the final frame; returns its length in bytes. Nothing can be sealed afterwards."""
         written = output[: len(plaintext) + FINAL_OVERHEAD_BYTES]
-        sequence_number, self._next = self._next, 0
+        sequence_number = self._take_number()
         self._cipher.seal_final_into(sequence_number, plaintext, written)
         if self._digest is not None:
             self._digest.update(written)
         return len(written)
+
+    def _take_number(self) -> int:
+        """The next frame's number. Until the caller sets another one, nothing more can be sealed."""
+        sequence_number, self._next = self._next, 0
+        if sequence_number == 0:
+            raise ConfigurationError("the message has its final frame; sealing on would use a nonce twice")
+        return sequence_number
 
     def footer(self) -> bytes:
         """The footer, after the final frame: ``b""`` for unsigned suites.
@@ -104,6 +112,16 @@ class MessageSealer(ProcessBound):
             return b""
         signature = self._materials.signing_key.sign_digest(self._digest.digest())
         return len(signature).to_bytes(_FOOTER_LENGTH_FIELD_BYTES, "big") + signature
+
+    def release_for_random_access(self) -> tuple[bytes, bytes, FrameCipher]:
+        """Header, message id and frame cipher, handed over before any frame was sealed here.
+
+        This sealer seals nothing afterwards: one object alone answers for the message's nonces.
+        """
+        if self._next != 1 or self._digest is not None:
+            raise ConfigurationError("only an unsigned message without frames can be handed over")
+        self._next = 0
+        return self.header, self.message_id, self._cipher
 
 
 def header_part_of(materials: EncryptionMaterials, frame_length_bytes: int, limits: ReadLimits) -> bytes:

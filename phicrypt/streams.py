@@ -1,0 +1,351 @@
+"""Messages as streams: files in, files out, in the memory of a few frames.
+
+Sources need ``read(n)`` only, sinks ``write(b)`` only; neither is closed for the caller. The
+readers are ``io.RawIOBase`` objects. All of them belong to the process that made them (rule 1) and
+cannot be copied or pickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, Final, Protocol
+
+from phicrypt.errors import ConfigurationError
+from phicrypt.formats.esdk.frames import FINAL_OVERHEAD_BYTES, REGULAR_OVERHEAD_BYTES, FramedLayout, layout_of_body
+from phicrypt.formats.esdk.opening import MessageOpener, read_ahead_for
+from phicrypt.formats.esdk.sealing import MessageSealer
+from phicrypt.formats.reader import ReadableStream, ReadLimits, StreamReader, truncated
+from phicrypt.materials import KeyHolder
+from phicrypt.spool import CiphertextSpool
+
+_OUTPUT_BYTES: Final = 512 * 1024
+
+
+class WritableStream(Protocol):
+    """A binary sink: ``write(b)`` takes bytes and returns how many it took, or None for all."""
+
+    def write(self, data: Any, /) -> Any: ...
+
+
+def write_all(sink: WritableStream, piece: memoryview | bytes) -> int:
+    """Write a whole piece; returns its length.
+
+    Real file objects take views, since they keep no reference to what they are given. Any other
+    sink might keep one, and the view's buffer is reused for the next frame: it gets bytes.
+    """
+    length = len(piece)
+    if not isinstance(sink, io.IOBase):
+        sink.write(bytes(piece))
+        return length
+    view = memoryview(piece)
+    while len(view):
+        written = sink.write(view)
+        if written is None:
+            raise ConfigurationError("the sink is non-blocking; a blocking binary file object is expected")
+        view = view[written:]
+    return length
+
+
+def sealed_pieces(
+    sealer: MessageSealer, source: ReadableStream, charge: Callable[[int], None]
+) -> Iterator[memoryview | bytes]:
+    """The message of a source, piece by piece. A piece is valid until the next one is asked for.
+
+    ``charge`` is told the plaintext bytes of each piece before the piece is given out.
+    """
+    frame_length = sealer.frame_length_bytes
+    stride = frame_length + REGULAR_OVERHEAD_BYTES
+    # One byte more than whole frames: it tells a full frame in the middle from the last one.
+    reader = StreamReader(source, read_ahead_bytes=read_ahead_for(frame_length) + 1)
+    output = memoryview(bytearray(max(_OUTPUT_BYTES, stride + FINAL_OVERHEAD_BYTES)))
+    yield sealer.header
+    filled = 0
+    while reader.available(frame_length + 1) > frame_length:
+        if filled + stride > len(output):
+            charge(filled // stride * frame_length)
+            yield output[:filled]
+            filled = 0
+        filled += sealer.seal_regular_into(reader.take(frame_length, "plaintext"), output[filled:])
+    charge(filled // stride * frame_length)
+    if filled:
+        yield output[:filled]
+    last = reader.take(reader.available(frame_length), "plaintext")
+    charge(len(last))
+    yield output[: sealer.seal_final_into(last, output)]
+    footer = sealer.footer()
+    if footer:
+        yield footer
+
+
+class _PieceReader(KeyHolder, io.RawIOBase):
+    """Hands out an iterator's pieces through ``readinto``, and remembers a failure for good."""
+
+    def __init__(self) -> None:
+        self._piece = memoryview(b"")
+        self._failure: BaseException | None = None
+        self._finished = False
+
+    def readable(self) -> bool:
+        return True
+
+    def _next_piece(self) -> memoryview | None:
+        """The next piece, or None at the verified end."""
+        raise NotImplementedError
+
+    def _check(self) -> None:
+        if self.closed:
+            raise ValueError("I/O operation on a closed reader")
+        if self._failure is not None:
+            # The end of the data must never be mistaken for the end of the message.
+            raise self._failure
+
+    def readinto(self, buffer: Any, /) -> int:
+        self._check()
+        target = memoryview(buffer).cast("B")
+        if not len(target) or not self._have_piece():
+            return 0
+        count = min(len(target), len(self._piece))
+        target[:count] = self._piece[:count]
+        self._piece = self._piece[count:]
+        return count
+
+    def readall(self) -> bytes:
+        self._check()
+        pieces = []
+        while self._have_piece():
+            pieces.append(bytes(self._piece))
+            self._piece = memoryview(b"")
+        return b"".join(pieces)
+
+    def _have_piece(self) -> bool:
+        while not len(self._piece) and not self._finished:
+            try:
+                piece = self._next_piece()
+            except BaseException as error:
+                self._failure = error
+                raise
+            if piece is None:
+                self._finished = True
+            else:
+                self._piece = piece
+        return len(self._piece) > 0
+
+    def __del__(self) -> None:
+        # The collector must not read on from the source, as close() may; it only lets go.
+        with contextlib.suppress(Exception):
+            self._release()
+            super().close()
+
+    def _release(self) -> None:
+        """Let go of keys and buffers."""
+        self._piece = memoryview(b"")
+
+
+class EncryptingReader(_PieceReader):
+    """Yields the ciphertext of a source. Never seekable: the source is read once (rule 2).
+
+    Closing it early leaves a truncated message, which every reader refuses.
+    """
+
+    def __init__(self, sealer: MessageSealer, source: ReadableStream, charge: Callable[[int], None]) -> None:
+        super().__init__()
+        self._sealer: MessageSealer | None = sealer
+        self._pieces: Iterator[memoryview | bytes] | None = sealed_pieces(sealer, source, charge)
+
+    def _check(self) -> None:
+        super()._check()
+        if self._sealer is not None:
+            self._sealer.check_process()
+
+    def _next_piece(self) -> memoryview | None:
+        assert self._pieces is not None
+        piece = next(self._pieces, None)
+        return None if piece is None else memoryview(piece)
+
+    def seekable(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        if not self.closed:
+            self._release()
+            super().close()
+
+    def _release(self) -> None:
+        super()._release()
+        self._sealer = self._pieces = None
+
+
+class DecryptingReader(_PieceReader):
+    """Yields the verified plaintext of a message.
+
+    Seekable when the source is, for framed unsigned messages: a seek reads only the frames it
+    needs, and whatever depends on the total length verifies the final frame first (rule 10).
+    Signed messages are read in order, because the signature is known only at their end.
+
+    Closing it before the end of a message that was read in order reads and verifies the rest, so
+    that leaving a ``with`` block early never hides a failure; after a seek, each frame that was
+    read has been verified by itself, and nothing more is read.
+    """
+
+    def __init__(self, opener: MessageOpener, reader: StreamReader, limits: ReadLimits) -> None:
+        super().__init__()
+        self._opener: MessageOpener | None = opener
+        self._spool = CiphertextSpool(memory_bytes=limits.spool_memory_bytes, max_bytes=limits.max_spool_bytes)
+        self._pieces: Iterator[memoryview] | None = opener.pieces(reader, self._spool, limits)
+
+    def _check(self) -> None:
+        super()._check()
+        if self._opener is not None:
+            self._opener.check_process()
+
+    def _next_piece(self) -> memoryview | None:
+        assert self._pieces is not None
+        return next(self._pieces, None)
+
+    def seekable(self) -> bool:
+        return False
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._finished = True  # the caller's own error is on its way; do not read on behind it
+        self.close()
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        try:
+            if self._failure is None and self._reads_in_order():
+                self._check()
+                while self._have_piece():
+                    self._piece = memoryview(b"")
+        finally:
+            self._release()
+            super().close()
+
+    def _reads_in_order(self) -> bool:
+        return not self._finished
+
+    def _release(self) -> None:
+        super()._release()
+        self._opener = self._pieces = None
+        self._spool.close()
+
+
+class SeekableDecryptingReader(DecryptingReader):
+    """A :class:`DecryptingReader` over a seekable source of a framed, unsigned message.
+
+    Args:
+        message_start: where the message begins in the source, in bytes.
+    """
+
+    def __init__(
+        self, opener: MessageOpener, reader: StreamReader, source: Any, limits: ReadLimits, message_start: int
+    ) -> None:
+        super().__init__(opener, reader, limits)
+        self._source = source
+        self._message_start = message_start
+        self._header = opener.header
+        end = source.seek(0, io.SEEK_END)
+        self._layout: FramedLayout = layout_of_body(
+            end - message_start - opener.header.length_bytes,
+            opener.header.frame_length_bytes,
+            opener.header.length_bytes,
+        )
+        self._position = 0
+        self._next_frame = 1
+        self._has_sought = False
+        self._plaintext = memoryview(bytearray(opener.header.frame_length_bytes))
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        self._check()
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        self._check()
+        if whence == io.SEEK_SET:
+            target = offset
+        elif whence == io.SEEK_CUR:
+            target = self._position + offset
+        elif whence == io.SEEK_END:
+            target = self._verified_length() + offset
+        else:
+            raise ValueError(f"whence is 0, 1 or 2, {whence} came")
+        if target < 0:
+            raise ValueError(f"a position before the start was asked: {target}")
+        self._has_sought = True
+        if target != self._position:
+            self._position = target
+            frame_length = self._header.frame_length_bytes
+            self._next_frame = min(target // frame_length, self._layout.regular_frames) + 1
+            self._piece = memoryview(b"")
+            self._finished = False
+        return target
+
+    def readinto(self, buffer: Any, /) -> int:
+        count = super().readinto(buffer)
+        self._position += count
+        return count
+
+    def readall(self) -> bytes:
+        data = super().readall()
+        self._position += len(data)
+        return data
+
+    def _reads_in_order(self) -> bool:
+        return not self._finished and not self._has_sought
+
+    def _next_piece(self) -> memoryview | None:
+        if self._next_frame > self._layout.regular_frames + 1:
+            return None
+        frame_start = (self._next_frame - 1) * self._header.frame_length_bytes
+        plaintext = self._open_frame(self._next_frame)
+        self._next_frame += 1
+        # A seek lands inside a frame; reading in order always starts at its first byte.
+        return plaintext[max(0, self._position - frame_start) :]
+
+    def _verified_length(self) -> int:
+        piece = bytes(self._piece)  # the frame buffer is about to be reused
+        try:
+            self._open_frame(self._layout.regular_frames + 1)
+        except BaseException as error:
+            self._failure = error
+            raise
+        self._piece = memoryview(piece)
+        return self._layout.plaintext_length_bytes
+
+    def _open_frame(self, sequence_number: int) -> memoryview:
+        assert self._opener is not None
+        is_final = sequence_number == self._layout.regular_frames + 1
+        length = self._layout.final_length_bytes if is_final else self._header.frame_length_bytes
+        frame = memoryview(
+            self._read_exactly(
+                self._layout.frame_offset(sequence_number),
+                length + (FINAL_OVERHEAD_BYTES if is_final else REGULAR_OVERHEAD_BYTES),
+            )
+        )
+        plaintext = self._plaintext[:length]
+        if is_final:
+            self._opener.cipher.open_final_into(sequence_number, frame, plaintext)
+        else:
+            self._opener.cipher.open_regular_into(sequence_number, frame, plaintext)
+        return plaintext
+
+    def _read_exactly(self, offset: int, length_bytes: int) -> bytes:
+        self._source.seek(self._message_start + offset)
+        pieces = []
+        missing = length_bytes
+        while missing:
+            piece = self._source.read(missing)
+            if not piece:
+                raise truncated("frame", offset, length_bytes, length_bytes - missing)
+            pieces.append(piece)
+            missing -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -1,0 +1,413 @@
+"""``BranchKeyStore``: branch keys in a DynamoDB table, in AWS's published layout.
+
+``framework/branch-key-store.md`` of the AWS Encryption SDK specification; tables are shared with
+AWS's libraries in every language. Creation and rotation are one transaction each, so a half-written
+branch key cannot exist. See :mod:`phicrypt.keys.branch_key_records` for the rows.
+
+Within a process a branch key never goes back: an ACTIVE or beacon row with an older create-time than
+one that was already seen is refused (rule 14). A rollback before the process began is not detected;
+``max_active_age_seconds`` bounds how old an ACTIVE row may be.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+import weakref
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from phicrypt.context import AuditContext, plain_context
+from phicrypt.errors import ConfigurationError, KeyAccessError
+from phicrypt.guard import PhiGuard
+from phicrypt.keys import branch_key_records as records
+from phicrypt.keys.branch_key_kms import BranchKeyKms, KeyArn, KeyDiscovery, parse_key_arn
+from phicrypt.keys.branch_key_records import ACTIVE_TYPE, BEACON_TYPE, TOMBSTONE_TYPE, BranchKeyRecord
+from phicrypt.keys.branch_key_table import BranchKeyTable, ConditionFailed, shredded
+from phicrypt.keys.branch_keys import BeaconKey, BranchKey, check_branch_key_id, no_such_branch_key
+from phicrypt.keys.kms_client import KmsAnswer
+from phicrypt.materials import KeyHolder
+
+_NOT_THERE: Final = "attribute_not_exists(#partition_key)"
+_NAMES: Final = {"#partition_key": records.PARTITION_KEY}
+
+
+@dataclass(frozen=True, slots=True)
+class FailoverRegion:
+    """Another Region that is asked, in order, when the ones before it do not answer.
+
+    The table must be a global table and the KMS key a multi-Region key with a replica there. To
+    revoke a multi-Region key, disable every replica.
+
+    Attributes:
+        region: the Region's name.
+        dynamodb_client, kms_client: boto3 clients of that Region; made with short timeouts if None.
+    """
+
+    region: str
+    dynamodb_client: Any = None
+    kms_client: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class BranchKeyRow:
+    """One row of a branch key, as the table says it: not authenticated, for operators' eyes.
+
+    Attributes:
+        branch_key_id, row_type, create_time, kms_key_arn: the row's attributes.
+        version: the UUID of the version, for version and ACTIVE rows.
+    """
+
+    branch_key_id: str
+    row_type: str
+    create_time: str
+    kms_key_arn: str
+    version: str | None
+
+
+class _Newest:
+    """The newest create-time that this process has seen, by store, kind of row and branch key."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._seen: dict[Hashable, datetime] = {}
+
+    def check(self, row: Hashable, create_time: str) -> None:
+        """Remember the time; KeyAccessError where a newer one was seen before."""
+        when = records.time_of(create_time)
+        with self._lock:
+            seen = self._seen.get(row)
+            if seen is None or when > seen:
+                self._seen[row] = when
+        if seen is not None and when < seen:
+            raise KeyAccessError(
+                "the branch key store's row is older than one that this process has seen: an old row was put "
+                "back, or the table was restored; restart the process once that is intended",
+                operation="GetItem",
+                code="BranchKeyRolledBack",
+            )
+
+    def renew_lock(self) -> None:
+        self._lock = threading.Lock()
+
+
+_newest = _Newest()
+_listeners: dict[Hashable, list[weakref.WeakMethod[Callable[[str], None]]]] = {}
+# The child keeps what was seen, but not a lock that another thread of the parent may have held.
+os.register_at_fork(after_in_child=_newest.renew_lock)
+
+
+class BranchKeyStore(KeyHolder):
+    """Creates, rotates and fetches branch keys.
+
+    Args:
+        table_name: the DynamoDB table.
+        logical_name: the store's name, bound to every row; stays when a table is restored under
+            another name. One logical name per table.
+        kms_key_arn: the KMS key that wraps the branch keys, an ARN and no alias; or a
+            :class:`KeyDiscovery`, which serves :meth:`fetch_version` only.
+        multi_region: accept rows wrapped under another replica of the same multi-Region key.
+        dynamodb_client, kms_client: boto3 clients, never changed; made for the key's Region, with
+            short timeouts, if None.
+        failover: Regions to ask in order when the ones before do not answer; only for reads, only
+            with ``multi_region`` and a multi-Region key.
+        max_active_age_seconds: refuse an ACTIVE row that was created longer ago; rotate in time.
+        grant_tokens: KMS grant tokens, sent with each call.
+        guard: checks branch key ids and custom contexts, which KMS and CloudTrail show in clear.
+
+    Safe to share among threads and after a fork. Raises ConfigurationError.
+    """
+
+    def __init__(
+        self,
+        table_name: str,
+        logical_name: str,
+        kms_key_arn: str | KeyDiscovery,
+        *,
+        dynamodb_client: Any = None,
+        kms_client: Any = None,
+        multi_region: bool = False,
+        failover: Sequence[FailoverRegion] = (),
+        max_active_age_seconds: float | None = None,
+        grant_tokens: Sequence[str] = (),
+        guard: PhiGuard | None = None,
+    ) -> None:
+        if not table_name or not logical_name:
+            raise ConfigurationError("a branch key store has a table_name and a logical_name")
+        if max_active_age_seconds is not None and not max_active_age_seconds > 0:
+            raise ConfigurationError("max_active_age_seconds is above 0")
+        key = _checked_key(kms_key_arn, multi_region=multi_region, failover=failover)
+        self.table_name = table_name
+        self.logical_name = logical_name
+        self._max_active_age_seconds = max_active_age_seconds
+        self._guard = guard or PhiGuard()
+        region = key.region
+        self._table = BranchKeyTable(
+            table_name, [(region, dynamodb_client), *((one.region, one.dynamodb_client) for one in failover)]
+        )
+        self._kms = BranchKeyKms(
+            key,
+            multi_region=multi_region,
+            client=kms_client,
+            failover=[(one.region, one.kms_client) for one in failover],
+            grant_tokens=tuple(grant_tokens),
+        )
+        account = key.account_ids if isinstance(key, KeyDiscovery) else (key.account_id, key.key_id)
+        # What two objects must have in common to be about the same rows, whatever Region they ask.
+        self._scope = (table_name, logical_name, key.partition, account)
+        clients = (dynamodb_client, kms_client, *failover)
+        self._identity = (
+            "branch-key-store",
+            *self._scope,
+            region,
+            multi_region,
+            tuple(grant_tokens),
+            max_active_age_seconds,
+            tuple(map(id, clients)),
+        )
+
+    def __repr__(self) -> str:
+        return f"<BranchKeyStore {self.table_name!r}, logical name {self.logical_name!r}>"
+
+    @property
+    def identity(self) -> Hashable:
+        return self._identity
+
+    def create_table(self, *, deletion_protection: bool = True) -> str:
+        """Create the table, or check the one that exists; its ARN. Waits until it is active.
+
+        Losing the table loses everything that its branch keys protect: deletion protection is on
+        unless it is switched off here, and a replica or backup is yours to choose (both delay what
+        :meth:`shred` achieves).
+        """
+        return self._table.ensure_created(deletion_protection=deletion_protection)
+
+    def create_key(
+        self, branch_key_id: str | None = None, context: Mapping[str, str] | AuditContext | None = None
+    ) -> str:
+        """Create a branch key with its first version and its beacon key; the id.
+
+        Args:
+            branch_key_id: an opaque id, a random UUID if None. Stands in clear in CloudTrail.
+            context: pairs bound to the key for good, in clear in CloudTrail as well.
+
+        Raises KeyAccessError where the id exists or was shredded (codes ``BranchKeyExists`` and
+        ``BranchKeyShredded``), PhiInContextError, ConfigurationError.
+        """
+        kms_key_arn = self._kms.pinned_arn("create_key")
+        branch_key_id = check_branch_key_id(branch_key_id if branch_key_id is not None else str(uuid.uuid4()))
+        custom_context = plain_context(context)
+        self._guard.check({records.PARTITION_KEY: branch_key_id, **custom_context}, where="branch key")
+        version = records.first_version_context(
+            branch_key_id,
+            logical_name=self.logical_name,
+            kms_key_arn=kms_key_arn,
+            custom_context=custom_context,
+        )
+        beacon = records.beacon_context(version)
+        rows = [*self._wrapped_version(version), BranchKeyRecord(beacon, self._kms.generate(beacon))]
+        puts = [{"Put": {"Item": records.to_item(row), **_condition(_NOT_THERE)}} for row in rows]
+        try:
+            self._table.write([*puts, _no_tombstone(branch_key_id)])
+        except ConditionFailed as refusal:
+            if refusal.failed[-1]:
+                raise shredded() from None
+            raise KeyAccessError(
+                "a branch key of that id exists already; rotate it, or choose another id",
+                operation="TransactWriteItems",
+                code="BranchKeyExists",
+                key_arn=self.table_name,
+            ) from None
+        self._see(rows[1])
+        return branch_key_id
+
+    def rotate(self, branch_key_id: str) -> str:
+        """Make a new version the active one; its UUID. Older versions go on decrypting.
+
+        The ACTIVE row is authenticated by KMS first and replaced on the condition that it is still
+        the same. Raises KeyAccessError; with code ``BranchKeyChanged`` where another rotation won.
+        """
+        self._kms.pinned_arn("rotate")
+        old = self._record(check_branch_key_id(branch_key_id), ACTIVE_TYPE)
+        self._kms.key_for(old)
+        self._kms.reencrypt(old.wrapped_key, old.context, old.context)
+        self._see(old)
+        version_row, active_row = self._wrapped_version(records.next_version_context(old))
+        unchanged = {
+            "ConditionExpression": "attribute_exists(#partition_key) AND #enc = :old",
+            "ExpressionAttributeNames": {**_NAMES, "#enc": "enc"},
+            "ExpressionAttributeValues": {":old": {"B": old.wrapped_key}},
+        }
+        try:
+            self._table.write(
+                [
+                    {"Put": {"Item": records.to_item(version_row), **_condition(_NOT_THERE)}},
+                    {"Put": {"Item": records.to_item(active_row), **unchanged}},
+                    _no_tombstone(branch_key_id),
+                ]
+            )
+        except ConditionFailed as refusal:
+            if refusal.failed[-1]:
+                raise shredded() from None
+            raise KeyAccessError(
+                "the active branch key changed while it was being rotated: another rotation won, and a new "
+                "version is active already",
+                operation="TransactWriteItems",
+                code="BranchKeyChanged",
+                key_arn=self.table_name,
+            ) from None
+        self._see(active_row)
+        self._tell_keyrings(branch_key_id)
+        return active_row.version
+
+    def fetch_active(self, branch_key_id: str) -> BranchKey:
+        """The version that encrypts now. Raises KeyAccessError, ConfigurationError with discovery."""
+        self._kms.pinned_arn("fetch_active")
+        record = self._record(check_branch_key_id(branch_key_id), ACTIVE_TYPE)
+        key_bytes, answer = self._kms.decrypt(record)
+        self._see(record)
+        self._check_age(record)
+        return _branch_key(record, key_bytes, answer)
+
+    def fetch_version(self, branch_key_id: str, version: str) -> BranchKey:
+        """One version, by its UUID. Raises KeyAccessError."""
+        record = self._record(check_branch_key_id(branch_key_id), records.version_type(version))
+        key_bytes, answer = self._kms.decrypt(record)
+        return _branch_key(record, key_bytes, answer)
+
+    def fetch_beacon_key(self, branch_key_id: str) -> BeaconKey:
+        """The beacon key. Raises KeyAccessError, ConfigurationError with discovery."""
+        self._kms.pinned_arn("fetch_beacon_key")
+        record = self._record(check_branch_key_id(branch_key_id), BEACON_TYPE)
+        key_bytes, answer = self._kms.decrypt(record)
+        self._see(record)
+        return BeaconKey(
+            record.context[records.PARTITION_KEY],
+            key_bytes,
+            context=record.custom_context,
+            request_ids=answer.request_ids,
+            correlation_id=answer.correlation_id,
+        )
+
+    def list_keys(self) -> list[BranchKeyRow]:
+        """The ACTIVE row or the tombstone of every branch key, by id: a scan of the table, not authenticated."""
+        rows = map(_listed, self._table.all_rows(_LISTED_NAMES))
+        return sorted(
+            (row for row in rows if row.row_type in (ACTIVE_TYPE, TOMBSTONE_TYPE)),
+            key=lambda row: row.branch_key_id,
+        )
+
+    def list_rows(self, branch_key_id: str) -> list[BranchKeyRow]:
+        """Every row of one branch key, the newest first; not authenticated."""
+        rows = map(_listed, self._table.rows(check_branch_key_id(branch_key_id), _LISTED_NAMES))
+        return sorted(rows, key=lambda row: (row.create_time, row.row_type), reverse=True)
+
+    def on_purge(self, forget: Callable[[str], None]) -> None:
+        """Have the bound method ``forget(branch_key_id)`` called after each rotation and shred.
+
+        Called for every store object of this process that is about the same rows; held weakly.
+        """
+        listeners = _listeners.setdefault(self._scope, [])
+        listeners[:] = [listener for listener in listeners if listener() is not None]
+        listeners.append(weakref.WeakMethod(forget))
+
+    def _tell_keyrings(self, branch_key_id: str) -> None:
+        for listener in list(_listeners.get(self._scope, ())):
+            forget = listener()
+            if forget is not None:
+                forget(branch_key_id)
+
+    def _record(self, branch_key_id: str, row_type: str) -> BranchKeyRecord:
+        item = self._table.read(branch_key_id, row_type)
+        if item is None:
+            what = {ACTIVE_TYPE: "active branch key", BEACON_TYPE: "beacon key"}.get(row_type, "such version")
+            raise no_such_branch_key(f"{what} of that id", operation="GetItem", table_arn=self.table_name)
+        return records.parse_record(
+            item, branch_key_id=branch_key_id, row_type=row_type, logical_name=self.logical_name
+        )
+
+    def _wrapped_version(self, version_context: dict[str, str]) -> tuple[BranchKeyRecord, BranchKeyRecord]:
+        """The version's row and the ACTIVE row that copies it, under one new key."""
+        wrapped_key = self._kms.generate(version_context)
+        active = records.active_context(version_context)
+        return (
+            BranchKeyRecord(version_context, wrapped_key),
+            BranchKeyRecord(active, self._kms.reencrypt(wrapped_key, version_context, active)),
+        )
+
+    def _see(self, record: BranchKeyRecord) -> None:
+        """Rule 14: an id never goes back; called only with a record that KMS has authenticated."""
+        row = (self._scope, record.context[records.PARTITION_KEY], record.context[records.SORT_KEY])
+        _newest.check(row, record.create_time)
+
+    def _check_age(self, record: BranchKeyRecord) -> None:
+        if self._max_active_age_seconds is None:
+            return
+        age = datetime.now(UTC) - records.time_of(record.create_time)
+        if age.total_seconds() > self._max_active_age_seconds:
+            raise KeyAccessError(
+                f"the active branch key is older than max_active_age_seconds ({self._max_active_age_seconds}): "
+                "rotate it, and check that no old row was put back",
+                operation="GetItem",
+                code="BranchKeyTooOld",
+                key_arn=self.table_name,
+            )
+
+
+_LISTED_NAMES: Final = (records.PARTITION_KEY, records.SORT_KEY, "create-time", "kms-arn", "version")
+
+
+def _listed(item: records.Item) -> BranchKeyRow:
+    def text(name: str) -> str:
+        return str(item.get(name, {}).get("S", ""))
+
+    version = text("version") or text(records.SORT_KEY)
+    return BranchKeyRow(
+        text(records.PARTITION_KEY),
+        text(records.SORT_KEY),
+        text("create-time"),
+        text("kms-arn"),
+        version.removeprefix(records.VERSION_PREFIX) if version.startswith(records.VERSION_PREFIX) else None,
+    )
+
+
+def _branch_key(record: BranchKeyRecord, key_bytes: bytes, answer: KmsAnswer) -> BranchKey:
+    return BranchKey(
+        record.context[records.PARTITION_KEY],
+        record.version,
+        key_bytes,
+        create_time=record.create_time,
+        context=record.custom_context,
+        request_ids=answer.request_ids,
+        correlation_id=answer.correlation_id,
+    )
+
+
+def _condition(expression: str) -> dict[str, Any]:
+    return {"ConditionExpression": expression, "ExpressionAttributeNames": _NAMES}
+
+
+def _no_tombstone(branch_key_id: str) -> dict[str, Any]:
+    row = {records.PARTITION_KEY: {"S": branch_key_id}, records.SORT_KEY: {"S": TOMBSTONE_TYPE}}
+    return {"ConditionCheck": {"Key": row, **_condition(_NOT_THERE)}}
+
+
+def _checked_key(
+    kms_key_arn: str | KeyDiscovery, *, multi_region: bool, failover: Iterable[FailoverRegion]
+) -> KeyArn | KeyDiscovery:
+    if isinstance(kms_key_arn, KeyDiscovery):
+        if multi_region or tuple(failover):
+            raise ConfigurationError("multi_region and failover need a pinned KMS key ARN; discovery has a region")
+        return kms_key_arn
+    key = parse_key_arn(kms_key_arn)
+    if key is None:
+        raise ConfigurationError(
+            "kms_key_arn is the ARN of a KMS key (arn:aws:kms:<region>:<account>:key/<id>), no alias, or a "
+            "KeyDiscovery with account ids"
+        )
+    if tuple(failover) and not (multi_region and key.is_multi_region):
+        raise ConfigurationError("failover needs multi_region=True and a multi-Region KMS key (mrk-…)")
+    return key

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from phicrypt.audit.events import Purpose
     from phicrypt.client import PhiCrypt
     from phicrypt.context import ANY_CONTEXT, AuditContext
     from phicrypt.errors import PhiCryptError
@@ -31,6 +32,7 @@ _HOMES = {
     "MultiKeyring": "phicrypt.keys.multi",
     "PhiCrypt": "phicrypt.client",
     "PhiCryptError": "phicrypt.errors",
+    "Purpose": "phicrypt.audit.events",
     "RawAesKeyring": "phicrypt.keys.raw_aes",
 }
 
@@ -44,6 +46,7 @@ __all__ = [
     "MultiKeyring",
     "PhiCrypt",
     "PhiCryptError",
+    "Purpose",
     "RawAesKeyring",
 ]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -78,15 +78,14 @@ def tagged(client: Any, application: str | None = None, *, own_connections: bool
     check_application(application)
     if not _has_botocore_internals(client):
         return client
-    if client.__dict__.get(_TAG_ATTRIBUTE) == (application,) and not own_connections:
+    present: _UserAgentTag | None = client.__dict__.get(_TAG_ATTRIBUTE)
+    tag = present if present and application in (None, present.application) else _UserAgentTag(application)
+    if tag is present and not own_connections:
         return client
     emitter = copy.copy(client.meta.events)
-    if _TAG_ATTRIBUTE not in client.__dict__:
-        tag = _UserAgentTag(application)
-        emitter.register_last("before-call", tag.remember_call)
-        # The root of the event tree runs last, after botocore rebuilt its user agent for the attempt.
-        emitter.register_last("request-created", tag.set_user_agent)
-        emitter.register_last("response-received", tag.remember_attempt)
+    if present is not None:
+        present.leave(emitter)
+    tag.join(emitter)
     meta = copy.copy(client.meta)
     meta.events = emitter
     endpoint = copy.copy(client._endpoint)
@@ -97,7 +96,7 @@ def tagged(client: Any, application: str | None = None, *, own_connections: bool
     clone.__dict__.update(client.__dict__)
     clone.meta = meta
     clone._endpoint = endpoint
-    clone.__dict__[_TAG_ATTRIBUTE] = (application,)
+    clone.__dict__[_TAG_ATTRIBUTE] = tag
     return clone
 
 
@@ -105,7 +104,24 @@ class _UserAgentTag:
     """Event handlers of one clone; the state of a call travels in botocore's request context."""
 
     def __init__(self, application: str | None) -> None:
+        self.application = application
         self._suffix = f" phicrypt-app/{application}" if application else ""
+
+    def join(self, emitter: Any) -> None:
+        for event, handler in self._handlers():
+            emitter.register_last(event, handler)
+
+    def leave(self, emitter: Any) -> None:
+        for event, handler in self._handlers():
+            emitter.unregister(event, handler)
+
+    def _handlers(self) -> tuple[tuple[str, Callable[..., None]], ...]:
+        return (
+            ("before-call", self.remember_call),
+            # The root of the event tree runs last, after botocore rebuilt its user agent for the attempt.
+            ("request-created", self.set_user_agent),
+            ("response-received", self.remember_attempt),
+        )
 
     def remember_call(self, context: dict[str, Any], **_: object) -> None:
         context[_CONTEXT_NAME] = _current_call.get() or TaggedCall()

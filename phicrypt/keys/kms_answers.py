@@ -1,0 +1,59 @@
+"""What KMS answered, checked before anything of it is used."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from phicrypt.errors import KeyAccessError
+from phicrypt.keys.arn import KmsArn
+from phicrypt.keys.kms_client import KmsAnswer
+from phicrypt.materials import KeyOrigin
+
+KMS_PROVIDER_ID: Final = "aws-kms"
+MAX_CIPHERTEXT_LENGTH_BYTES: Final = 6144
+"""KMS's own bound on a CiphertextBlob."""
+
+
+def origin_of(
+    answer: KmsAnswer, operation: str, key: KmsArn, *, other_calls: tuple[KeyOrigin, ...] = ()
+) -> KeyOrigin:
+    """The call as the audit trail names it."""
+    return KeyOrigin(
+        KMS_PROVIDER_ID,
+        str(key),
+        key_material_id=answer.response.get("KeyMaterialId"),
+        request_ids=answer.request_ids,
+        correlation_id=answer.correlation_id,
+        operation=operation,
+        other_calls=other_calls,
+    )
+
+
+def plaintext_of(answer: KmsAnswer, operation: str, key: KmsArn, length_bytes: int) -> bytes:
+    """The plaintext key of an answer; KeyAccessError unless it has that length."""
+    plaintext = answer.response.get("Plaintext")
+    if not isinstance(plaintext, bytes) or len(plaintext) != length_bytes:
+        raise unexpected_answer(operation, key, f"a plaintext key of {length_bytes} bytes was expected", answer)
+    return plaintext
+
+
+def ciphertext_of(answer: KmsAnswer, operation: str, key: KmsArn) -> bytes:
+    """The wrapped key of an answer; KeyAccessError if there is none of a possible length."""
+    ciphertext = answer.response.get("CiphertextBlob")
+    if not isinstance(ciphertext, bytes) or not 0 < len(ciphertext) <= MAX_CIPHERTEXT_LENGTH_BYTES:
+        raise unexpected_answer(operation, key, "the answer holds no ciphertext of KMS's length", answer)
+    return ciphertext
+
+
+def unexpected_answer(operation: str, key: KmsArn, what: str, *answers: KmsAnswer) -> KeyAccessError:
+    """The error for an answer that KMS would not give."""
+    request_ids = answers[0].request_ids if answers else ()
+    return KeyAccessError(
+        f"{operation} with KMS key {key}: {what}; nothing of it was used",
+        operation=operation,
+        code="UnexpectedAnswer",
+        key_arn=str(key),
+        request_id=request_ids[-1] if request_ids else None,
+        request_ids=request_ids,
+        correlation_id=answers[0].correlation_id if answers else None,
+    )

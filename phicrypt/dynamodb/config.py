@@ -74,6 +74,7 @@ class TableConfig:
             required with such a policy. After that day plaintext items are refused (rule 19).
         signed: write suite 0x6701, which adds an ECDSA P-384 signature, instead of 0x6700.
         require_signed: refuse to read items of suite 0x6700 (rule 7).
+        context_attributes: the attributes whose action is SIGN_AND_INCLUDE_IN_CONTEXT.
 
     Raises ConfigurationError for anything inconsistent.
     """
@@ -89,6 +90,7 @@ class TableConfig:
     plaintext_reads_until: date | None = None
     signed: bool = False
     require_signed: bool = False
+    context_attributes: tuple[str, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "actions", MappingProxyType(dict(self.actions)))
@@ -96,6 +98,8 @@ class TableConfig:
         if isinstance(self.unsigned_attributes, str):
             raise ConfigurationError("unsigned_attributes is a tuple of attribute names, not one text")
         object.__setattr__(self, "unsigned_attributes", tuple(self.unsigned_attributes))
+        included = (name for name, action in self.actions.items() if action is Action.SIGN_AND_INCLUDE_IN_CONTEXT)
+        object.__setattr__(self, "context_attributes", tuple(included))
         self._check_names()
         self._check_actions()
         self._check_plaintext_policy()
@@ -104,7 +108,7 @@ class TableConfig:
     @property
     def version(self) -> int:
         """The header version that is written: 2 if any action includes in the context, otherwise 1."""
-        return 2 if Action.SIGN_AND_INCLUDE_IN_CONTEXT in self.actions.values() else 1
+        return 2 if self.context_attributes else 1
 
     @property
     def suite(self) -> AlgorithmSuite:
@@ -210,9 +214,7 @@ class TableConfig:
             )
 
     def _warn_of_phi_key_names(self) -> None:
-        readable = dict.fromkeys(
-            (*self.key_names, *(n for n, a in self.actions.items() if a is Action.SIGN_AND_INCLUDE_IN_CONTEXT))
-        )
+        readable = dict.fromkeys((*self.key_names, *self.context_attributes))
         names = [name for name in readable if looks_like_phi_name(name)]
         if names:
             warnings.warn(

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from phicrypt.dynamodb.config import TableConfig
-from phicrypt.dynamodb.items import Item, ItemShape, open_item, seal_item
+from phicrypt.dynamodb.items import open_item, seal_item
+from phicrypt.dynamodb.shapes import Item, ItemShape
 
 if TYPE_CHECKING:
     from phicrypt.client import PhiCrypt

@@ -1,0 +1,93 @@
+"""The shapes in which items travel, and the way between them.
+
+Low-level: ``{"name": {"S": "text"}, "scan": {"B": b"…"}}``, boto3's client. Python: ``{"name": "text",
+"visits": Decimal(3)}``, boto3's resource. JSON: low-level with binaries in base64, as Lambda's stream
+events and table exports have them.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from phicrypt.errors import ConfigurationError, FormatError, LimitExceededError
+from phicrypt.formats.dbesdk.attributes import MAX_DEPTH
+from phicrypt.formats.dbesdk.header import HEADER_ATTRIBUTE
+
+Item = dict[str, Any]
+"""Attributes by name."""
+ItemShape = Literal["low-level", "python", "json"]
+"""See the module's head; ``"json"`` is read only."""
+
+
+def shape_of(item: Mapping[str, Any], partition_key: str) -> ItemShape:
+    """The shape of an item, by its header and its partition key, whose Python values are never dicts."""
+    header = item.get(HEADER_ATTRIBUTE)
+    if isinstance(header, Mapping) and isinstance(header.get("B"), str):
+        return "json"
+    return "low-level" if isinstance(item.get(partition_key, {}), Mapping) else "python"
+
+
+def to_low_level(item: Mapping[str, Any]) -> Item:
+    """A Python item in the low-level shape, by boto3's own rules (no floats).
+
+    Raises ConfigurationError naming the attribute; boto3's own error would show the value.
+    """
+    from boto3.dynamodb.types import TypeSerializer
+
+    serializer = TypeSerializer()
+    converted = {}
+    for name, value in item.items():
+        try:
+            converted[name] = serializer.serialize(value)
+        except (TypeError, ArithmeticError):
+            raise ConfigurationError(
+                f"the attribute {name!r} is or holds a value that boto3 does not store "
+                "(floats are Decimal there; sets are not empty and of one type)"
+            ) from None
+    return converted
+
+
+def to_python(value: Mapping[str, Any]) -> Any:
+    """One low-level attribute value as boto3's resource gives it."""
+    from boto3.dynamodb.types import TypeDeserializer
+
+    return TypeDeserializer().deserialize(value)
+
+
+def binary(value: bytes) -> Any:
+    """Bytes as boto3's resource gives them."""
+    from boto3.dynamodb.types import Binary
+
+    return Binary(value)
+
+
+def from_json(item: Mapping[str, Any]) -> Item:
+    """A JSON item in the low-level shape. Raises FormatError for what is not base64."""
+    return {name: _with_bytes(value, 1) for name, value in item.items()}
+
+
+def _with_bytes(value: Any, depth: int) -> Any:
+    if depth > MAX_DEPTH:
+        raise LimitExceededError("an attribute value is nested too deeply", limit=MAX_DEPTH, actual=None)
+    if not isinstance(value, Mapping) or len(value) != 1:
+        raise FormatError("a mapping with exactly one type tag was expected", field="attribute value")
+    ((tag, content),) = value.items()
+    if tag == "B":
+        return {tag: _from_base64(content)}
+    if tag == "BS" and isinstance(content, list):
+        return {tag: [_from_base64(member) for member in content]}
+    if tag == "L" and isinstance(content, list):
+        return {tag: [_with_bytes(member, depth + 1) for member in content]}
+    if tag == "M" and isinstance(content, Mapping):
+        return {tag: {name: _with_bytes(member, depth + 1) for name, member in content.items()}}
+    return dict(value)
+
+
+def _from_base64(text: Any) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError, TypeError):
+        raise FormatError("a binary is not base64", field="attribute value") from None

@@ -115,6 +115,8 @@ class EncryptionMaterials(KeyHolder):
         header_parts: constant header bytes that a format has computed from these materials, so
             that a cached entry serializes its context and data keys once.
         cache_key: under which the provider's cache holds these materials; None where it does not.
+        key_was_cached: whether the keyring itself had the origin's key in a cache of its own, so
+            that the origin's calls belong to an earlier use.
     """
 
     __slots__ = (
@@ -124,6 +126,7 @@ class EncryptionMaterials(KeyHolder):
         "data_key",
         "encrypted_data_keys",
         "header_parts",
+        "key_was_cached",
         "origin",
         "signing_key",
         "suite",
@@ -141,6 +144,7 @@ class EncryptionMaterials(KeyHolder):
         signing_key: SigningKey | None = None,
         symmetric_signing_keys: tuple[DataKey, ...] = (),
         origin: KeyOrigin | None = None,
+        key_was_cached: bool = False,
     ) -> None:
         self.suite = suite
         self.context = context
@@ -152,6 +156,7 @@ class EncryptionMaterials(KeyHolder):
         self.origin = origin
         self.header_parts: dict[Hashable, bytes] = {}
         self.cache_key: Hashable = None
+        self.key_was_cached = key_was_cached
 
     def with_recipient(
         self,
@@ -160,6 +165,7 @@ class EncryptionMaterials(KeyHolder):
         data_key: DataKey | None = None,
         symmetric_signing_key: DataKey | None = None,
         origin: KeyOrigin | None = None,
+        key_was_cached: bool = False,
     ) -> EncryptionMaterials:
         """New materials with one more encrypted data key.
 
@@ -177,6 +183,7 @@ class EncryptionMaterials(KeyHolder):
             signing_key=self.signing_key,
             symmetric_signing_keys=(*self.symmetric_signing_keys, *extra),
             origin=origin or self.origin,
+            key_was_cached=key_was_cached or self.key_was_cached,
         )
 
     def __repr__(self) -> str:
@@ -198,6 +205,7 @@ class DecryptionMaterials(KeyHolder):
         origin: where the data key came from.
         expected_names: the names that the caller expects in the context, whose pairs were already
             compared; None for ``ANY_CONTEXT``. A branch key supplier sees these only (rule 8).
+        key_was_cached: as in :class:`EncryptionMaterials`.
     """
 
     __slots__ = (
@@ -205,6 +213,7 @@ class DecryptionMaterials(KeyHolder):
         "context_bytes",
         "data_key",
         "expected_names",
+        "key_was_cached",
         "origin",
         "recipient_index",
         "suite",
@@ -224,6 +233,7 @@ class DecryptionMaterials(KeyHolder):
         recipient_index: int | None = None,
         origin: KeyOrigin | None = None,
         expected_names: frozenset[str] | None = None,
+        key_was_cached: bool = False,
     ) -> None:
         self.suite = suite
         self.context = context
@@ -234,6 +244,7 @@ class DecryptionMaterials(KeyHolder):
         self.recipient_index = recipient_index
         self.origin = origin
         self.expected_names = expected_names
+        self.key_was_cached = key_was_cached
 
     def with_data_key(
         self,
@@ -242,6 +253,7 @@ class DecryptionMaterials(KeyHolder):
         recipient_index: int,
         origin: KeyOrigin,
         symmetric_signing_key: DataKey | None = None,
+        key_was_cached: bool = False,
     ) -> DecryptionMaterials:
         """New materials with the data key that the encrypted data key at ``recipient_index`` held."""
         if self.data_key is not None:
@@ -256,6 +268,7 @@ class DecryptionMaterials(KeyHolder):
             recipient_index=recipient_index,
             origin=origin,
             expected_names=self.expected_names,
+            key_was_cached=key_was_cached,
         )
 
     def __repr__(self) -> str:

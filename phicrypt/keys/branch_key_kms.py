@@ -7,48 +7,19 @@ create and rotate, Decrypt for applications. Applications never need ``kms:Encry
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any
 
 from phicrypt.errors import ConfigurationError, KeyAccessError
+from phicrypt.keys.arn import KmsArn, parse_kms_arn
 from phicrypt.keys.branch_key_records import BranchKeyRecord
 from phicrypt.keys.branch_keys import BRANCH_KEY_LENGTH_BYTES
-from phicrypt.keys.kms_client import KmsAnswer, call_kms, kms_client, safe_kms_client
-
-_KEY_ARN_FORM: Final = "arn:<partition>:kms:<region>:<account>:key/<id>"
-
-
-class KeyArn(NamedTuple):
-    """A KMS key ARN in its parts (``framework/aws-kms/aws-kms-key-arn.md``)."""
-
-    partition: str
-    region: str
-    account_id: str
-    key_id: str
-
-    @property
-    def is_multi_region(self) -> bool:
-        return self.key_id.startswith("mrk-")
-
-    def __str__(self) -> str:
-        return f"arn:{self.partition}:kms:{self.region}:{self.account_id}:key/{self.key_id}"
-
-    def matches(self, other: KeyArn) -> bool:
-        """Equal, or replicas of one multi-Region key (``aws-kms-mrk-match-for-decrypt.md``)."""
-        return self == other or (self.is_multi_region and self._replace(region=other.region) == other)
-
-
-def parse_key_arn(arn: str) -> KeyArn | None:
-    """The parts, or None for anything but a KMS key ARN (an alias is none)."""
-    parts = arn.split(":") if isinstance(arn, str) else []
-    if len(parts) != 6 or (parts[0], parts[2]) != ("arn", "kms") or not all(parts):
-        return None
-    kind, _, key_id = parts[5].partition("/")
-    if kind != "key" or not key_id or "/" in key_id:
-        return None
-    return KeyArn(parts[1], parts[3], parts[4], key_id)
+from phicrypt.keys.kms_answers import ciphertext_of, origin_of, plaintext_of, unexpected_answer
+from phicrypt.keys.kms_client import KmsAnswer, call_kms
+from phicrypt.keys.kms_clients import KmsClients
+from phicrypt.keys.kms_errors import combined_refusal, refused_calls
+from phicrypt.materials import KeyOrigin
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +47,12 @@ class KeyDiscovery:
             raise ConfigurationError("KeyDiscovery needs a partition, such as 'aws'")
         object.__setattr__(self, "account_ids", tuple(self.account_ids))
 
-    def key_for(self, row_arn: KeyArn) -> KeyArn | None:
+    def key_for(self, row_arn: KmsArn) -> KmsArn | None:
         """The key to call for a row, or None where the filter excludes it."""
-        if row_arn.partition != self.partition or row_arn.account_id not in self.account_ids:
+        if row_arn.partition != self.partition or row_arn.account not in self.account_ids:
             return None
         if self.region is not None and row_arn.is_multi_region:
-            return row_arn._replace(region=self.region)
+            return row_arn.in_region(self.region)
         return row_arn
 
 
@@ -97,7 +68,7 @@ class BranchKeyKms:
 
     def __init__(
         self,
-        key: KeyArn | KeyDiscovery,
+        key: KmsArn | KeyDiscovery,
         *,
         multi_region: bool,
         client: Any,
@@ -106,60 +77,68 @@ class BranchKeyKms:
     ) -> None:
         self._key = key
         self._multi_region = multi_region
-        self._given = {region: given for region, given in failover if given is not None}
-        self._first_client = client
-        self._failover_regions = tuple(region for region, _ in failover)
-        self._grant_tokens = grant_tokens
-        self._owner_pid = os.getpid()
-        self._clients: dict[tuple[int, str | None], Any] = {}
+        self._grant_tokens = list(grant_tokens)
+        self._clients = KmsClients(client=client)
+        self._failover = tuple((region, KmsClients(client=given)) for region, given in failover)
+        for region, clients in self._all_clients():
+            clients.check_region(region)
 
-    def pinned_arn(self, operation: str) -> str:
+    @property
+    def authority(self) -> Hashable:
+        """Equal for equal credentials only (rule 11)."""
+        return (self._clients.authority, *(clients.authority for _, clients in self._failover))
+
+    def _all_clients(self) -> tuple[tuple[str, KmsClients], ...]:
+        first = () if isinstance(self._key, KeyDiscovery) else ((self._key.region, self._clients),)
+        return (*first, *self._failover)
+
+    def pinned(self, operation: str) -> KmsArn:
         """The pinned key; ConfigurationError with discovery, which serves ``fetch_version`` only."""
         if isinstance(self._key, KeyDiscovery):
             raise ConfigurationError(
                 f"{operation} needs a BranchKeyStore with a pinned KMS key ARN: with KeyDiscovery whoever writes "
                 "the table would choose the key; discovery serves fetch_version only"
             )
-        return str(self._key)
+        return self._key
 
-    def decrypt(self, record: BranchKeyRecord) -> tuple[bytes, KmsAnswer]:
-        """The branch or beacon key of a row, and the answer that held it.
+    def decrypt(self, record: BranchKeyRecord) -> tuple[bytes, KeyOrigin]:
+        """The branch or beacon key of a row, and the call that answered it.
 
         Tries the failover Regions in order, only when a Region does not answer (rule 13).
         Raises KeyAccessError.
         """
         first = self.key_for(record)
-        regions = [first.region, *(region for region in self._failover_regions if region != first.region)]
-        for region in regions:
-            key_arn = str(first._replace(region=region))
+        self._clients.check_region(first.region)
+        refusals: list[KeyAccessError] = []
+        for region, clients in ((first.region, self._clients), *self._failover):
+            key = first.in_region(region)
             try:
-                answer = call_kms(
-                    self._client(region, is_first=region == first.region),
+                answer = self._call(
                     "Decrypt",
-                    key_arn=key_arn,
-                    KeyId=key_arn,
+                    key,
+                    clients,
+                    KeyId=str(key),
                     CiphertextBlob=record.wrapped_key,
                     EncryptionContext=dict(record.context),
-                    GrantTokens=self._grant_tokens,
                 )
-            except KeyAccessError as error:
-                if not error.is_outage or region == regions[-1]:
-                    raise
+            except KeyAccessError as refusal:
+                refusals.append(refusal)
+                if not refusal.is_outage:
+                    break
                 continue
-            key_bytes = answer.response.get("Plaintext", b"")
-            _check_answer(answer, key_arn, "Decrypt", length_bytes=len(key_bytes))
-            return key_bytes, answer
-        raise AssertionError("there is at least one Region")
+            key_bytes = plaintext_of(answer, "Decrypt", key, BRANCH_KEY_LENGTH_BYTES)
+            return key_bytes, origin_of(answer, "Decrypt", key, other_calls=refused_calls(refusals))
+        raise combined_refusal(refusals)
 
-    def key_for(self, record: BranchKeyRecord) -> KeyArn:
+    def key_for(self, record: BranchKeyRecord) -> KmsArn:
         """The key to call for a row; KeyAccessError where the row names a foreign key (rule 14)."""
-        row_arn = parse_key_arn(record.kms_key_arn)
-        if row_arn is not None:
+        row_arn = parse_kms_arn(record.kms_key_arn)
+        if row_arn is not None and row_arn.resource_type == "key":
             if isinstance(self._key, KeyDiscovery):
                 discovered = self._key.key_for(row_arn)
                 if discovered is not None:
                     return discovered
-            elif self._key == row_arn or (self._multi_region and self._key.matches(row_arn)):
+            elif self._key == row_arn or (self._multi_region and self._key.is_same_key_as(row_arn)):
                 return self._key
         raise KeyAccessError(
             "the branch key store's row names another KMS key than this store accepts: it was planted, or the "
@@ -171,64 +150,40 @@ class BranchKeyKms:
 
     def generate(self, context: Mapping[str, str]) -> bytes:
         """A new wrapped key of 32 bytes; KMS never shows its plaintext here."""
-        key_arn = self.pinned_arn("create_key")
-        answer = call_kms(
-            self._client(self._region(), is_first=True),
+        key = self.pinned("create_key")
+        answer = self._call(
             "GenerateDataKeyWithoutPlaintext",
-            key_arn=key_arn,
-            KeyId=key_arn,
+            key,
+            self._clients,
+            KeyId=str(key),
             NumberOfBytes=BRANCH_KEY_LENGTH_BYTES,
             EncryptionContext=dict(context),
-            GrantTokens=self._grant_tokens,
         )
-        _check_answer(answer, key_arn, "GenerateDataKeyWithoutPlaintext")
-        wrapped_key: bytes = answer.response["CiphertextBlob"]
-        return wrapped_key
+        return ciphertext_of(answer, "GenerateDataKeyWithoutPlaintext", key)
 
     def reencrypt(
         self, wrapped_key: bytes, source_context: Mapping[str, str], destination_context: Mapping[str, str]
     ) -> bytes:
         """The same key wrapped under another context, inside KMS; also the proof that the source is genuine."""
-        key_arn = self.pinned_arn("rotate")
-        answer = call_kms(
-            self._client(self._region(), is_first=True),
+        key = self.pinned("rotate")
+        answer = self._call(
             "ReEncrypt",
-            key_arn=key_arn,
+            key,
+            self._clients,
             CiphertextBlob=wrapped_key,
-            SourceKeyId=key_arn,
+            SourceKeyId=str(key),
             SourceEncryptionContext=dict(source_context),
-            DestinationKeyId=key_arn,
+            DestinationKeyId=str(key),
             DestinationEncryptionContext=dict(destination_context),
-            GrantTokens=self._grant_tokens,
         )
-        _check_answer(answer, key_arn, "ReEncrypt")
-        rewrapped_key: bytes = answer.response["CiphertextBlob"]
-        return rewrapped_key
+        if answer.response.get("SourceKeyId") != str(key):
+            raise unexpected_answer("ReEncrypt", key, "the answer names another source key", answer)
+        return ciphertext_of(answer, "ReEncrypt", key)
 
-    def _region(self) -> str:
-        assert isinstance(self._key, KeyArn)
-        return self._key.region
-
-    def _client(self, region: str, *, is_first: bool) -> Any:
-        given = self._first_client if is_first else self._given.get(region)
-        # By process: a forked child must not write into its parent's connections.
-        process_key = (os.getpid(), None if given is not None and is_first else region)
-        client = self._clients.get(process_key)
-        if client is None:
-            is_child = os.getpid() != self._owner_pid
-            client = kms_client(region) if given is None else safe_kms_client(given, own_connections=is_child)
-            self._clients[process_key] = client
-        return client
-
-
-def _check_answer(answer: KmsAnswer, key_arn: str, operation: str, *, length_bytes: int | None = None) -> None:
-    if answer.response.get("KeyId") != key_arn or length_bytes not in (None, BRANCH_KEY_LENGTH_BYTES):
-        raise KeyAccessError(
-            f"KMS answered {operation} with another key, or another length, than was asked for: expected "
-            f"{_KEY_ARN_FORM} as pinned and {BRANCH_KEY_LENGTH_BYTES} bytes",
-            key_arn=key_arn,
-            operation=operation,
-            code="UnexpectedKmsAnswer",
-            request_ids=answer.request_ids,
-            correlation_id=answer.correlation_id,
+    def _call(self, operation: str, key: KmsArn, clients: KmsClients, **parameters: Any) -> KmsAnswer:
+        answer = call_kms(
+            clients.client(key.region), operation, key_arn=str(key), GrantTokens=self._grant_tokens, **parameters
         )
+        if answer.response.get("KeyId") != str(key):
+            raise unexpected_answer(operation, key, "the answer names another key than the one asked", answer)
+        return answer

@@ -41,12 +41,30 @@ TOMBSTONE_TYPE: Final = "phicrypt:tombstone"
 CUSTOM_PREFIX: Final = "aws-crypto-ec:"
 PARTITION_KEY: Final = "branch-key-id"
 SORT_KEY: Final = "type"
+LISTED_NAMES: Final = (PARTITION_KEY, SORT_KEY, "create-time", "kms-arn", "version")
+"""What a listing reads of each row."""
 
 _REQUIRED: Final = frozenset((PARTITION_KEY, SORT_KEY, "enc", "kms-arn", "create-time", "hierarchy-version"))
 _CREATE_TIME: Final = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z")
 _NAMED_VERSION: Final = re.compile(VERSION_PREFIX + r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MAX_WRAPPED_LENGTH_BYTES: Final = 6_144
 _HIERARCHY_VERSION: Final = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class BranchKeyRow:
+    """One row of a branch key, as the table says it: not authenticated, for operators' eyes.
+
+    Attributes:
+        branch_key_id, row_type, create_time, kms_key_arn: the row's attributes.
+        version: the UUID of the version, for version and ACTIVE rows.
+    """
+
+    branch_key_id: str
+    row_type: str
+    create_time: str
+    kms_key_arn: str
+    version: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +204,22 @@ def time_of(create_time: str) -> datetime:
     except ValueError:
         raise _refused("has a create-time that is no date") from None
     return seconds.replace(microsecond=int((match[2] or "").ljust(9, "0")[:6]))
+
+
+def listed_row(item: Item) -> BranchKeyRow:
+    """A row as an operator sees it."""
+
+    def text(name: str) -> str:
+        return str(item.get(name, {}).get("S", ""))
+
+    version = text("version") or text(SORT_KEY)
+    return BranchKeyRow(
+        text(PARTITION_KEY),
+        text(SORT_KEY),
+        text("create-time"),
+        text("kms-arn"),
+        version.removeprefix(VERSION_PREFIX) if version.startswith(VERSION_PREFIX) else None,
+    )
 
 
 def _refused(what: str) -> KeyAccessError:

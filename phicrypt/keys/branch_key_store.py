@@ -24,12 +24,18 @@ from phicrypt.context import AuditContext, plain_context
 from phicrypt.errors import ConfigurationError, KeyAccessError
 from phicrypt.guard import PhiGuard
 from phicrypt.keys import branch_key_records as records
-from phicrypt.keys.branch_key_kms import BranchKeyKms, KeyArn, KeyDiscovery, parse_key_arn
-from phicrypt.keys.branch_key_records import ACTIVE_TYPE, BEACON_TYPE, TOMBSTONE_TYPE, BranchKeyRecord
+from phicrypt.keys.arn import KmsArn, configured_key_arn
+from phicrypt.keys.branch_key_kms import BranchKeyKms, KeyDiscovery
+from phicrypt.keys.branch_key_records import (
+    ACTIVE_TYPE,
+    BEACON_TYPE,
+    TOMBSTONE_TYPE,
+    BranchKeyRecord,
+    BranchKeyRow,
+)
 from phicrypt.keys.branch_key_table import BranchKeyTable, ConditionFailed, shredded
 from phicrypt.keys.branch_keys import BeaconKey, BranchKey, check_branch_key_id, no_such_branch_key
-from phicrypt.keys.kms_client import KmsAnswer
-from phicrypt.materials import KeyHolder
+from phicrypt.materials import KeyHolder, KeyOrigin
 
 _NOT_THERE: Final = "attribute_not_exists(#partition_key)"
 _NAMES: Final = {"#partition_key": records.PARTITION_KEY}
@@ -50,22 +56,6 @@ class FailoverRegion:
     region: str
     dynamodb_client: Any = None
     kms_client: Any = None
-
-
-@dataclass(frozen=True, slots=True)
-class BranchKeyRow:
-    """One row of a branch key, as the table says it: not authenticated, for operators' eyes.
-
-    Attributes:
-        branch_key_id, row_type, create_time, kms_key_arn: the row's attributes.
-        version: the UUID of the version, for version and ACTIVE rows.
-    """
-
-    branch_key_id: str
-    row_type: str
-    create_time: str
-    kms_key_arn: str
-    version: str | None
 
 
 class _Newest:
@@ -155,10 +145,9 @@ class BranchKeyStore(KeyHolder):
             failover=[(one.region, one.kms_client) for one in failover],
             grant_tokens=tuple(grant_tokens),
         )
-        account = key.account_ids if isinstance(key, KeyDiscovery) else (key.account_id, key.key_id)
+        account = key.account_ids if isinstance(key, KeyDiscovery) else (key.account, key.resource_id)
         # What two objects must have in common to be about the same rows, whatever Region they ask.
         self._scope = (table_name, logical_name, key.partition, account)
-        clients = (dynamodb_client, kms_client, *failover)
         self._identity = (
             "branch-key-store",
             *self._scope,
@@ -166,7 +155,7 @@ class BranchKeyStore(KeyHolder):
             multi_region,
             tuple(grant_tokens),
             max_active_age_seconds,
-            tuple(map(id, clients)),
+            self._kms.authority,
         )
 
     def __repr__(self) -> str:
@@ -197,7 +186,7 @@ class BranchKeyStore(KeyHolder):
         Raises KeyAccessError where the id exists or was shredded (codes ``BranchKeyExists`` and
         ``BranchKeyShredded``), PhiInContextError, ConfigurationError.
         """
-        kms_key_arn = self._kms.pinned_arn("create_key")
+        kms_key_arn = str(self._kms.pinned("create_key"))
         branch_key_id = check_branch_key_id(branch_key_id if branch_key_id is not None else str(uuid.uuid4()))
         custom_context = plain_context(context)
         self._guard.check({records.PARTITION_KEY: branch_key_id, **custom_context}, where="branch key")
@@ -230,7 +219,7 @@ class BranchKeyStore(KeyHolder):
         The ACTIVE row is authenticated by KMS first and replaced on the condition that it is still
         the same. Raises KeyAccessError; with code ``BranchKeyChanged`` where another rotation won.
         """
-        self._kms.pinned_arn("rotate")
+        self._kms.pinned("rotate")
         old = self._record(check_branch_key_id(branch_key_id), ACTIVE_TYPE)
         self._kms.key_for(old)
         self._kms.reencrypt(old.wrapped_key, old.context, old.context)
@@ -265,36 +254,35 @@ class BranchKeyStore(KeyHolder):
 
     def fetch_active(self, branch_key_id: str) -> BranchKey:
         """The version that encrypts now. Raises KeyAccessError, ConfigurationError with discovery."""
-        self._kms.pinned_arn("fetch_active")
+        self._kms.pinned("fetch_active")
         record = self._record(check_branch_key_id(branch_key_id), ACTIVE_TYPE)
-        key_bytes, answer = self._kms.decrypt(record)
+        key_bytes, call = self._kms.decrypt(record)
         self._see(record)
         self._check_age(record)
-        return _branch_key(record, key_bytes, answer)
+        return _branch_key(record, key_bytes, call)
 
     def fetch_version(self, branch_key_id: str, version: str) -> BranchKey:
         """One version, by its UUID. Raises KeyAccessError."""
         record = self._record(check_branch_key_id(branch_key_id), records.version_type(version))
-        key_bytes, answer = self._kms.decrypt(record)
-        return _branch_key(record, key_bytes, answer)
+        key_bytes, call = self._kms.decrypt(record)
+        return _branch_key(record, key_bytes, call)
 
     def fetch_beacon_key(self, branch_key_id: str) -> BeaconKey:
         """The beacon key. Raises KeyAccessError, ConfigurationError with discovery."""
-        self._kms.pinned_arn("fetch_beacon_key")
+        self._kms.pinned("fetch_beacon_key")
         record = self._record(check_branch_key_id(branch_key_id), BEACON_TYPE)
-        key_bytes, answer = self._kms.decrypt(record)
+        key_bytes, call = self._kms.decrypt(record)
         self._see(record)
         return BeaconKey(
             record.context[records.PARTITION_KEY],
             key_bytes,
             context=record.custom_context,
-            request_ids=answer.request_ids,
-            correlation_id=answer.correlation_id,
+            call=call,
         )
 
     def list_keys(self) -> list[BranchKeyRow]:
         """The ACTIVE row or the tombstone of every branch key, by id: a scan of the table, not authenticated."""
-        rows = map(_listed, self._table.all_rows(_LISTED_NAMES))
+        rows = map(records.listed_row, self._table.all_rows(records.LISTED_NAMES))
         return sorted(
             (row for row in rows if row.row_type in (ACTIVE_TYPE, TOMBSTONE_TYPE)),
             key=lambda row: row.branch_key_id,
@@ -302,7 +290,7 @@ class BranchKeyStore(KeyHolder):
 
     def list_rows(self, branch_key_id: str) -> list[BranchKeyRow]:
         """Every row of one branch key, the newest first; not authenticated."""
-        rows = map(_listed, self._table.rows(check_branch_key_id(branch_key_id), _LISTED_NAMES))
+        rows = map(records.listed_row, self._table.rows(check_branch_key_id(branch_key_id), records.LISTED_NAMES))
         return sorted(rows, key=lambda row: (row.create_time, row.row_type), reverse=True)
 
     def on_purge(self, forget: Callable[[str], None]) -> None:
@@ -357,32 +345,14 @@ class BranchKeyStore(KeyHolder):
             )
 
 
-_LISTED_NAMES: Final = (records.PARTITION_KEY, records.SORT_KEY, "create-time", "kms-arn", "version")
-
-
-def _listed(item: records.Item) -> BranchKeyRow:
-    def text(name: str) -> str:
-        return str(item.get(name, {}).get("S", ""))
-
-    version = text("version") or text(records.SORT_KEY)
-    return BranchKeyRow(
-        text(records.PARTITION_KEY),
-        text(records.SORT_KEY),
-        text("create-time"),
-        text("kms-arn"),
-        version.removeprefix(records.VERSION_PREFIX) if version.startswith(records.VERSION_PREFIX) else None,
-    )
-
-
-def _branch_key(record: BranchKeyRecord, key_bytes: bytes, answer: KmsAnswer) -> BranchKey:
+def _branch_key(record: BranchKeyRecord, key_bytes: bytes, call: KeyOrigin) -> BranchKey:
     return BranchKey(
         record.context[records.PARTITION_KEY],
         record.version,
         key_bytes,
         create_time=record.create_time,
         context=record.custom_context,
-        request_ids=answer.request_ids,
-        correlation_id=answer.correlation_id,
+        call=call,
     )
 
 
@@ -397,17 +367,12 @@ def _no_tombstone(branch_key_id: str) -> dict[str, Any]:
 
 def _checked_key(
     kms_key_arn: str | KeyDiscovery, *, multi_region: bool, failover: Iterable[FailoverRegion]
-) -> KeyArn | KeyDiscovery:
+) -> KmsArn | KeyDiscovery:
     if isinstance(kms_key_arn, KeyDiscovery):
         if multi_region or tuple(failover):
             raise ConfigurationError("multi_region and failover need a pinned KMS key ARN; discovery has a region")
         return kms_key_arn
-    key = parse_key_arn(kms_key_arn)
-    if key is None:
-        raise ConfigurationError(
-            "kms_key_arn is the ARN of a KMS key (arn:aws:kms:<region>:<account>:key/<id>), no alias, or a "
-            "KeyDiscovery with account ids"
-        )
+    key = configured_key_arn(kms_key_arn)
     if tuple(failover) and not (multi_region and key.is_multi_region):
         raise ConfigurationError("failover needs multi_region=True and a multi-Region KMS key (mrk-…)")
     return key

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from typing import Final, Protocol
 
 from phicrypt.errors import ConfigurationError, KeyAccessError
@@ -57,7 +58,8 @@ class BranchKey(KeyHolder):
         key_bytes: 32 bytes.
         create_time: when this version was made, in the key store's ISO 8601 form; None if unknown.
         context: the custom pairs that were bound to the key when it was made.
-        origin: KMS key, branch key and request ids, for the audit trail.
+        origin: for the audit trail: the call that opened the key, and as ``key_id`` the text
+            ``<KMS key ARN>#<branch key id>/<version>``.
     """
 
     __slots__ = ("branch_key_id", "context", "create_time", "key_bytes", "origin", "version", "version_bytes")
@@ -70,8 +72,7 @@ class BranchKey(KeyHolder):
         *,
         create_time: str | None = None,
         context: dict[str, str] | None = None,
-        request_ids: tuple[str, ...] = (),
-        correlation_id: str | None = None,
+        call: KeyOrigin | None = None,
     ) -> None:
         if len(key_bytes) != BRANCH_KEY_LENGTH_BYTES:
             raise ConfigurationError(
@@ -83,12 +84,7 @@ class BranchKey(KeyHolder):
         self.key_bytes = key_bytes
         self.create_time = create_time
         self.context = dict(context or {})
-        self.origin = KeyOrigin(
-            HIERARCHY_PROVIDER_ID,
-            f"{branch_key_id}/{version}",
-            request_ids=request_ids,
-            correlation_id=correlation_id,
-        )
+        self.origin = _origin(f"{branch_key_id}/{version}", call)
 
     def __repr__(self) -> str:
         return f"<BranchKey {self.branch_key_id!r} version {self.version}>"
@@ -105,8 +101,7 @@ class BeaconKey(KeyHolder):
         key_bytes: bytes,
         *,
         context: dict[str, str] | None = None,
-        request_ids: tuple[str, ...] = (),
-        correlation_id: str | None = None,
+        call: KeyOrigin | None = None,
     ) -> None:
         if len(key_bytes) != BRANCH_KEY_LENGTH_BYTES:
             raise ConfigurationError(
@@ -115,15 +110,17 @@ class BeaconKey(KeyHolder):
         self.branch_key_id = check_branch_key_id(branch_key_id)
         self.key_bytes = key_bytes
         self.context = dict(context or {})
-        self.origin = KeyOrigin(
-            HIERARCHY_PROVIDER_ID,
-            f"{branch_key_id}/beacon",
-            request_ids=request_ids,
-            correlation_id=correlation_id,
-        )
+        self.origin = _origin(f"{branch_key_id}/beacon", call)
 
     def __repr__(self) -> str:
         return f"<BeaconKey {self.branch_key_id!r}>"
+
+
+def _origin(name: str, call: KeyOrigin | None) -> KeyOrigin:
+    """The KMS call that opened a branch key, in the branch key's name; local without a call."""
+    if call is None:
+        return KeyOrigin(HIERARCHY_PROVIDER_ID, name)
+    return replace(call, provider_id=HIERARCHY_PROVIDER_ID, key_id=f"{call.key_id}#{name}")
 
 
 class BranchKeySource(Protocol):

@@ -155,7 +155,7 @@ class HierarchicalKeyring(KeyHolder):
         self.cache.purge(branch_key_id)
 
     def on_encrypt(self, materials: EncryptionMaterials) -> EncryptionMaterials:
-        branch_key = self._branch_key(self._id_for_encryption(materials.context), None)
+        branch_key, was_cached = self._branch_key(self._id_for_encryption(materials.context), None)
 
         def wrap(plaintext_key: bytes) -> bytes:
             return wrap_under_branch_key(branch_key, plaintext_key, materials.context_bytes)
@@ -166,6 +166,7 @@ class HierarchicalKeyring(KeyHolder):
             data_key=wrapped.generated_data_key,
             symmetric_signing_key=wrapped.symmetric_signing_key,
             origin=branch_key.origin if wrapped.generated_data_key is not None else None,
+            key_was_cached=was_cached and wrapped.generated_data_key is not None,
         )
 
     def on_decrypt(
@@ -194,7 +195,7 @@ class HierarchicalKeyring(KeyHolder):
 
     def _open(self, materials: DecryptionMaterials, index: int, data_key: EncryptedDataKey) -> DecryptionMaterials:
         version = _version_in(data_key.ciphertext, materials.suite)
-        branch_key = self._branch_key(data_key.provider_info.decode(), version)
+        branch_key, was_cached = self._branch_key(data_key.provider_info.decode(), version)
 
         def unwrap(ciphertext: bytes) -> bytes:
             return unwrap_under_branch_key(branch_key, ciphertext, materials.context_bytes)
@@ -205,10 +206,11 @@ class HierarchicalKeyring(KeyHolder):
             recipient_index=index,
             origin=branch_key.origin,
             symmetric_signing_key=unwrapped.symmetric_signing_key,
+            key_was_cached=was_cached,
         )
 
-    def _branch_key(self, branch_key_id: str, version: str | None) -> BranchKey:
-        """The active version (None) or the one asked for, from the cache or the store."""
+    def _branch_key(self, branch_key_id: str, version: str | None) -> tuple[BranchKey, bool]:
+        """The active version (None) or the one asked for, and whether it came from the cache."""
 
         def load() -> BranchKey:
             if version is None:
@@ -217,8 +219,7 @@ class HierarchicalKeyring(KeyHolder):
 
         # The active key and its version are two entries: a key learned by decrypting never encrypts (rule 11).
         cache_key = ("branch", self._store.identity, branch_key_id, version)
-        branch_key, _ = self.cache.get_or_load(cache_key, load, tag_of=_id_of)
-        return branch_key
+        return self.cache.get_or_load(cache_key, load, tag_of=_id_of)
 
     def _id_for_encryption(self, context: Mapping[str, str]) -> str:
         if self._supplier is None:

@@ -76,7 +76,8 @@ class MaterialsProvider(KeyHolder):
         if context_bytes is None:
             context_bytes = serialize_context(context)
         if suite.is_signed or not self._may_cache(suite):
-            return self._generate(suite, context, context_bytes), False
+            fresh = self._generate(suite, context, context_bytes)
+            return fresh, fresh.key_was_cached
         cache_key = ("encrypt", self._scope, suite.suite_id, context_bytes)
         materials, hit = self.cache.get_or_load(
             cache_key,
@@ -118,7 +119,8 @@ class MaterialsProvider(KeyHolder):
 
         if not self._may_cache(suite):
             self.keyring.prepare(encrypted_data_keys)
-            return load(), False
+            opened = load()
+            return opened, opened.key_was_cached
         cache_key = (
             "decrypt",
             self._scope,

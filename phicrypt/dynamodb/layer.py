@@ -1,0 +1,249 @@
+"""The hooks between a botocore client and its network: one layer per client.
+
+botocore emits, for each call::
+
+    before-parameter-build   after boto3's resource turned Python values into attribute values (its
+                             handler is registered before ours, which is last): check and seal
+    before-send              for each attempt, with the bytes of the body: the last check (rule 17)
+    after-call               before the resource turns values back (ours is first), and before an error
+                             is raised: verify and open
+
+A handler that raises stops the call there, so nothing is sent after a failed check, and nothing is
+returned after a failed verification. Retries resend one body. State travels in the call's context.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+import weakref
+from collections.abc import Mapping, MutableMapping, Sequence
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
+
+from phicrypt.dynamodb.answers import Answer
+from phicrypt.dynamodb.config import TableConfig
+from phicrypt.dynamodb.items import OpenedItem, SealedItem, open_item, seal_item
+from phicrypt.dynamodb.requests import Call, prepare
+from phicrypt.dynamodb.shapes import Item
+from phicrypt.dynamodb.table_checks import CheckTables, TableChecks
+from phicrypt.dynamodb.tables import FOOTER, HEADER, TableBook
+from phicrypt.dynamodb.tokens import TokenLedger
+from phicrypt.errors import UnsupportedOperationError
+
+if TYPE_CHECKING:
+    from phicrypt.client import PhiCrypt
+
+_CONTEXT_NAME: Final = "phicrypt"
+MAX_KEYS_PER_BATCH: Final = 100
+MAX_BATCH_ATTEMPTS: Final = 10
+_BACKOFF_SECONDS: Final = 0.05
+
+
+class _DirectCall:
+    """A call of phicrypt's own through the client: low-level in and out, sealed and opened by its maker."""
+
+    __slots__ = ("answer", "is_pending", "layer", "operation", "parameters")
+
+    def __init__(self, layer: Layer, operation: str, parameters: Mapping[str, Any]) -> None:
+        self.layer = layer
+        self.operation = operation
+        self.parameters = parameters
+        self.answer: dict[str, Any] = {}
+        self.is_pending = True
+
+    def taken_by(self, layer: Layer, operation: str) -> bool:
+        """Whether this is the call that is being built; true once."""
+        taken = self.is_pending and self.layer is layer and self.operation == operation
+        self.is_pending = self.is_pending and not taken
+        return taken
+
+
+_direct_call: ContextVar[_DirectCall | None] = ContextVar("phicrypt_dynamodb_direct_call", default=None)
+
+
+class Layer:
+    """Encrypts and decrypts the calls of one client."""
+
+    def __init__(self, phi: PhiCrypt, client: Any, book: TableBook, check_tables: CheckTables) -> None:
+        self.phi = phi
+        self.book = book
+        # Weak, so that the registry of layers keeps no client alive.
+        self._client = weakref.ref(client)
+        self._tokens = TokenLedger()
+        self._checks = TableChecks(self.call, check_tables)
+
+    def register(self, client: Any) -> None:
+        """Hook into the client's events. The client is changed from here on."""
+        events = client.meta.events
+        events.register("provide-client-params.dynamodb", _own_parameters, unique_id="phicrypt-parameters")
+        events.register_last("before-parameter-build.dynamodb", self._before_build, unique_id="phicrypt-seal")
+        events.register_last("before-send.dynamodb", self._before_send, unique_id="phicrypt-last-check")
+        events.register_first("after-call.dynamodb", self._after_call, unique_id="phicrypt-open")
+
+    def check_all_tables(self) -> None:
+        """Compare every table with its configuration now."""
+        for table in self.book:
+            self._checks(table.table_name, table, writes=False)
+
+    def check_writable(self, table: TableConfig) -> None:
+        """Raise ConfigurationError or UnsupportedOperationError if the table may not be written."""
+        self._checks(table.table_name, table, writes=True)
+
+    def call(self, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Call DynamoDB in the low-level shape, whatever the client's own shape is.
+
+        The items are neither sealed nor opened, but the last check holds. Raises botocore's errors.
+        """
+        from botocore import xform_name
+
+        direct = _DirectCall(self, operation, parameters)
+        token = _direct_call.set(direct)
+        try:
+            getattr(self._client(), xform_name(operation))()
+        finally:
+            _direct_call.reset(token)
+        return direct.answer
+
+    def fetch(self, name_or_arn: str, keys: Sequence[Item]) -> list[Item]:
+        """Whole stored items by their keys, read consistently; keys without item are left out."""
+        found: list[Item] = []
+        for start in range(0, len(keys), MAX_KEYS_PER_BATCH):
+            pending = {
+                name_or_arn: {"Keys": list(keys[start : start + MAX_KEYS_PER_BATCH]), "ConsistentRead": True}
+            }
+            for attempt in range(MAX_BATCH_ATTEMPTS):
+                answer = self.call("BatchGetItem", {"RequestItems": pending})
+                for items in answer.get("Responses", {}).values():
+                    found.extend(items)
+                pending = answer.get("UnprocessedKeys") or {}
+                if not pending:
+                    break
+                time.sleep(random.uniform(0, _BACKOFF_SECONDS * 2**attempt))  # noqa: S311 - not a secret
+            else:
+                raise UnsupportedOperationError(
+                    f"DynamoDB left keys of a batch unread {MAX_BATCH_ATTEMPTS} times; ask for fewer items"
+                )
+        return found
+
+    def seal(self, item: Mapping[str, Any], table: TableConfig) -> SealedItem:
+        return seal_item(self.phi, item, table, shape="low-level")
+
+    def open(self, item: Mapping[str, Any], table: TableConfig) -> OpenedItem:
+        opened = open_item(self.phi, item, table, shape="low-level")
+        if opened.has_beacons:
+            self._checks.saw_beacons(table.table_name)
+        return opened
+
+    def _before_build(
+        self, params: MutableMapping[str, Any], model: Any, context: MutableMapping[str, Any], **_: Any
+    ) -> None:
+        direct = _direct_call.get()
+        if direct is not None and direct.taken_by(self, model.name):
+            context[_CONTEXT_NAME] = direct
+            _replace(params, direct.parameters)
+            return
+        if context.get("is_presign_request"):
+            raise UnsupportedOperationError(
+                f"a presigned URL for {model.name} is refused: whoever uses it would send and receive items as "
+                "they are, without encryption or verification"
+            )
+        asked = dict(params)
+        if model.name == "TransactWriteItems" and isinstance(asked.get("ClientRequestToken"), str):
+            sent = self._tokens.sealed_once(asked, lambda: self._prepare(model.name, asked).sent)
+            call = Call(model.name, asked, sent)
+        else:
+            call = self._prepare(model.name, asked)
+        context[_CONTEXT_NAME] = call
+        _replace(params, call.sent)
+
+    def _prepare(self, operation: str, asked: Mapping[str, Any]) -> Call:
+        return prepare(operation, asked, self.book, self.seal, self._checks)
+
+    def _before_send(self, request: Any, event_name: str, **_: Any) -> None:
+        check_body(event_name.rpartition(".")[2], request.body, self.book)
+
+    def _after_call(
+        self, parsed: MutableMapping[str, Any], model: Any, context: Mapping[str, Any], **_: Any
+    ) -> None:
+        call = context.get(_CONTEXT_NAME)
+        if isinstance(call, _DirectCall):
+            if "Error" not in parsed:
+                call.answer = dict(parsed)
+                _replace(parsed, {"ResponseMetadata": parsed.get("ResponseMetadata", {})})
+            return
+        if not isinstance(call, Call) or call.operation != model.name:
+            parsed.clear()
+            raise UnsupportedOperationError(f"the answer of {model.name} did not pass phicrypt on its way out")
+        answer = Answer(call, parsed, self.book, self.open, self.fetch)
+        try:
+            answer.open()
+        except Exception as error:
+            if "Error" not in parsed and model.name in ("DeleteItem", "PutItem", "UpdateItem"):
+                error.add_note(f"{model.name} itself was done; what it returned could not be opened")
+            raise
+
+
+def check_body(operation: str, body: bytes | str | None, book: TableBook) -> None:
+    """The last check before send: no put to an encrypted table without header and footer (rule 17).
+
+    Also no update without the condition on the footer (rule 18). Reads the bytes that leave, so it
+    holds whatever happened to the parameters before. Raises UnsupportedOperationError.
+    """
+    if operation not in ("BatchWriteItem", "PutItem", "TransactWriteItems", "UpdateItem"):
+        return
+    try:
+        request = json.loads(body or b"")
+        puts, updates = _writes(operation, request)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise UnsupportedOperationError(f"the body of {operation} could not be checked before sending") from None
+    for name, item in puts:
+        table = book.resolve(name, operation)
+        if table is not None and not (_is_binary(item, HEADER) and _is_binary(item, FOOTER)):
+            _check_plaintext_write(operation, table)
+    for name, update in updates:
+        table = book.resolve(name, operation)
+        if table is not None and FOOTER not in update.get("ConditionExpression", ""):
+            _check_plaintext_write(operation, table)
+
+
+def _check_plaintext_write(operation: str, table: TableConfig) -> None:
+    if not table.writes_plaintext():
+        raise UnsupportedOperationError(
+            f"{operation} was stopped before it was sent: it would have written to the encrypted table "
+            f"{table.table_name!r} without {HEADER} and {FOOTER}. Another event handler may have changed the call"
+        )
+
+
+_Writes = list[tuple[str, dict[str, Any]]]
+
+
+def _writes(operation: str, request: dict[str, Any]) -> tuple[_Writes, _Writes]:
+    """The puts and updates of a body, each as table name and item (or update)."""
+    if operation == "PutItem":
+        return [(request["TableName"], request["Item"])], []
+    if operation == "UpdateItem":
+        return [], [(request["TableName"], request)]
+    if operation == "BatchWriteItem":
+        batch = request["RequestItems"].items()
+        return [(name, w["PutRequest"]["Item"]) for name, writes in batch for w in writes if "PutRequest" in w], []
+    entries = request["TransactItems"]
+    puts = [(entry["Put"]["TableName"], entry["Put"]["Item"]) for entry in entries if "Put" in entry]
+    return puts, [(entry["Update"]["TableName"], entry["Update"]) for entry in entries if "Update" in entry]
+
+
+def _is_binary(item: Mapping[str, Any], name: str) -> bool:
+    value = item.get(name)
+    return isinstance(value, dict) and bool(value.get("B"))
+
+
+def _own_parameters(params: Mapping[str, Any], **_: Any) -> dict[str, Any]:
+    """A dict of the call's own: libraries pass theirs, which must not end up holding ciphertext."""
+    return dict(params)
+
+
+def _replace(target: MutableMapping[str, Any], source: Mapping[str, Any]) -> None:
+    fresh = dict(source)
+    target.clear()
+    target.update(fresh)

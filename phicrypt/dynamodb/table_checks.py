@@ -1,0 +1,94 @@
+"""Compares each table with its configuration before it is first used."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal
+
+from phicrypt.dynamodb.config import TableConfig
+from phicrypt.dynamodb.tables import TableFacts, carries_beacons, check_facts, check_no_beacons, read_facts
+from phicrypt.errors import ConfigurationError
+
+CheckTables = Literal["at_first_use", "at_start", "never"]
+BEACON_SAMPLE_ITEMS: Final = 25
+"""Stored items looked at for beacons before a table is first written."""
+
+DirectCall = Callable[[str, Mapping[str, Any]], dict[str, Any]]
+
+
+class TableChecks:
+    """DescribeTable once per table, and one small Scan before the first write.
+
+    ``"never"`` asks neither: the caller vouches that keys and indexes fit the configuration and
+    that no stored item carries beacons. Beacons that are seen in an answer still stop later writes.
+    """
+
+    def __init__(self, call: DirectCall, check_tables: CheckTables) -> None:
+        if check_tables not in ("at_first_use", "at_start", "never"):
+            raise ConfigurationError("check_tables is 'at_first_use', 'at_start' or 'never'")
+        self._call = call
+        self._never = check_tables == "never"
+        self._lock = threading.Lock()
+        self._facts: dict[str, TableFacts] = {}
+        self._sampled: set[str] = set()
+        self._with_beacons: set[str] = set()
+
+    def __call__(self, name_or_arn: str, table: TableConfig, *, writes: bool) -> TableFacts | None:
+        """The table's facts, checked; None if checks are off or the table does not exist (yet).
+
+        Raises ConfigurationError where the configuration does not fit or the check is not allowed,
+        UnsupportedOperationError for a write to a table with beacons (rule 19).
+        """
+        facts = None if self._never else self._described(name_or_arn, table)
+        if writes:
+            if facts is not None and name_or_arn not in self._sampled:
+                self._sample(name_or_arn, table)
+            has_beacons = table.table_name in self._with_beacons or (
+                facts is not None and facts.has_beacon_indexes
+            )
+            check_no_beacons(table, has_beacons)
+        return facts
+
+    def saw_beacons(self, table_name: str) -> None:
+        """Remember that an item with beacons was read."""
+        with self._lock:
+            self._with_beacons.add(table_name)
+
+    def _described(self, name_or_arn: str, table: TableConfig) -> TableFacts | None:
+        facts = self._facts.get(name_or_arn)
+        if facts is None:
+            answer = self._asked("DescribeTable", {"TableName": name_or_arn}, table)
+            if answer is None:
+                return None
+            facts = read_facts(answer["Table"])
+            check_facts(table, facts)
+            with self._lock:
+                self._facts[name_or_arn] = facts
+        return facts
+
+    def _sample(self, name_or_arn: str, table: TableConfig) -> None:
+        answer = self._asked("Scan", {"TableName": name_or_arn, "Limit": BEACON_SAMPLE_ITEMS}, table)
+        if answer is None:
+            return
+        if any(carries_beacons(stored) for stored in answer.get("Items", ())):
+            self.saw_beacons(table.table_name)
+        with self._lock:
+            self._sampled.add(name_or_arn)
+
+    def _asked(self, operation: str, parameters: Mapping[str, Any], table: TableConfig) -> dict[str, Any] | None:
+        from botocore.exceptions import ClientError
+
+        try:
+            return self._call(operation, parameters)
+        except ClientError as error:
+            code = error.response.get("Error", {}).get("Code")
+            if code == "ResourceNotFoundException":
+                return None
+            if code == "AccessDeniedException":
+                raise ConfigurationError(
+                    f"the check of table {table.table_name!r} before its first use needs dynamodb:{operation}; "
+                    "allow it, or pass check_tables='never' and vouch that keys and indexes fit the TableConfig "
+                    "and that no stored item carries beacons"
+                ) from error
+            raise

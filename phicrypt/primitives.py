@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from phicrypt.errors import AuthenticationError, FormatError
+from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError
 from phicrypt.suites import Curve
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ __all__ = [
     "GcmStreamOpener",
     "GcmStreamSealer",
     "InvalidTag",
+    "RsaPublicKey",
     "SIGNING_ALGORITHMS",
     "SignaturePublicKey",
     "SigningKey",
@@ -46,7 +47,6 @@ __all__ = [
     "new_signature_digest",
     "open_gcm",
     "random_bytes",
-    "rsa_oaep_encrypt",
     "seal_gcm",
 ]
 
@@ -184,17 +184,46 @@ def aes_ctr_keystream(cipher_key: bytes, initial_counter: bytes, length_bytes: i
     return encryptor.update(bytes(length_bytes))
 
 
-def rsa_oaep_encrypt(public_key_der: bytes, plaintext: bytes, *, hash_name: str) -> bytes:
-    """RSAES-OAEP with MGF1 of the same hash (``"sha1"`` or ``"sha256"``) under a DER public key."""
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric import padding, rsa
-    from cryptography.hazmat.primitives.serialization import load_der_public_key
+class RsaPublicKey:
+    """An RSA public key, read from SubjectPublicKeyInfo in DER or PEM.
 
-    algorithm: hashes.HashAlgorithm = {"sha1": hashes.SHA1, "sha256": hashes.SHA256}[hash_name]()
-    public_key = load_der_public_key(public_key_der)
-    if not isinstance(public_key, rsa.RSAPublicKey):
-        raise ValueError("an RSA public key was expected")
-    return public_key.encrypt(plaintext, padding.OAEP(padding.MGF1(algorithm), algorithm, None))
+    Attributes:
+        der: its canonical DER form.
+        modulus_length_bits: length of the modulus.
+
+    Raises ConfigurationError for anything else.
+    """
+
+    __slots__ = ("_public_key", "der", "modulus_length_bits")
+
+    def __init__(self, encoded: bytes) -> None:
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.asymmetric import rsa
+        from cryptography.hazmat.primitives.serialization import (
+            Encoding,
+            PublicFormat,
+            load_der_public_key,
+            load_pem_public_key,
+        )
+
+        load = load_pem_public_key if encoded.lstrip().startswith(b"-----BEGIN") else load_der_public_key
+        try:
+            public_key = load(encoded)
+        except (ValueError, UnsupportedAlgorithm):
+            public_key = None
+        if not isinstance(public_key, rsa.RSAPublicKey):
+            raise ConfigurationError("an RSA public key is given as SubjectPublicKeyInfo, in DER or PEM")
+        self._public_key = public_key
+        self.der = public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        self.modulus_length_bits = public_key.key_size
+
+    def encrypt_oaep(self, plaintext: bytes, *, hash_name: str) -> bytes:
+        """RSAES-OAEP with MGF1 of the same hash (``"sha1"`` or ``"sha256"``), empty label."""
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.asymmetric import padding
+
+        algorithm: hashes.HashAlgorithm = {"sha1": hashes.SHA1, "sha256": hashes.SHA256}[hash_name]()
+        return self._public_key.encrypt(plaintext, padding.OAEP(padding.MGF1(algorithm), algorithm, None))
 
 
 def _hash_name(curve: Curve) -> str:

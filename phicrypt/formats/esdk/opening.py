@@ -144,8 +144,10 @@ class MessageOpener(ProcessBound):
         if self._digest is not None and self._verification_key is not None:
             length = reader.take_int(2, "signature length")
             if length > _MAX_SIGNATURE_LENGTH_BYTES:
-                raise LimitExceededError(
-                    "the signature is too long in bytes", limit=_MAX_SIGNATURE_LENGTH_BYTES, actual=length
+                raise FormatError(
+                    f"at most {_MAX_SIGNATURE_LENGTH_BYTES} bytes were expected, {length} came",
+                    field="signature length",
+                    offset=reader.offset - 2,
                 )
             signature = bytes(reader.take(length, "signature"))
             self._verification_key.verify_digest(self._digest.digest(), signature)

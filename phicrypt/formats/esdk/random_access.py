@@ -13,8 +13,6 @@ import threading
 from phicrypt.errors import ConfigurationError, UnsupportedOperationError
 from phicrypt.formats.esdk.frames import FINAL_OVERHEAD_BYTES, REGULAR_OVERHEAD_BYTES, Buffer
 from phicrypt.formats.esdk.sealing import MessageSealer
-from phicrypt.formats.reader import ReadLimits
-from phicrypt.materials import EncryptionMaterials
 from phicrypt.process import ProcessBound
 
 
@@ -26,21 +24,17 @@ class RandomAccessSealer(ProcessBound):
         message_id: 32 random bytes.
         frame_length_bytes: plaintext bytes of a regular frame.
 
-    Raises ConfigurationError for a signed suite: a signature is over the frames in order.
+    Raises ConfigurationError for a signed message (a signature is over the frames in order), and for
+    one of which a frame was sealed already.
     """
 
     __slots__ = ("_cipher", "_claimed", "_lock", "frame_length_bytes", "header", "message_id")
 
-    def __init__(
-        self, materials: EncryptionMaterials, frame_length_bytes: int, limits: ReadLimits | None = None
-    ) -> None:
+    def __init__(self, sealer: MessageSealer) -> None:
         super().__init__()
-        if materials.suite.is_signed:
-            raise ConfigurationError("the frames of a signed message are sealed in order")
-        self.header, self.message_id, self._cipher = MessageSealer(
-            materials, frame_length_bytes, limits
-        ).release_for_random_access()
-        self.frame_length_bytes = frame_length_bytes
+        self.message_id = sealer.message_id
+        self.header, self._cipher = sealer.release_for_random_access()
+        self.frame_length_bytes = sealer.frame_length_bytes
         self._claimed: list[tuple[int, int]] = []
         self._lock = threading.Lock()
 

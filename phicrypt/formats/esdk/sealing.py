@@ -113,15 +113,15 @@ class MessageSealer(ProcessBound):
         signature = self._materials.signing_key.sign_digest(self._digest.digest())
         return len(signature).to_bytes(_FOOTER_LENGTH_FIELD_BYTES, "big") + signature
 
-    def release_for_random_access(self) -> tuple[bytes, bytes, FrameCipher]:
-        """Header, message id and frame cipher, handed over before any frame was sealed here.
+    def release_for_random_access(self) -> tuple[bytes, FrameCipher]:
+        """Header and frame cipher, handed over before any frame was sealed here.
 
         This sealer seals nothing afterwards: one object alone answers for the message's nonces.
         """
         if self._next != 1 or self._digest is not None:
             raise ConfigurationError("only an unsigned message without frames can be handed over")
         self._next = 0
-        return self.header, self.message_id, self._cipher
+        return self.header, self._cipher
 
 
 def header_part_of(materials: EncryptionMaterials, frame_length_bytes: int, limits: ReadLimits) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from enum import Enum
@@ -95,9 +95,7 @@ class TableConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "actions", MappingProxyType(dict(self.actions)))
         object.__setattr__(self, "logical_table_name", self.logical_table_name or self.table_name)
-        if isinstance(self.unsigned_attributes, str):
-            raise ConfigurationError("unsigned_attributes is a tuple of attribute names, not one text")
-        object.__setattr__(self, "unsigned_attributes", tuple(self.unsigned_attributes))
+        object.__setattr__(self, "unsigned_attributes", _names(self.unsigned_attributes))
         included = (name for name, action in self.actions.items() if action is Action.SIGN_AND_INCLUDE_IN_CONTEXT)
         object.__setattr__(self, "context_attributes", tuple(included))
         self._check_names()
@@ -224,6 +222,12 @@ class TableConfig:
                 PhiKeyNameWarning,
                 stacklevel=4,
             )
+
+
+def _names(names: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise ConfigurationError("unsigned_attributes is a tuple of attribute names, not one text")
+    return tuple(names)
 
 
 _PHI_TOKENS: Final = frozenset(

@@ -6,11 +6,11 @@ key, commitment, recipient tag, signature, and only then the attributes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from phicrypt.dynamodb.config import RESERVED_ATTRIBUTE_PREFIX, Action, TableConfig
 from phicrypt.dynamodb.shapes import Item, ItemShape, binary, from_json, shape_of, to_low_level, to_python
@@ -104,18 +104,16 @@ def open_item(
         _check_plaintext_allowed(item, table)
         has_beacons = _has_beacons(item)
         return OpenedItem(dict(item), False, None, has_beacons, MappingProxyType({}))
-    low_level = to_low_level(item) if shape == "python" else item
-    layout, opened = _open(phi, low_level, table)
-    plaintext: Item = {}
-    for name, value in item.items():
-        terminal = opened.get(name)
-        if terminal is not None:
-            attribute = _deserialized(name, terminal)
-            plaintext[name] = to_python(attribute) if shape == "python" else attribute
-        elif not name.startswith(RESERVED_ATTRIBUTE_PREFIX):
-            plaintext[name] = value
-    actions = {name: _ACTIONS[byte] for name, byte in zip(layout.names, layout.legend, strict=True)}
-    return OpenedItem(plaintext, True, low_level[FOOTER_ATTRIBUTE]["B"], _has_beacons(item), actions)
+    is_python = shape == "python"
+    low_level = to_low_level(item) if is_python else item
+    plan, opened = _open(phi, low_level, table)
+    plaintext = dict(item)
+    for name in plan.reserved:
+        del plaintext[name]
+    for name, terminal in opened.items():
+        attribute = _deserialized(name, terminal)
+        plaintext[name] = to_python(attribute) if is_python else attribute
+    return OpenedItem(plaintext, True, low_level[FOOTER_ATTRIBUTE]["B"], plan.has_beacons, plan.actions)
 
 
 def is_plaintext(item: Mapping[str, Any]) -> bool:
@@ -137,19 +135,19 @@ def _seal(phi: PhiCrypt, item: Mapping[str, Any], table: TableConfig) -> dict[st
     terminals = _terminals_to_write(item, layout)
     context = item_context(
         table.version,
-        dict(zip(layout.names, terminals, strict=True)),
+        terminals,
         table_name=table.logical_table_name,
         partition_key=table.partition_key,
         sort_key=table.sort_key,
         context_attributes=table.context_attributes,
     )
-    length = sum(len(body) for _, body in terminals)
+    length = sum(len(body) for _, body in terminals.values())
     # Each item has a data key of its own: any change means another one (rules 3 and 4).
     materials, _ = phi.provider.encryption_materials(table.suite, context, plaintext_length_bytes=length)
     record = seal_record(
         materials,
         layout,
-        terminals,
+        list(terminals.values()),
         version=table.version,
         stored_context={name: value for name, value in materials.context.items() if name not in context},
     )
@@ -160,34 +158,30 @@ def _seal(phi: PhiCrypt, item: Mapping[str, Any], table: TableConfig) -> dict[st
     }
 
 
-def _open(phi: PhiCrypt, item: Mapping[str, Any], table: TableConfig) -> tuple[Layout, dict[str, Terminal]]:
-    """The layout and the decrypted attributes of a low-level item whose every signature fits."""
+def _open(phi: PhiCrypt, item: Mapping[str, Any], table: TableConfig) -> tuple[_ReadPlan, dict[str, Terminal]]:
+    """How a low-level item is read, and its decrypted attributes, after every signature was verified."""
     header = parse_header(_stored_binary(item, HEADER_ATTRIBUTE), _LIMITS)
     footer_bytes = _stored_binary(item, FOOTER_ATTRIBUTE)
     if table.require_signed and not header.suite.is_signed:
         raise AuthenticationError("unsigned suite")
-    layout = _layout_to_read(table, tuple(item), header.legend)
-    stored, terminals = _stored_values(item, layout)
-    context_attributes = layout.names_with(LegendAction.CONTEXT)
-    if (header.version == 2) != bool(context_attributes):
+    plan = _plan_to_read(table, tuple(item), header.legend)
+    if (header.version == 2) != bool(plan.context_attributes):
         raise FormatError("it does not fit the legend", field="format version", offset=0)
-    for name in table.key_names:
-        if name not in terminals:
-            raise FormatError(f"the key attribute {name!r} is missing; read the whole item", field="item")
+    stored, terminals = _stored_values(item, plan.layout)
     context = item_context(
         header.version,
         terminals,
         table_name=table.logical_table_name,
         partition_key=table.partition_key,
         sort_key=table.sort_key,
-        context_attributes=context_attributes,
+        context_attributes=plan.context_attributes,
     )
     if not context.keys().isdisjoint(header.stored_context):
         raise FormatError("it repeats a pair that is computed from the item", field="encryption context")
     materials, _ = phi.provider.decryption_materials(
         header.suite, {**header.stored_context, **context}, header.encrypted_data_keys, expected=context
     )
-    return layout, open_record(materials, header, footer_bytes, layout, stored)
+    return plan, open_record(materials, header, footer_bytes, plan.layout, stored)
 
 
 def _refuse_reserved(item: Mapping[str, Any]) -> None:
@@ -217,8 +211,8 @@ def _check_plaintext_allowed(item: Mapping[str, Any], table: TableConfig) -> Non
         )
 
 
-def _has_beacons(item: Mapping[str, Any]) -> bool:
-    return any(name.startswith(BEACON_PREFIX) for name in item)
+def _has_beacons(names: Iterable[str]) -> bool:
+    return any(name.startswith(BEACON_PREFIX) for name in names)
 
 
 def _layout_to_write(table: TableConfig, names: tuple[str, ...]) -> Layout:
@@ -243,32 +237,58 @@ def _write_layout(table: TableConfig, names: tuple[str, ...]) -> Layout:
     )
 
 
-def _layout_to_read(table: TableConfig, names: tuple[str, ...], legend: bytes) -> Layout:
+class _ReadPlan(NamedTuple):
+    """What an item's attribute names and legend decide, whatever its values are.
+
+    Attributes:
+        layout: the signed attributes.
+        context_attributes: those included in the context.
+        actions: what was done with each signed attribute.
+        reserved: the attributes that are not part of the plaintext.
+        has_beacons: whether ``aws_dbe_b_*`` is among them.
+    """
+
+    layout: Layout
+    context_attributes: tuple[str, ...]
+    actions: Mapping[str, Action]
+    reserved: tuple[str, ...]
+    has_beacons: bool
+
+
+def _plan_to_read(table: TableConfig, names: tuple[str, ...], legend: bytes) -> _ReadPlan:
     cached = sum(map(len, names)) <= _CACHED_NAMES_LENGTH
-    return (_read_layout if cached else _read_layout.__wrapped__)(table, names, legend)
+    return (_read_plan if cached else _read_plan.__wrapped__)(table, names, legend)
 
 
 @lru_cache(_CACHED_LAYOUTS)
-def _read_layout(table: TableConfig, names: tuple[str, ...], legend: bytes) -> Layout:
-    signed = []
-    for name in names:
-        if name in (HEADER_ATTRIBUTE, FOOTER_ATTRIBUTE) or name.startswith(_IGNORED_PREFIXES):
-            continue
-        if name.startswith(RESERVED_ATTRIBUTE_PREFIX):
+def _read_plan(table: TableConfig, names: tuple[str, ...], legend: bytes) -> _ReadPlan:
+    reserved = tuple(name for name in names if name.startswith(RESERVED_ATTRIBUTE_PREFIX))
+    for name in reserved:
+        if name not in (HEADER_ATTRIBUTE, FOOTER_ATTRIBUTE) and not name.startswith(_IGNORED_PREFIXES):
             raise FormatError(f"the item has an unknown reserved attribute {name!r}", field="item")
-        if not table.is_unsigned(name):
-            signed.append(name)
-    return layout_to_read(table.logical_table_name, signed, legend)
+    signed = [name for name in names if name not in reserved and not table.is_unsigned(name)]
+    layout = layout_to_read(table.logical_table_name, signed, legend)
+    actions = {name: _ACTIONS[byte] for name, byte in zip(layout.names, layout.legend, strict=True)}
+    for name in table.key_names:
+        if actions.get(name, Action.ENCRYPT_AND_SIGN) is Action.ENCRYPT_AND_SIGN:
+            raise FormatError(f"the key attribute {name!r} is missing; read the whole item", field="item")
+    return _ReadPlan(
+        layout,
+        layout.names_with(LegendAction.CONTEXT),
+        MappingProxyType(actions),
+        reserved,
+        _has_beacons(names),
+    )
 
 
-def _terminals_to_write(item: Mapping[str, Any], layout: Layout) -> list[Terminal]:
-    terminals: list[Terminal] = []
+def _terminals_to_write(item: Mapping[str, Any], layout: Layout) -> dict[str, Terminal]:
+    """The signed attributes in the layout's order."""
+    terminals: dict[str, Terminal] = {}
     try:
-        terminals.extend(serialize(item[name]) for name in layout.names)
+        for name in layout.names:
+            terminals[name] = serialize(item[name])
     except FormatError as error:
-        raise ConfigurationError(
-            f"the attribute {layout.names[len(terminals)]!r} cannot be stored: {error}"
-        ) from None
+        raise ConfigurationError(f"the attribute {name!r} cannot be stored: {error}") from None
     return terminals
 
 
@@ -296,7 +316,9 @@ def _stored_binary(item: Mapping[str, Any], name: str) -> bytes:
 
 
 def _binary_content(value: Any) -> Any:
-    return value.get("B") if isinstance(value, Mapping) and len(value) == 1 else None
+    if (type(value) is dict or isinstance(value, Mapping)) and len(value) == 1:
+        return value.get("B")
+    return None
 
 
 def _deserialized(name: str, terminal: Terminal) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def to_low_level(item: Mapping[str, Any]) -> Item:
     return converted
 
 
-def to_python(value: Mapping[str, Any]) -> Any:
+def to_python(value: Any) -> Any:
     """One low-level attribute value as boto3's resource gives it."""
     from boto3.dynamodb.types import TypeDeserializer
 

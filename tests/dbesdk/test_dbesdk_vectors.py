@@ -6,9 +6,9 @@ import base64
 from typing import Any
 
 import pytest
-
 from dbesdk_support import from_vector_json, phi_with
 from official_vectors import load_vectors
+
 from phicrypt.dynamodb import Action, TableConfig
 from phicrypt.dynamodb.items import open_item
 from phicrypt.errors import PhiCryptError

@@ -51,10 +51,10 @@ def serialize(value: AttributeValue) -> tuple[bytes, bytes]:
 
     Raises FormatError for what is not an attribute value, LimitExceededError beyond depth 32.
     """
+    # Text is most of what tables hold, so it goes without the detour through the table.
+    if type(value) is dict and len(value) == 1 and type(text := value.get("S")) is str:
+        return TYPE_STRING, _utf8(text)
     tag, content = _tagged(value)
-    # The common types without the detour through the table.
-    if tag == "S" and type(content) is str:
-        return TYPE_STRING, _utf8(content)
     type_id, body_of = _SERIALIZERS[tag]
     return type_id, body_of(content, 1)
 
@@ -84,12 +84,12 @@ def _tagged(value: AttributeValue) -> tuple[str, Any]:
 
 
 def _utf8(text: Any) -> bytes:
-    if not isinstance(text, str):
-        raise _wrong(f"text was expected, {type(text).__name__} came")
     try:
-        return text.encode()
+        return str.encode(text)
     except UnicodeEncodeError:
         raise _wrong("not valid Unicode text (an unpaired surrogate)") from None
+    except TypeError:
+        raise _wrong(f"text was expected, {type(text).__name__} came") from None
 
 
 def _bytes(content: Any) -> bytes:

@@ -107,7 +107,7 @@ def serialize_header(
         len(layout.legend).to_bytes(2, "big"),
         layout.legend,
         # Unlike an empty context elsewhere, one without pairs is written as a count of zero here.
-        serialize_context(stored_context) or b"\x00\x00",
+        serialize_context(stored_context) if stored_context else b"\x00\x00",
         len(materials.encrypted_data_keys).to_bytes(1, "big"),
     ]
     for encrypted_data_key in materials.encrypted_data_keys:

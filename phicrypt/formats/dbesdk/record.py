@@ -34,15 +34,15 @@ from phicrypt.formats.dbesdk.header import MESSAGE_ID_LENGTH_BYTES, Header, seri
 from phicrypt.formats.dbesdk.layout import Layout, LegendAction
 from phicrypt.materials import DecryptionMaterials, EncryptionMaterials
 from phicrypt.primitives import (
+    AESGCM,
     FIXED_SIGNATURE_LENGTH_BYTES,
+    InvalidTag,
     aes_ctr_keystream,
     constant_time_equal,
     hkdf_expand,
     hkdf_extract,
     hmac_sha384,
-    open_gcm,
     random_bytes,
-    seal_gcm,
 )
 from phicrypt.suites import TAG_LENGTH_BYTES
 
@@ -51,8 +51,6 @@ RECIPIENT_TAG_LENGTH_BYTES: Final = 48
 _DERIVE_LABEL: Final = b"AWS_DBE_DERIVE_KEY"
 _FIRST_COUNTER: Final = b"AwsDbeField" + bytes((44, 0, 0, 0, 0))
 _FIELD_STRIDE_BYTES: Final = 48
-_CIPHER_KEY_LENGTH_BYTES: Final = 32
-_FIELD_KEY_LENGTH_BYTES: Final = 44
 _ENCRYPT: Final = int(LegendAction.ENCRYPT)
 
 Terminal = tuple[bytes, bytes]
@@ -109,14 +107,13 @@ def seal_record(
     encrypted: dict[str, bytes] = {}
     stored: list[bytes] = []
     for name, path, action, (type_id, body) in zip(*layout, terminals, strict=True):
-        if action != _ENCRYPT:
-            stored.append(type_id + body)
-            continue
-        nonce_start = offset + _CIPHER_KEY_LENGTH_BYTES
-        cipher_key = keystream[offset:nonce_start]
-        sealed = seal_gcm(cipher_key, keystream[nonce_start : offset + _FIELD_KEY_LENGTH_BYTES], body, path)
-        offset += _FIELD_STRIDE_BYTES
-        encrypted[name] = value = type_id + sealed
+        if action == _ENCRYPT:
+            cipher = AESGCM(keystream[offset : offset + 32])
+            value = type_id + cipher.encrypt(keystream[offset + 32 : offset + 44], body, path)
+            offset += _FIELD_STRIDE_BYTES
+            encrypted[name] = value
+        else:
+            value = type_id + body
         stored.append(value)
     canonical_hash = _canonical_hash(header_bytes, materials.context_bytes, layout, stored)
     footer = [hmac_sha384(key.key_bytes, canonical_hash) for key in materials.symmetric_signing_keys]
@@ -154,19 +151,16 @@ def open_record(
     keystream = _field_keystream(pseudorandom_key, header.message_id, layout.encrypted_count)
     offset = 0
     opened: dict[str, Terminal] = {}
-    for name, path, action, value in zip(*layout, stored, strict=True):
-        if action != _ENCRYPT:
-            continue
-        nonce_start = offset + _CIPHER_KEY_LENGTH_BYTES
-        body = open_gcm(
-            keystream[offset:nonce_start],
-            keystream[nonce_start : offset + _FIELD_KEY_LENGTH_BYTES],
-            value[TYPE_ID_LENGTH_BYTES:],
-            path,
-            reason="attribute tag",
-        )
-        offset += _FIELD_STRIDE_BYTES
-        opened[name] = (value[:TYPE_ID_LENGTH_BYTES], body)
+    try:
+        for name, path, action, value in zip(*layout, stored, strict=True):
+            if action == _ENCRYPT:
+                cipher = AESGCM(keystream[offset : offset + 32])
+                nonce = keystream[offset + 32 : offset + 44]
+                offset += _FIELD_STRIDE_BYTES
+                # The first two bytes are the type of the plaintext.
+                opened[name] = (value[:2], cipher.decrypt(nonce, value[2:], path))
+    except InvalidTag:
+        raise AuthenticationError("attribute tag") from None
     return opened
 
 
@@ -189,10 +183,8 @@ def _field_keystream(pseudorandom_key: bytes, message_id: bytes, field_count: in
 def _canonical_hash(header_bytes: bytes, context_bytes: bytes, layout: Layout, stored: Sequence[bytes]) -> bytes:
     pieces = [header_bytes, len(context_bytes).to_bytes(8, "big"), context_bytes]
     for path, action, value in zip(layout.paths, layout.legend, stored, strict=True):
-        pieces.append(path)
-        pieces.append((len(value) - TYPE_ID_LENGTH_BYTES).to_bytes(8, "big"))
-        pieces.append(b"ENCRYPTED" if action == _ENCRYPT else b"PLAINTEXT")
-        pieces.append(value)
+        length = (len(value) - TYPE_ID_LENGTH_BYTES).to_bytes(8, "big")
+        pieces += (path, length, b"ENCRYPTED" if action == _ENCRYPT else b"PLAINTEXT", value)
     return hashlib.sha384(b"".join(pieces)).digest()
 
 

@@ -1,0 +1,5 @@
+"""``python -m phicrypt`` is the ``phicrypt`` program."""
+
+from phicrypt.cli import main
+
+main()

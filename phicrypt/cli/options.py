@@ -1,0 +1,151 @@
+"""Options that several commands share, as annotated types, and the AWS access they describe.
+
+::
+
+    @app.command()
+    def create(table: str, key: KeyOption, region: RegionOption = None, endpoint_url: EndpointUrlOption = None,
+               profile: ProfileOption = None, as_json: JsonOption = False) -> None:
+        aws = AwsAccess(region=region, endpoint_url=endpoint_url, profile=profile)
+        dynamodb = aws.client("dynamodb")
+        keyring = aws.kms_keyring(key)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from phicrypt.context import RESERVED_PREFIXES
+from phicrypt.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from phicrypt.keys.kms import KmsKeyring
+
+_AWS_PANEL = "AWS"
+
+KeyOption = Annotated[
+    str,
+    typer.Option(
+        "--key",
+        metavar="ARN",
+        envvar="PHICRYPT_KEY",
+        help="KMS key ARN, or alias/NAME, which is resolved once and pinned.",
+    ),
+]
+ContextOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--context",
+        "-c",
+        metavar="NAME=VALUE",
+        help="Pair to bind to the message; repeatable. It stands in clear in CloudTrail: opaque identifiers only.",
+    ),
+]
+ExpectOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--expect", "-e", metavar="NAME=VALUE", help="Pair that the message's context must hold; repeatable."
+    ),
+]
+AnyContextOption = Annotated[
+    bool,
+    typer.Option(
+        "--any-context", help="Accept any context. Another tenant's message then opens where yours was meant."
+    ),
+]
+RegionOption = Annotated[
+    str | None,
+    typer.Option("--region", metavar="REGION", help="AWS Region.", rich_help_panel=_AWS_PANEL),
+]
+EndpointUrlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--endpoint-url",
+        metavar="URL",
+        help="Another endpoint: https, or http on loopback for a local stack.",
+        rich_help_panel=_AWS_PANEL,
+    ),
+]
+ProfileOption = Annotated[
+    str | None,
+    typer.Option(
+        "--profile", metavar="NAME", help="Profile of your AWS configuration.", rich_help_panel=_AWS_PANEL
+    ),
+]
+FipsOption = Annotated[bool, typer.Option("--fips", help="Use AWS's FIPS endpoints.", rich_help_panel=_AWS_PANEL)]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+ForceOption = Annotated[bool, typer.Option("--force", "-f", help="Replace existing targets.")]
+
+
+@dataclass(frozen=True)
+class AwsAccess:
+    """The AWS account, Region and endpoint that a command's options name."""
+
+    region: str | None = None
+    endpoint_url: str | None = None
+    profile: str | None = None
+    use_fips_endpoint: bool = False
+
+    @cached_property
+    def session(self) -> Any:
+        """A ``boto3.Session`` of the profile and Region."""
+        import boto3
+
+        return boto3.Session(region_name=self.region, profile_name=self.profile)
+
+    def client(self, service: str, *, region: str | None = None) -> Any:
+        """A boto3 client of the service; KMS clients are made by phicrypt's own rules."""
+        from botocore.config import Config
+
+        from phicrypt.keys.kms_client import kms_client, require_safe_endpoint
+
+        if service == "kms":
+            return kms_client(
+                region or self.region,
+                endpoint_url=self.endpoint_url,
+                use_fips_endpoint=self.use_fips_endpoint,
+                session=self.session,
+                application="phicrypt-cli",
+            )
+        if self.endpoint_url is not None:
+            require_safe_endpoint(self.endpoint_url)
+        config = Config(use_fips_endpoint=True) if self.use_fips_endpoint else None
+        return self.session.client(
+            service, region_name=region or self.region, endpoint_url=self.endpoint_url, config=config
+        )
+
+    def kms_keyring(self, key: str, *, decrypt_keys: Iterable[str] = ()) -> KmsKeyring:
+        """The keyring of a key ARN or alias; ``decrypt_keys`` are further key ARNs that may open."""
+        from phicrypt.keys.arn import parse_kms_arn
+        from phicrypt.keys.kms import KmsKeyring
+
+        arn = parse_kms_arn(key)
+        settings: dict[str, Any] = {
+            "decrypt_key_arns": tuple(decrypt_keys),
+            "session": self.session,
+            "endpoint_url": self.endpoint_url,
+            "use_fips_endpoint": self.use_fips_endpoint,
+            "application": "phicrypt-cli",
+        }
+        if key.startswith("alias/") or (arn is not None and arn.resource_type == "alias"):
+            return KmsKeyring.from_alias(key, region=self.region or self.session.region_name, **settings)
+        return KmsKeyring(key, **settings)
+
+
+def parse_pairs(texts: Sequence[str] | None, option: str) -> dict[str, str]:
+    """``["name=value", …]`` as a dict; raises ConfigurationError, which repeats no value."""
+    pairs: dict[str, str] = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise ConfigurationError(f"{option} takes NAME=VALUE, with a name before the first '='")
+        if name in pairs:
+            raise ConfigurationError(f"{option} names {name!r} twice")
+        if name.startswith(RESERVED_PREFIXES):
+            raise ConfigurationError(f"{option}: the name {name!r} is reserved for the formats themselves")
+        pairs[name] = value
+    return pairs

@@ -191,7 +191,12 @@ def create_time_after(previous: str | None) -> str:
     now = datetime.now(UTC)
     if previous is not None:
         now = max(now, time_of(previous) + timedelta(microseconds=1))
-    return now.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return format_time(now)
+
+
+def format_time(when: datetime) -> str:
+    """A time in the rows' form, in UTC to the microsecond."""
+    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def time_of(create_time: str) -> datetime:

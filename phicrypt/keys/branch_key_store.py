@@ -11,6 +11,7 @@ one that was already seen is refused (rule 14). A rollback before the process be
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import uuid
@@ -35,6 +36,7 @@ from phicrypt.keys.branch_key_records import (
 )
 from phicrypt.keys.branch_key_table import BranchKeyTable, ConditionFailed, shredded
 from phicrypt.keys.branch_keys import BeaconKey, BranchKey, check_branch_key_id, no_such_branch_key
+from phicrypt.keys.shredding import ShredCertificate, Shredder
 from phicrypt.materials import KeyHolder, KeyOrigin
 
 _NOT_THERE: Final = "attribute_not_exists(#partition_key)"
@@ -153,7 +155,7 @@ class BranchKeyStore(KeyHolder):
             *self._scope,
             region,
             multi_region,
-            tuple(grant_tokens),
+            tuple(hashlib.sha256(token.encode()).digest() for token in grant_tokens),
             max_active_age_seconds,
             self._kms.authority,
         )
@@ -279,6 +281,21 @@ class BranchKeyStore(KeyHolder):
             context=record.custom_context,
             call=call,
         )
+
+    def shred(self, branch_key_id: str, *, dry_run: bool = False) -> ShredCertificate:
+        """Delete every row of a branch key, for good; repeat it after an interruption.
+
+        Args:
+            branch_key_id: whose rows are deleted; the id is never created again.
+            dry_run: change nothing; say what would be deleted and what else holds it.
+
+        The certificate says *rows deleted* and from which date nothing that DynamoDB keeps holds
+        them (:mod:`phicrypt.keys.shredding`). Raises KeyAccessError.
+        """
+        self._kms.pinned("shred")
+        shredder = Shredder(self._table, self.logical_name, self._tell_keyrings)
+        check_branch_key_id(branch_key_id)
+        return shredder.plan(branch_key_id) if dry_run else shredder.shred(branch_key_id)
 
     def list_keys(self) -> list[BranchKeyRow]:
         """The ACTIVE row or the tombstone of every branch key, by id: a scan of the table, not authenticated."""

@@ -94,17 +94,29 @@ class BranchKeyTable:
 
     def rows(self, branch_key_id: str, names: Sequence[str]) -> Iterator[Item]:
         """The named attributes of every row of a branch key."""
-        yield from self._pages(
+        projection = _projection(names)
+        projection["ExpressionAttributeNames"]["#partition_key"] = PARTITION_KEY
+        return self._items(
             "query",
-            names,
             KeyConditionExpression="#partition_key = :id",
-            ExpressionAttributeNames={"#partition_key": PARTITION_KEY},
             ExpressionAttributeValues={":id": {"S": branch_key_id}},
+            **projection,
         )
 
     def all_rows(self, names: Sequence[str]) -> Iterator[Item]:
         """The named attributes of every row of the table: a scan, for operators."""
-        yield from self._pages("scan", names, ExpressionAttributeNames={})
+        return self._items("scan", **_projection(names))
+
+    def pages(
+        self, method: str, member: str, token: str, start_token: str, **parameters: Any
+    ) -> Iterator[dict[str, Any]]:
+        """The entries of a paginated answer: ``member`` of each page, until there is no ``token``."""
+        while True:
+            page = self.call(method, **parameters)
+            yield from page[member]
+            if not page.get(token):
+                return
+            parameters[start_token] = page[token]
 
     def write(self, items: Sequence[Mapping[str, Any]]) -> None:
         """One TransactWriteItems: all of it or nothing.
@@ -175,16 +187,16 @@ class BranchKeyTable:
         ).get("Item")
         return item
 
-    def _pages(self, method: str, names: Sequence[str], **parameters: Any) -> Iterator[Item]:
-        placeholders = {f"#n{index}": name for index, name in enumerate(names)}
-        parameters["ExpressionAttributeNames"] = {**parameters["ExpressionAttributeNames"], **placeholders}
-        parameters["ProjectionExpression"] = ", ".join(placeholders)
-        while True:
-            page = self.call(method, TableName=self.name, ConsistentRead=True, **parameters)
-            yield from page["Items"]
-            if "LastEvaluatedKey" not in page:
-                return
-            parameters["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+    def _items(self, method: str, **parameters: Any) -> Iterator[Item]:
+        return self.pages(
+            method,
+            "Items",
+            "LastEvaluatedKey",
+            "ExclusiveStartKey",
+            TableName=self.name,
+            ConsistentRead=True,
+            **parameters,
+        )
 
     def _client(self, region_index: int) -> Any:
         # By process: a forked child must not write into its parent's connections.
@@ -236,6 +248,11 @@ class BranchKeyTable:
             is_retryable=is_outage or code in _RETRYABLE,
             is_outage=is_outage,
         )
+
+
+def _projection(names: Sequence[str]) -> dict[str, Any]:
+    placeholders = {f"#n{index}": name for index, name in enumerate(names)}
+    return {"ExpressionAttributeNames": placeholders, "ProjectionExpression": ", ".join(placeholders)}
 
 
 def shredded() -> KeyAccessError:

@@ -88,11 +88,10 @@ def kms_client(
 
 
 def safe_kms_client(client: Any, application: str | None = None, *, own_connections: bool = False) -> Any:
-    """:func:`tagged` for a KMS client: its endpoint is checked first, and its logs are redacted."""
+    """:func:`tagged` for a KMS client, whose endpoint is checked first."""
     endpoint_url = getattr(getattr(client, "meta", None), "endpoint_url", None)
     if isinstance(endpoint_url, str):
         require_safe_endpoint(endpoint_url)
-    redact_kms_logs()
     return tagged(client, application, own_connections=own_connections)
 
 

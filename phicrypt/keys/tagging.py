@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from phicrypt import __version__
 from phicrypt.errors import ConfigurationError
+from phicrypt.keys.redaction import redact_kms_logs
 from phicrypt.primitives import random_bytes
 
 _TAG_ATTRIBUTE: Final = "_phicrypt_tag"
@@ -86,6 +87,8 @@ def tagged(client: Any, application: str | None = None, *, own_connections: bool
     if present is not None:
         present.leave(emitter)
     tag.join(emitter)
+    if client.meta.service_model.service_name == "kms":
+        redact_kms_logs()
     meta = copy.copy(client.meta)
     meta.events = emitter
     endpoint = copy.copy(client._endpoint)
@@ -147,7 +150,7 @@ class _UserAgentTag:
 def _has_botocore_internals(client: Any) -> bool:
     attributes = getattr(client, "__dict__", {})
     meta, endpoint = attributes.get("meta"), attributes.get("_endpoint")
-    return hasattr(meta, "events") and hasattr(endpoint, "_event_emitter")
+    return hasattr(meta, "events") and hasattr(meta, "service_model") and hasattr(endpoint, "_event_emitter")
 
 
 def _with_own_pool(http_session: Any) -> Any:

@@ -1,0 +1,12 @@
+"""A strict KMS per test."""
+
+from collections.abc import Iterator
+
+import pytest
+from strict_kms import StrictKms
+
+
+@pytest.fixture
+def kms() -> Iterator[StrictKms]:
+    with StrictKms() as running:
+        yield running

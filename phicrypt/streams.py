@@ -103,14 +103,23 @@ class _PieceReader(KeyHolder, io.RawIOBase):
             raise self._failure
 
     def readinto(self, buffer: Any, /) -> int:
+        """Fill the buffer, with less only at the end or before a failure, which the next call raises."""
         self._check()
         target = memoryview(buffer).cast("B")
-        if not len(target) or not self._have_piece():
-            return 0
-        count = min(len(target), len(self._piece))
-        target[:count] = self._piece[:count]
-        self._piece = self._piece[count:]
-        return count
+        filled = 0
+        while filled < len(target):
+            try:
+                if not self._have_piece():
+                    break
+            except Exception:
+                if filled:
+                    break
+                raise
+            count = min(len(target) - filled, len(self._piece))
+            target[filled : filled + count] = self._piece[:count]
+            self._piece = self._piece[count:]
+            filled += count
+        return filled
 
     def readall(self) -> bytes:
         self._check()

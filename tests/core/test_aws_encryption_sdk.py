@@ -7,6 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from aws_encryption_sdk import CommitmentPolicy, EncryptionSDKClient
+from aws_encryption_sdk.identifiers import AlgorithmSuite
+from aws_encryption_sdk.key_providers.kms import KMSMasterKey
+from messages import WRAPPING_KEY
+from sdk_providers import raw_provider
 
 from phicrypt import ANY_CONTEXT, KmsKeyring, PhiCrypt, RawAesKeyring
 from phicrypt.demo.local_aws import LocalAws
@@ -14,38 +19,8 @@ from phicrypt.formats.esdk.sealing import DEFAULT_FRAME_LENGTH_BYTES
 from phicrypt.suites import ESDK_SUITES
 from phicrypt.testing import local_aws
 
-pytest.importorskip("aws_encryption_sdk", reason="needs the extra 'test'")
-
-from aws_encryption_sdk import CommitmentPolicy, EncryptionSDKClient
-from aws_encryption_sdk.identifiers import (
-    AlgorithmSuite,
-    EncryptionKeyType,
-    WrappingAlgorithm,
-)
-from aws_encryption_sdk.internal.crypto.wrapping_keys import WrappingKey
-from aws_encryption_sdk.key_providers.kms import KMSMasterKey
-from aws_encryption_sdk.key_providers.raw import RawMasterKeyProvider
-
-WRAPPING_KEY = bytes(range(32))
 CONTEXT = {"tenant": "clinic-7", "resource": "DiagnosticReport", "größe": "µ"}
 FRAME_LENGTHS = (1, 4096, DEFAULT_FRAME_LENGTH_BYTES, 1024 * 1024)
-
-
-class _RawProvider(RawMasterKeyProvider):
-    provider_id = "clinic"
-
-    def _get_raw_key(self, key_id: bytes) -> WrappingKey:
-        return WrappingKey(
-            wrapping_algorithm=WrappingAlgorithm.AES_256_GCM_IV12_TAG16_NO_PADDING,
-            wrapping_key=WRAPPING_KEY,
-            wrapping_key_type=EncryptionKeyType.SYMMETRIC,
-        )
-
-
-def raw_provider() -> RawMasterKeyProvider:
-    provider = _RawProvider()
-    provider.add_master_key(b"key-1")
-    return provider
 
 
 def sizes_for(frame_length: int) -> tuple[int, ...]:

@@ -72,7 +72,9 @@ def dynalite() -> Iterator[str]:
     program = folder / "node_modules" / "dynalite" / "cli.js"
     if not program.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        _install(["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder), f"dynalite@{DYNALITE_VERSION}"])
+        _install(
+            ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder), f"dynalite@{DYNALITE_VERSION}"]
+        )
     port = _free_port()
     command = ["node", str(program), "--port", str(port), "--createTableMs", "0", "--deleteTableMs", "0"]
     with _running(command, port) as endpoint_url:
@@ -88,10 +90,8 @@ def _dynamodb_local_library() -> Path:
     cache_folder().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache_folder()) as scratch:
         (Path(scratch) / "pom.xml").write_text(_POM)
-        _install(
-            ["mvn", "-q", "-B", "-f", f"{scratch}/pom.xml", "dependency:copy-dependencies"]
-            + [f"-DoutputDirectory={scratch}/library"]
-        )
+        output = f"-DoutputDirectory={scratch}/library"
+        _install(["mvn", "-q", "-B", "-f", f"{scratch}/pom.xml", "dependency:copy-dependencies", output])
         with contextlib.suppress(OSError):  # another run was faster
             (Path(scratch) / "library").rename(folder)
     return folder

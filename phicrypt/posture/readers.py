@@ -1,0 +1,218 @@
+"""Reads the settings of keys, buckets and tables. No judgement here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from phicrypt.posture.account import AwsAccount
+from phicrypt.posture.answers import (
+    acl_grants,
+    convert,
+    member,
+    object_ownership,
+    statements,
+    table_tags,
+)
+from phicrypt.posture.checks_kms import rotates_automatically
+from phicrypt.posture.declaration import BucketDeclaration, KeyDeclaration, TableDeclaration
+from phicrypt.posture.findings import Unread
+from phicrypt.posture.settings import (
+    Answer,
+    BackupSelection,
+    BucketSettings,
+    KeySettings,
+    TableSettings,
+)
+
+
+def read_key(account: AwsAccount, declared: KeyDeclaration) -> KeySettings:
+    """A KMS key, in its own Region."""
+
+    def ask(operation: str, permission: str, **parameters: Any) -> Answer:
+        return account.ask("kms", operation, permission, region=declared.region, KeyId=declared.arn, **parameters)
+
+    metadata = member(ask("describe_key", "kms:DescribeKey"), "KeyMetadata")
+    rotation: Answer = {}
+    if isinstance(metadata, Unread) or rotates_automatically(metadata):
+        rotation = ask(
+            "get_key_rotation_status", "kms:GetKeyRotationStatus", absent=("UnsupportedOperationException",)
+        )
+    second: Answer = {}
+    if declared.second_key is not None:
+        second = member(
+            account.ask(
+                "kms",
+                "describe_key",
+                "kms:DescribeKey on the second key",
+                region=declared.second_key.split(":")[3],
+                absent=("NotFoundException",),
+                KeyId=declared.second_key,
+            ),
+            "KeyMetadata",
+        )
+    return KeySettings(
+        declared=declared,
+        metadata=metadata,
+        rotation=rotation,
+        policy=statements(ask("get_key_policy", "kms:GetKeyPolicy", PolicyName="default"), "Policy"),
+        grants=account.ask_all(
+            "kms", "list_grants", "kms:ListGrants", "Grants", region=declared.region, KeyId=declared.arn
+        ),
+        second_key=second,
+    )
+
+
+def read_bucket(account: AwsAccount, declared: BucketDeclaration, *, home_region: str) -> BucketSettings:
+    """An S3 bucket, in whatever Region it lives."""
+    owner = {"ExpectedBucketOwner": declared.account} if declared.account else {}
+    head = account.ask("s3", "head_bucket", "s3:ListBucket", region=home_region, Bucket=declared.name, **owner)
+    region = home_region if isinstance(head, Unread) else str(head.get("BucketRegion") or home_region)
+
+    def ask(operation: str, permission: str, *absent: str) -> Answer:
+        if isinstance(head, Unread) and head.is_gone:
+            return head
+        return account.ask(
+            "s3", operation, permission, region=region, absent=absent, Bucket=declared.name, **owner
+        )
+
+    policy = ask("get_bucket_policy", "s3:GetBucketPolicy", "NoSuchBucketPolicy")
+    policy_is_public: bool | Unread = False
+    if isinstance(policy, Unread) or policy:
+        policy_is_public = convert(
+            ask("get_bucket_policy_status", "s3:GetBucketPolicyStatus", "NoSuchBucketPolicy"), _is_public
+        )
+    controls = ask(
+        "get_bucket_ownership_controls", "s3:GetBucketOwnershipControls", "OwnershipControlsNotFoundError"
+    )
+    ownership = convert(controls, object_ownership)
+    return BucketSettings(
+        declared=declared,
+        region=region,
+        partition=account.partition(),
+        public_access_block=member(
+            ask(
+                "get_public_access_block",
+                "s3:GetBucketPublicAccessBlock",
+                "NoSuchPublicAccessBlockConfiguration",
+            ),
+            "PublicAccessBlockConfiguration",
+        ),
+        policy=statements(policy, "Policy"),
+        policy_json="" if isinstance(policy, Unread) else str(policy.get("Policy", "")),
+        policy_is_public=policy_is_public,
+        # With ownership enforced, S3 has switched ACLs off.
+        acl_grants=()
+        if ownership == "BucketOwnerEnforced"
+        else convert(ask("get_bucket_acl", "s3:GetBucketAcl"), acl_grants),
+        encryption=member(
+            ask(
+                "get_bucket_encryption",
+                "s3:GetEncryptionConfiguration",
+                "ServerSideEncryptionConfigurationNotFoundError",
+            ),
+            "ServerSideEncryptionConfiguration",
+        ),
+        versioning=ask("get_bucket_versioning", "s3:GetBucketVersioning"),
+        object_lock=member(
+            ask(
+                "get_object_lock_configuration",
+                "s3:GetBucketObjectLockConfiguration",
+                "ObjectLockConfigurationNotFoundError",
+            ),
+            "ObjectLockConfiguration",
+        )
+        if declared.audit
+        else {},
+        logging=member(ask("get_bucket_logging", "s3:GetBucketLogging"), "LoggingEnabled"),
+        replication=member(
+            ask(
+                "get_bucket_replication",
+                "s3:GetReplicationConfiguration",
+                "ReplicationConfigurationNotFoundError",
+            ),
+            "ReplicationConfiguration",
+        )
+        if declared.replicated
+        else {},
+        ownership=ownership,
+    )
+
+
+def read_table(
+    account: AwsAccount,
+    declared: TableDeclaration,
+    account_id: str,
+    selections: tuple[BackupSelection, ...] | Unread,
+    *,
+    home_region: str,
+) -> TableSettings:
+    """A DynamoDB table; tags are read only where a backup selection could ask for them."""
+    region = declared.region or home_region
+
+    def ask(operation: str, permission: str, *absent: str, **parameters: Any) -> Answer:
+        return account.ask("dynamodb", operation, permission, region=region, absent=absent, **parameters)
+
+    described = member(ask("describe_table", "dynamodb:DescribeTable", TableName=declared.name), "Table")
+    settings = TableSettings(
+        declared=declared,
+        region=region,
+        account_id=account_id,
+        partition=account.partition(),
+        described=described,
+        backups={},
+        policy=(),
+        tags={},
+        selections=selections,
+    )
+    if isinstance(described, Unread) and described.is_gone:
+        return settings
+    arn = settings.resource
+    return replace(
+        settings,
+        backups=member(
+            ask("describe_continuous_backups", "dynamodb:DescribeContinuousBackups", TableName=declared.name),
+            "ContinuousBackupsDescription",
+        ),
+        policy=statements(
+            ask("get_resource_policy", "dynamodb:GetResourcePolicy", "PolicyNotFoundException", ResourceArn=arn),
+            "Policy",
+        ),
+        tags=convert(ask("list_tags_of_resource", "dynamodb:ListTagsOfResource", ResourceArn=arn), table_tags)
+        if selections and not isinstance(selections, Unread)
+        else {},
+    )
+
+
+def read_backup_selections(account: AwsAccount, region: str) -> tuple[BackupSelection, ...] | Unread:
+    """Every selection of every AWS Backup plan of a Region."""
+    plans = account.ask_all(
+        "backup", "list_backup_plans", "backup:ListBackupPlans", "BackupPlansList", region=region
+    )
+    if isinstance(plans, Unread):
+        return plans
+    found = []
+    for plan in plans:
+        listed = account.ask_all(
+            "backup",
+            "list_backup_selections",
+            "backup:ListBackupSelections",
+            "BackupSelectionsList",
+            region=region,
+            BackupPlanId=plan["BackupPlanId"],
+        )
+        if isinstance(listed, Unread):
+            return listed
+        for entry in listed:
+            answer = account.ask(
+                "backup",
+                "get_backup_selection",
+                "backup:GetBackupSelection",
+                region=region,
+                BackupPlanId=plan["BackupPlanId"],
+                SelectionId=entry["SelectionId"],
+            )
+            if isinstance(answer, Unread):
+                return answer
+            found.append(BackupSelection(plan.get("BackupPlanName", ""), answer.get("BackupSelection", {})))
+    return tuple(found)

@@ -29,12 +29,13 @@ from strict_kms_operations import Account, Denial, Fault, KeyRecord, KmsError, O
 
 
 class StrictKms:
-    """The running server and its switches."""
+    """The running server and its switches. ``connections`` lists the clients' addresses, one per connection."""
 
     operations = Operations
 
     def __init__(self) -> None:
         self.account = Account()
+        self.connections: list[tuple[str, int]] = []
         self._service = self.operations(self.account)
         self._server = _Server(self)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
@@ -207,6 +208,10 @@ class _Handler(BaseHTTPRequestHandler):
     wbufsize = -1  # one segment per answer: no delayed acknowledgement between head and body
     disable_nagle_algorithm = True
     server: _Server
+
+    def setup(self) -> None:
+        self.server.kms.connections.append(self.client_address)
+        super().setup()
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))

@@ -102,6 +102,8 @@ class AwsAccount:
             response: Mapping[str, Any] = getattr(self.client(service, region), operation)(**parameters)
         except ClientError as error:
             return _refusal(error.response, permission, absent, region or self.region)
+        except ConfigurationError as error:
+            return Unread(str(error))
         except (BotoCoreError, ValueError) as error:
             return Unread(
                 f"{service} in {region or self.region} did not answer ({type(error).__name__}): "
@@ -116,7 +118,10 @@ class AwsAccount:
         region = parameters.pop("region", None)
         absent = parameters.pop("absent", ())
         entries: list[Any] = []
-        client = self.client(service, region)
+        try:
+            client = self.client(service, region)
+        except ConfigurationError as error:
+            return Unread(str(error))
         pages = client.get_paginator(operation).paginate(**parameters) if client.can_paginate(operation) else None
         if pages is None:
             answer = self.ask(service, operation, permission, region=region, absent=absent, **parameters)
@@ -158,6 +163,8 @@ class AwsAccount:
             read_timeout=20,
             retries={"mode": "adaptive", "total_max_attempts": 8},
             max_pool_connections=self.workers,
+            # s3control puts the account before the host name, which a local endpoint does not have.
+            inject_host_prefix=self._endpoint_url is None,
         )
         if self._session is None:
             self._session = boto3.Session(region_name=self.region)

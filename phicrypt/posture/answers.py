@@ -47,7 +47,7 @@ def acl_grants(acl: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
 
 def object_ownership(controls: Mapping[str, Any]) -> str:
     """GetBucketOwnershipControls: the setting, or no text where there is none."""
-    rules = controls.get("OwnershipControls", {}).get("Rules") or ({},)
+    rules: Any = controls.get("OwnershipControls", {}).get("Rules") or ({},)
     return str(rules[0].get("ObjectOwnership", ""))
 
 

@@ -11,46 +11,42 @@ from phicrypt.posture.declaration import Declaration
 from phicrypt.posture.findings import AUDIT, Finding, Outcome, Severity, Unread
 
 
-def read_config_findings(account: AwsAccount, declaration: Declaration, account_id: str) -> list[Finding]:
+def read_config_findings(
+    account: AwsAccount, declaration: Declaration, account_id: str, region: str
+) -> list[Finding]:
     """One finding per declared resource that a Config rule calls NON_COMPLIANT.
 
     Only managed rules that :data:`MANAGED_RULES` knows are asked. Where Config is off, one finding of
     low severity says so; a missing permission gives "could not check".
     """
-    resource = f"arn:{account.partition()}:config:{declaration.region}:{account_id}:recorder"
+    resource = f"arn:{account.partition()}:config:{region}:{account_id}:recorder"
     recorders = account.ask_all(
         "config",
         "describe_configuration_recorder_status",
         "config:DescribeConfigurationRecorderStatus",
         "ConfigurationRecordersStatus",
-        region=declaration.region,
+        region=region,
     )
     if isinstance(recorders, Unread):
-        return [
-            _about_config(
-                resource, declaration.region, Outcome.NOT_CHECKED, f"could not check: {recorders.reason}"
-            )
-        ]
+        return [_about_config(resource, region, Outcome.NOT_CHECKED, recorders.reason)]
     if not any(recorder.get("recording") for recorder in recorders):
-        return [_about_config(resource, declaration.region, Outcome.FAILED, "AWS Config is not recording")]
+        return [_about_config(resource, region, Outcome.FAILED, "AWS Config is not recording")]
     rules = account.ask_all(
         "config",
         "describe_config_rules",
         "config:DescribeConfigRules",
         "ConfigRules",
-        region=declaration.region,
+        region=region,
     )
     if isinstance(rules, Unread):
-        return [
-            _about_config(resource, declaration.region, Outcome.NOT_CHECKED, f"could not check: {rules.reason}")
-        ]
-    findings = [_about_config(resource, declaration.region, Outcome.PASSED, "as expected")]
+        return [_about_config(resource, region, Outcome.NOT_CHECKED, rules.reason)]
+    findings = [_about_config(resource, region, Outcome.PASSED, "as expected")]
     declared = _declared_ids(declaration)
     known = {rule.identifier: rule for rule in MANAGED_RULES}
     for rule in rules:
         managed = known.get(rule.get("Source", {}).get("SourceIdentifier", ""))
         if managed is not None:
-            findings += _results(account, declaration.region, rule, managed, declared, resource)
+            findings += _results(account, region, rule, managed, declared, resource)
     return findings
 
 
@@ -73,9 +69,7 @@ def _results(
         ComplianceTypes=["NON_COMPLIANT"],
     )
     if isinstance(results, Unread):
-        yield _config_finding(
-            managed, name, recorder, region, Outcome.NOT_CHECKED, f"could not check: {results.reason}"
-        )
+        yield _config_finding(managed, name, recorder, region, Outcome.NOT_CHECKED, results.reason)
         return
     for result in results:
         qualifier = result.get("EvaluationResultIdentifier", {}).get("EvaluationResultQualifier", {})
@@ -106,7 +100,7 @@ def _config_finding(
         resource=resource,
         region=region,
         expected="COMPLIANT",
-        found=found,
+        found=f"could not check: {found}" if outcome is Outcome.NOT_CHECKED else found,
         fix=f"aws configservice start-config-rules-evaluation --config-rule-names {name} --region {region}"
         "  # after the repair",
         config_rules=(managed.identifier,),
@@ -123,7 +117,7 @@ def _about_config(resource: str, region: str, outcome: Outcome, found: str) -> F
         resource=resource,
         region=region,
         expected="a configuration recorder that is recording",
-        found=found,
+        found=f"could not check: {found}" if outcome is Outcome.NOT_CHECKED else found,
         fix=""
         if outcome is Outcome.PASSED
         else f"aws configservice start-configuration-recorder "

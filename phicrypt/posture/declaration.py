@@ -102,7 +102,7 @@ class Roles(_Declared):
     writer: Annotated[str, Field(pattern=_ROLE_ARN)] | None = None
     reader: Annotated[str, Field(pattern=_ROLE_ARN)] | None = None
     auditor: Annotated[str, Field(pattern=_ROLE_ARN)] | None = None
-    break_glass: Annotated[str, Field(pattern=_ROLE_ARN, alias="break-glass")] | None = None
+    break_glass: Annotated[str | None, Field(pattern=_ROLE_ARN, alias="break-glass")] = None
 
 
 def _by_name(member: str) -> BeforeValidator:

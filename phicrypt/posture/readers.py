@@ -9,6 +9,7 @@ from phicrypt.posture.account import AwsAccount
 from phicrypt.posture.answers import (
     acl_grants,
     convert,
+    is_public,
     member,
     object_ownership,
     statements,
@@ -65,7 +66,7 @@ def read_key(account: AwsAccount, declared: KeyDeclaration) -> KeySettings:
 
 def read_bucket(account: AwsAccount, declared: BucketDeclaration, *, home_region: str) -> BucketSettings:
     """An S3 bucket, in whatever Region it lives."""
-    owner = {"ExpectedBucketOwner": declared.account} if declared.account else {}
+    owner: dict[str, Any] = {"ExpectedBucketOwner": declared.account} if declared.account else {}
     head = account.ask("s3", "head_bucket", "s3:ListBucket", region=home_region, Bucket=declared.name, **owner)
     region = home_region if isinstance(head, Unread) else str(head.get("BucketRegion") or home_region)
 
@@ -80,7 +81,7 @@ def read_bucket(account: AwsAccount, declared: BucketDeclaration, *, home_region
     policy_is_public: bool | Unread = False
     if isinstance(policy, Unread) or policy:
         policy_is_public = convert(
-            ask("get_bucket_policy_status", "s3:GetBucketPolicyStatus", "NoSuchBucketPolicy"), _is_public
+            ask("get_bucket_policy_status", "s3:GetBucketPolicyStatus", "NoSuchBucketPolicy"), is_public
         )
     controls = ask(
         "get_bucket_ownership_controls", "s3:GetBucketOwnershipControls", "OwnershipControlsNotFoundError"

@@ -123,7 +123,7 @@ def _read_iam(account: AwsAccount) -> tuple[IamPolicy, ...] | Unread:
     """Customer managed policies and every inline policy, by one paged question."""
     permission = "iam:GetAccountAuthorizationDetails"
     found: list[IamPolicy] = []
-    marker: dict[str, str] = {}
+    marker: dict[str, Any] = {}
     while True:
         page = account.ask(
             "iam",

@@ -88,12 +88,14 @@ def to_html(report: Report) -> str:
     nothing = "" if rows else "<p>No problems were found.</p>"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f"<title>phicrypt doctor: account {escape(report.account_id)}</title><style>{_STYLE}</style></head><body>\n"
+        f"<title>phicrypt doctor: account {escape(report.account_id)}</title>"
+        f"<style>{_STYLE}</style></head><body>\n"
         f"<h1>Account {escape(report.account_id)}</h1>\n"
         f"<p>{escape(report.created_at.isoformat(timespec='seconds'))}: {escape(counts)}. HIPAA paragraphs are "
         "guidance, not legal advice.</p>\n"
-        f"{nothing}<table><thead><tr><th>Severity</th><th>Rule</th><th>Resource</th><th>Expected</th><th>Found</th>"
-        f"<th>Fix</th><th>AWS Config</th><th>45 CFR</th></tr></thead><tbody>\n{rows}\n</tbody></table></body></html>\n"
+        f"{nothing}<table><thead><tr><th>Severity</th><th>Rule</th><th>Resource</th><th>Expected</th>"
+        "<th>Found</th><th>Fix</th><th>AWS Config</th><th>45 CFR</th></tr></thead>\n"
+        f"<tbody>\n{rows}\n</tbody></table></body></html>\n"
     )
 
 

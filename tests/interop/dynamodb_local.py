@@ -56,6 +56,7 @@ def dynamodb_local() -> Iterator[str]:
         f"{library}/*",
         _MAIN_CLASS,
         "-inMemory",
+        "-disableTelemetry",
         "-port",
         str(port),
     ]
@@ -108,8 +109,8 @@ def _install(command: list[str]) -> None:
 
 @contextlib.contextmanager
 def _running(command: list[str], port: int) -> Iterator[str]:
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+    with tempfile.TemporaryDirectory() as folder:  # DynamoDB Local writes a file of its own into its folder
+        process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             _wait_for(process, port)
             yield f"http://127.0.0.1:{port}"

@@ -11,7 +11,7 @@ import contextlib
 import io
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from phicrypt.errors import ConfigurationError
 from phicrypt.formats.esdk.frames import FINAL_OVERHEAD_BYTES, REGULAR_OVERHEAD_BYTES, FramedLayout, layout_of_body
@@ -21,6 +21,9 @@ from phicrypt.formats.reader import ReadableStream, ReadLimits, StreamReader, tr
 from phicrypt.materials import KeyHolder
 from phicrypt.spool import CiphertextSpool
 
+if TYPE_CHECKING:
+    from phicrypt.audit.trail import Use
+
 _OUTPUT_BYTES: Final = 512 * 1024
 
 
@@ -28,6 +31,41 @@ class WritableStream(Protocol):
     """A binary sink: ``write(b)`` takes bytes and returns how many it took, or None for all."""
 
     def write(self, data: Any, /) -> Any: ...
+
+
+class StreamUse:
+    """One use of a key by a stream: counts its plaintext, charges the cache, ends the audit event once.
+
+    Args:
+        audit_use: the event that has begun, or None without an audit trail.
+    """
+
+    __slots__ = ("_audit_use", "byte_count", "charge")
+
+    def __init__(self, audit_use: Use | None) -> None:
+        self._audit_use = audit_use
+        self.byte_count = 0
+        self.charge: Callable[[int], None] | None = None
+
+    def count(self, byte_count: int) -> None:
+        """That many more plaintext bytes have passed."""
+        self.byte_count += byte_count
+        if self.charge is not None:
+            self.charge(byte_count)
+
+    def end(self, error: BaseException | None = None) -> None:
+        """The stream is over, or failed. Later calls do nothing. Raises AuditError."""
+        audit_use, self._audit_use = self._audit_use, None
+        if audit_use is not None:
+            audit_use.end(error=error, byte_count=self.byte_count)
+
+    def __enter__(self) -> StreamUse:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end(error)
 
 
 def write_all(sink: WritableStream, piece: memoryview | bytes) -> int:
@@ -83,10 +121,11 @@ def sealed_pieces(
 class _PieceReader(KeyHolder, io.RawIOBase):
     """Hands out an iterator's pieces through ``readinto``, and remembers a failure for good."""
 
-    def __init__(self) -> None:
+    def __init__(self, use: StreamUse) -> None:
         self._piece = memoryview(b"")
         self._failure: BaseException | None = None
         self._finished = False
+        self._use = use
 
     def readable(self) -> bool:
         return True
@@ -133,14 +172,24 @@ class _PieceReader(KeyHolder, io.RawIOBase):
         while not len(self._piece) and not self._finished:
             try:
                 piece = self._next_piece()
+                if piece is None:
+                    self._at_end()
             except BaseException as error:
-                self._failure = error
+                self._fail(error)
                 raise
             if piece is None:
                 self._finished = True
             else:
                 self._piece = piece
         return len(self._piece) > 0
+
+    def _at_end(self) -> None:
+        """The verified end was reached: the audit record must be written before the caller knows."""
+        self._use.end()
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = error
+        self._use.end(error)
 
     def __del__(self) -> None:
         # The collector must not read on from the source, as close() may; it only lets go.
@@ -159,10 +208,10 @@ class EncryptingReader(_PieceReader):
     Closing it early leaves a truncated message, which every reader refuses.
     """
 
-    def __init__(self, sealer: MessageSealer, source: ReadableStream, charge: Callable[[int], None]) -> None:
-        super().__init__()
+    def __init__(self, sealer: MessageSealer, source: ReadableStream, use: StreamUse) -> None:
+        super().__init__(use)
         self._sealer: MessageSealer | None = sealer
-        self._pieces: Iterator[memoryview | bytes] | None = sealed_pieces(sealer, source, charge)
+        self._pieces: Iterator[memoryview | bytes] | None = sealed_pieces(sealer, source, use.count)
 
     def _check(self) -> None:
         super()._check()
@@ -178,7 +227,11 @@ class EncryptingReader(_PieceReader):
         return False
 
     def close(self) -> None:
-        if not self.closed:
+        if self.closed:
+            return
+        try:
+            self._use.end(None if self._finished else GeneratorExit())
+        finally:
             self._release()
             super().close()
 
@@ -199,8 +252,8 @@ class DecryptingReader(_PieceReader):
     read has been verified by itself, and nothing more is read.
     """
 
-    def __init__(self, opener: MessageOpener, reader: StreamReader, limits: ReadLimits) -> None:
-        super().__init__()
+    def __init__(self, opener: MessageOpener, reader: StreamReader, limits: ReadLimits, use: StreamUse) -> None:
+        super().__init__(use)
         self._opener: MessageOpener | None = opener
         self._spool = CiphertextSpool(memory_bytes=limits.spool_memory_bytes, max_bytes=limits.max_spool_bytes)
         self._pieces: Iterator[memoryview] | None = opener.pieces(reader, self._spool, limits)
@@ -212,7 +265,10 @@ class DecryptingReader(_PieceReader):
 
     def _next_piece(self) -> memoryview | None:
         assert self._pieces is not None
-        return next(self._pieces, None)
+        piece = next(self._pieces, None)
+        if piece is not None:
+            self._use.count(len(piece))
+        return piece
 
     def seekable(self) -> bool:
         return False
@@ -220,8 +276,9 @@ class DecryptingReader(_PieceReader):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
+        if error is not None and not self._finished:
             self._finished = True  # the caller's own error is on its way; do not read on behind it
+            self._use.end(error)
         self.close()
 
     def close(self) -> None:
@@ -232,6 +289,7 @@ class DecryptingReader(_PieceReader):
                 self._check()
                 while self._have_piece():
                     self._piece = memoryview(b"")
+            self._use.end()
         finally:
             self._release()
             super().close()
@@ -253,9 +311,15 @@ class SeekableDecryptingReader(DecryptingReader):
     """
 
     def __init__(
-        self, opener: MessageOpener, reader: StreamReader, source: Any, limits: ReadLimits, message_start: int
+        self,
+        opener: MessageOpener,
+        reader: StreamReader,
+        limits: ReadLimits,
+        use: StreamUse,
+        source: Any,
+        message_start: int,
     ) -> None:
-        super().__init__(opener, reader, limits)
+        super().__init__(opener, reader, limits, use)
         self._source = source
         self._message_start = message_start
         self._header = opener.header
@@ -269,6 +333,9 @@ class SeekableDecryptingReader(DecryptingReader):
         self._next_frame = 1
         self._has_sought = False
         self._plaintext = memoryview(bytearray(opener.header.frame_length_bytes))
+
+    def _at_end(self) -> None:
+        """After the end a caller may seek back and read on; closing ends the use."""
 
     def seekable(self) -> bool:
         return True
@@ -318,14 +385,16 @@ class SeekableDecryptingReader(DecryptingReader):
         plaintext = self._open_frame(self._next_frame)
         self._next_frame += 1
         # A seek lands inside a frame; reading in order always starts at its first byte.
-        return plaintext[max(0, self._position - frame_start) :]
+        wanted = plaintext[max(0, self._position - frame_start) :]
+        self._use.count(len(wanted))
+        return wanted
 
     def _verified_length(self) -> int:
         piece = bytes(self._piece)  # the frame buffer is about to be reused
         try:
             self._open_frame(self._layout.regular_frames + 1)
         except BaseException as error:
-            self._failure = error
+            self._fail(error)
             raise
         self._piece = memoryview(piece)
         return self._layout.plaintext_length_bytes

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from phicrypt.audit.delivery import BUFFERED, WRITE_THROUGH, AuditSink, Delivery, WithPolicy
     from phicrypt.audit.events import AuditEvent, Purpose
+    from phicrypt.audit.jsonl import JsonlSink
     from phicrypt.audit.resources import ResourceTokens
     from phicrypt.audit.trail import AuditTrail, Use, acting_as
 
@@ -21,6 +22,7 @@ _HOMES = {
     "AuditSink": "phicrypt.audit.delivery",
     "AuditTrail": "phicrypt.audit.trail",
     "Delivery": "phicrypt.audit.delivery",
+    "JsonlSink": "phicrypt.audit.jsonl",
     "Purpose": "phicrypt.audit.events",
     "ResourceTokens": "phicrypt.audit.resources",
     "Use": "phicrypt.audit.trail",
@@ -35,6 +37,7 @@ __all__ = [
     "AuditSink",
     "AuditTrail",
     "Delivery",
+    "JsonlSink",
     "Purpose",
     "ResourceTokens",
     "Use",

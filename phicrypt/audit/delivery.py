@@ -5,7 +5,6 @@ There is no lock around a sink: a sink orders and protects its own writes, and m
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import sys
@@ -20,7 +19,14 @@ from phicrypt.audit.events import AuditEvent
 from phicrypt.errors import AuditError, ConfigurationError
 
 _log = logging.getLogger("phicrypt.audit")
-_BATCH_EVENTS: Final = 128
+
+
+class SinkError(Exception):
+    """A sink did not take all events; ``written`` is how many of the leading ones it stored."""
+
+    def __init__(self, message: str, *, written: int) -> None:
+        super().__init__(message)
+        self.written = written
 
 
 @runtime_checkable
@@ -30,8 +36,7 @@ class AuditSink(Protocol):
     def write(self, events: Sequence[AuditEvent]) -> None:
         """Store the events, in this order, before returning. Called by any thread, also at once by several.
 
-        Raise anything if that fails: then none of them counts as stored, unless the exception has an
-        attribute ``written``, the number of leading events that were stored.
+        Raise :class:`SinkError` if that fails; after any other exception none counts as stored.
         """
         ...
 
@@ -49,14 +54,18 @@ class Delivery:
             stops the operation. Otherwise this many events may wait in memory, where the death of
             the process loses them; the operation is stopped when the buffer is full.
         max_delay_seconds: how long a buffered event waits at most before it is written.
+        batch_events: so many waiting events are written at once, by the thread that adds the last.
     """
 
     max_buffered_events: int = 0
     max_delay_seconds: float = 0.5
+    batch_events: int = 128
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_buffered_events <= 1_000_000:
             raise ConfigurationError("max_buffered_events is between 0 and 1,000,000")
+        if self.batch_events < 1:
+            raise ConfigurationError("batch_events is at least 1")
         if not 0.01 <= self.max_delay_seconds <= 60:
             raise ConfigurationError("max_delay_seconds is between 0.01 and 60")
 
@@ -99,6 +108,8 @@ class Channel:
         self._pid = 0
         self._failing = False
         _channels.add(self)
+        # When the trail is dropped, and when the interpreter ends.
+        weakref.finalize(self, _flush, sink, self._waiting)
 
     def deliver(self, event: AuditEvent, policy: Delivery) -> None:
         """Write the event, or let it wait, as the policy says. Raises AuditError."""
@@ -114,7 +125,7 @@ class Channel:
                     "the operation was stopped. See the log for the sink's error"
                 )
         waiting.append(event)
-        if len(waiting) >= _BATCH_EVENTS and not self._failing:
+        if len(waiting) >= policy.batch_events and not self._failing:
             self.flush()
         elif self._wake is None:
             self._start_flusher(policy.max_delay_seconds)
@@ -127,34 +138,22 @@ class Channel:
 
     def flush(self) -> bool:
         """Write what waits; False (and a logged error) if the sink failed, with the events still waiting."""
-        batch = self._take_waiting()
-        if not batch:
-            return True
-        try:
-            self.sink.write(batch)
-        except BaseException as error:
-            self._put_back(batch[_written(error) :])
-            if not isinstance(error, Exception):
-                raise
-            if not self._failing:
-                _log.error("audit sink %s failed: %s", type(self.sink).__name__, type(error).__name__)
-            self._failing = True
-            return False
-        self._failing = False
-        return True
+        succeeded = _flush(self.sink, self._waiting, quiet=self._failing)
+        self._failing = not succeeded
+        return succeeded
 
     def forget_in_child(self) -> None:
         """After a fork: what waits is the parent's to write."""
-        self._waiting = deque()
+        self._waiting.clear()
         self._wake = None
 
     def _write_through(self, event: AuditEvent) -> None:
-        batch = self._take_waiting() if self._waiting else []
+        batch = _take(self._waiting) if self._waiting else []
         batch.append(event)
         try:
             self.sink.write(batch)
         except BaseException as error:
-            self._put_back(batch[_written(error) : -1])
+            self._waiting.extendleft(reversed(batch[_written(error) : -1]))
             if not isinstance(error, Exception):
                 raise
             raise AuditError(
@@ -162,22 +161,12 @@ class Channel:
                 f"({type(error).__name__}), so the operation was stopped"
             ) from error
 
-    def _take_waiting(self) -> list[AuditEvent]:
-        waiting, batch = self._waiting, []
-        while waiting:
-            try:
-                batch.append(waiting.popleft())
-            except IndexError:
-                break
-        return batch
-
-    def _put_back(self, events: list[AuditEvent]) -> None:
-        self._waiting.extendleft(reversed(events))
-
     def _start_flusher(self, max_delay_seconds: float) -> None:
         self._wake = wake = threading.Event()
         wake.set()
-        _flush_before_exit(self)
+        util = sys.modules.get("multiprocessing.util")
+        if util is not None:  # its workers end without running what was registered for the exit
+            util.Finalize(self, _flush, args=(self.sink, self._waiting), exitpriority=100)
         thread = threading.Thread(
             target=_flush_periodically,
             args=(weakref.ref(self), wake, max_delay_seconds),
@@ -201,9 +190,34 @@ def _forget_in_child() -> None:
 os.register_at_fork(after_in_child=_forget_in_child)
 
 
+def _take(waiting: deque[AuditEvent]) -> list[AuditEvent]:
+    batch: list[AuditEvent] = []
+    while waiting:
+        try:
+            batch.append(waiting.popleft())
+        except IndexError:  # another thread was quicker
+            break
+    return batch
+
+
+def _flush(sink: AuditSink, waiting: deque[AuditEvent], *, quiet: bool = False) -> bool:
+    batch = _take(waiting)
+    if not batch:
+        return True
+    try:
+        sink.write(batch)
+    except BaseException as error:
+        waiting.extendleft(reversed(batch[_written(error) :]))
+        if not isinstance(error, Exception):
+            raise
+        if not quiet:
+            _log.error("audit sink %s failed: %s", type(sink).__name__, type(error).__name__)
+        return False
+    return True
+
+
 def _written(error: BaseException) -> int:
-    written = getattr(error, "written", 0)
-    return written if isinstance(written, int) else 0
+    return error.written if isinstance(error, SinkError) else 0
 
 
 def _flush_periodically(reference: weakref.ref[Channel], wake: threading.Event, max_delay_seconds: float) -> None:
@@ -220,18 +234,3 @@ def _flush_periodically(reference: weakref.ref[Channel], wake: threading.Event, 
         if woken and not channel.flush():
             wake.set()
         del channel
-
-
-def _flush_before_exit(channel: Channel) -> None:
-    """Flush at the end of the process; workers of multiprocessing end without running atexit."""
-    reference = weakref.ref(channel)
-
-    def flush() -> None:
-        living = reference()
-        if living is not None:
-            living.flush()
-
-    util = sys.modules.get("multiprocessing.util")
-    if util is not None:
-        util.Finalize(None, flush, exitpriority=100)
-    atexit.register(flush)

@@ -121,7 +121,6 @@ class AuditTrail:
         self.application = application
         self.require_actor = require_actor
         self.resource_tokens = resource_tokens
-        self._use_ids = _UseIds()
 
     def __repr__(self) -> str:
         return f"<AuditTrail to {', '.join(type(channel.sink).__name__ for channel in self._channels)}>"
@@ -165,7 +164,7 @@ class AuditTrail:
         event = AuditEvent(
             time.time_ns(),
             "use",
-            self._use_ids.next(),
+            _process.next_use_id(),
             operation,
             outcome,
             format,
@@ -226,7 +225,7 @@ class AuditTrail:
 
     def next_use_id(self) -> str:
         """An id that no other use has."""
-        return self._use_ids.next()
+        return _process.next_use_id()
 
     def flush(self) -> None:
         """Write what waits in buffers. Raises AuditError if a sink does not take it."""
@@ -270,7 +269,7 @@ class Use:
         "_format",
         "_is_open",
         "_operation",
-        "_pid",
+        "_process",
         "_resource",
         "_sealing",
         "_started_ns",
@@ -300,9 +299,9 @@ class Use:
         self._acting = acting
         self._resource = resource
         self._sealing = sealing
-        self._pid = os.getpid()
+        self._process = _process
         self._started_ns = time.perf_counter_ns()
-        self.use_id = trail.next_use_id()
+        self.use_id = _process.next_use_id()
         self.suite_id: int | None = None
         self.message_id: str | None = None
         self.context: Mapping[str, str] | None = None
@@ -326,7 +325,7 @@ class Use:
         Raises AuditError if the record cannot be written: then do not release what was opened. While
         something that is no ``Exception`` passes (KeyboardInterrupt), a failing sink is logged only.
         """
-        if not self._is_open or self._pid != os.getpid():
+        if not self._is_open or self._process is not _process:
             return
         self._is_open = False
         if origin is not None:
@@ -358,7 +357,7 @@ class Use:
         self.end(error=error)
 
     def __del__(self) -> None:
-        if getattr(self, "_is_open", False) and self._pid == os.getpid():
+        if getattr(self, "_is_open", False) and self._process is _process:
             self._is_open = False
             self._trail._let_wait(self._event(Kind.END, (Outcome.INTERRUPTED, "Abandoned", None)))
 
@@ -390,20 +389,25 @@ class Use:
         )
 
 
-class _UseIds:
-    """Ids that are unique over processes: 64 random bits per process, and a counter."""
+class _Process:
+    """This process: 64 random bits and a counter make ids that are unique over processes."""
 
-    __slots__ = ("_counter", "_pid", "_prefix")
+    __slots__ = ("counter", "prefix")
 
     def __init__(self) -> None:
-        self._pid = -1
-        self._prefix = ""
-        self._counter = itertools.count()
+        self.prefix = os.urandom(8).hex()
+        self.counter = itertools.count()
 
-    def next(self) -> str:
-        pid = os.getpid()
-        if pid != self._pid:
-            self._prefix = os.urandom(8).hex()
-            self._counter = itertools.count()
-            self._pid = pid
-        return f"{self._prefix}-{next(self._counter)}"
+    def next_use_id(self) -> str:
+        return f"{self.prefix}-{next(self.counter)}"
+
+
+_process = _Process()
+
+
+def _renew_process() -> None:
+    global _process
+    _process = _Process()
+
+
+os.register_at_fork(after_in_child=_renew_process)

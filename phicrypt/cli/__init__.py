@@ -11,7 +11,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-USAGE_EXIT_CODE = 2
 _MISSING = "the command line needs typer and rich, which are not installed: pip install 'phicrypt[cli]'"
 
 
@@ -22,13 +21,16 @@ def run(arguments: Sequence[str]) -> int:
         import typer  # noqa: F401
     except ImportError:
         print(f"phicrypt: {_MISSING}", file=sys.stderr)
-        return USAGE_EXIT_CODE
-    from phicrypt.cli.console import exit_code_of
+        return 2
+    from phicrypt.cli.console import complain, exit_code_of
+    from phicrypt.cli.interruption import INTERRUPTED_EXIT_CODE
     from phicrypt.cli.root import root_command
 
     try:
         root_command().main(args=list(arguments), prog_name="phicrypt")
     except SystemExit as ending:
+        if ending.code == INTERRUPTED_EXIT_CODE:
+            complain("interrupted")
         return ending.code if isinstance(ending.code, int) else 0 if ending.code is None else 1
     except BaseException as error:
         code = exit_code_of(error)
@@ -40,7 +42,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """Entry point of the ``phicrypt`` program."""
-    from phicrypt.cli.interruption import end_quietly_on_sigterm
+    from phicrypt.cli.interruption import unwind_on_signals
 
-    end_quietly_on_sigterm()
+    unwind_on_signals()
     sys.exit(run(sys.argv[1:]))

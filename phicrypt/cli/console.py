@@ -15,7 +15,7 @@ from typing import Any, Final, NoReturn, Protocol
 
 import typer
 
-from phicrypt.cli.interruption import TERMINATED_EXIT_CODE
+from phicrypt.cli.interruption import INTERRUPTED_EXIT_CODE, TERMINATED_EXIT_CODE
 from phicrypt.errors import (
     AuditError,
     AuthenticationError,
@@ -50,7 +50,6 @@ SERVICE_EXIT_CODE: Final = 11
 """S3, DynamoDB or another AWS service answered with an error of its own."""
 CHECK_EXIT_CODE: Final = 1
 """Something that a command was asked to check did not hold."""
-INTERRUPTED_EXIT_CODE: Final = 130
 
 EXIT_CODES_EPILOG: Final = "\n".join(
     (
@@ -67,7 +66,7 @@ EXIT_CODES_EPILOG: Final = "\n".join(
 def exit_code_of(error: BaseException) -> int | None:
     """Print an expected error as one line on stderr; its exit code, or None for a defect of the program."""
     if isinstance(error, KeyboardInterrupt):
-        complain("interrupted; nothing was left behind")
+        complain("interrupted")
         return INTERRUPTED_EXIT_CODE
     if isinstance(error, BrokenPipeError):
         # The reader of our output went away, as `head` does; Python must not complain again at exit.
@@ -95,7 +94,12 @@ def _one_line(error: BaseException) -> str:
 
 def complain(text: str) -> None:
     """One line on stderr."""
-    print(f"phicrypt: {text}", file=sys.stderr)
+    print(f"phicrypt: {printable(text)}", file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """The text without control characters, which file names and messages of others may hold."""
+    return "".join(character if character.isprintable() or character == "\n" else "\ufffd" for character in text)
 
 
 def fail(text: str, exit_code: int = 2) -> NoReturn:
@@ -118,7 +122,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
 
     table = Table(*columns, title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
     for row in rows:
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        table.add_row(*(Text("" if cell is None else printable(str(cell))) for cell in row))
     Console(highlight=False).print(table)
 
 

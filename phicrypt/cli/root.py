@@ -81,6 +81,7 @@ def load_command(name: str) -> Any:
     except ImportError as error:
         fail(f"the command {name!r} cannot be loaded: {error}")
     command = get_command(module.app)
+    _reflow_help(command)
     if entry.is_whole_app:
         return command
     # An app with one command is that command; with several, a group of them.
@@ -99,6 +100,14 @@ class LazyGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, command, rest = super().resolve_command(ctx, args)
         return name, load_command(name) if name in COMMANDS else command, rest
+
+
+def _reflow_help(command: Any) -> None:
+    """Join the lines of each paragraph: docstrings are wrapped for editors, not for this terminal."""
+    if command.help:
+        command.help = "\n\n".join(" ".join(part.split()) for part in command.help.split("\n\n"))
+    for inner in getattr(command, "commands", {}).values():
+        _reflow_help(inner)
 
 
 def _print_version(wanted: bool) -> None:

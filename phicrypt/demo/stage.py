@@ -54,11 +54,14 @@ class Stage:
 
     def show(self, label: str, value: object) -> None:
         """A labelled value, such as an ARN, a count or a duration; bytes are shown as a short hex dump."""
-        text = hex_dump(value) if isinstance(value, bytes | bytearray | memoryview) else str(value)
+        if isinstance(value, bytes | bytearray | memoryview):
+            self._console.print(Padding(Text(label, style="dim"), (0, 0, 0, 4)))
+            self._console.print(Padding(Text(hex_dump(value)), (0, 0, 0, 8)))
+            return
         grid = Table.grid(padding=(0, 2))
-        grid.add_column(width=24, style="dim")
+        grid.add_column(width=20, style="dim")
         grid.add_column(overflow="fold")
-        grid.add_row(Text(label), Text(text))
+        grid.add_row(Text(label), Text(str(value)))
         self._console.print(Padding(grid, (0, 0, 0, 4)))
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -81,7 +84,7 @@ class Stage:
         return len(self.aws.kms_requests)
 
 
-def hex_dump(data: bytes | bytearray | memoryview, *, rows: int = 4) -> str:
+def hex_dump(data: bytes | bytearray | memoryview, *, rows: int = 3) -> str:
     """The first rows of 16 bytes: hexadecimal, and the printable characters."""
     view = bytes(data[: rows * 16])
     lines = []

@@ -1,0 +1,235 @@
+"""``phicrypt encrypt``, ``decrypt`` and ``inspect``: files, folders and pipes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from phicrypt.cli.console import EXIT_CODES_EPILOG, print_json, print_table, progress
+from phicrypt.cli.options import (
+    AnyContextOption,
+    AwsAccess,
+    ContextOption,
+    EndpointUrlOption,
+    ExpectOption,
+    FipsOption,
+    ForceOption,
+    JsonOption,
+    KeyOption,
+    ProfileOption,
+    RegionOption,
+    parse_pairs,
+)
+from phicrypt.cli.transfers import (
+    MESSAGE_SUFFIX,
+    PIPE,
+    SourceFile,
+    Transfer,
+    copy_file,
+    copy_folder,
+    copy_pipe,
+    for_each_file,
+    open_source,
+    source_files,
+    spooled_source,
+)
+from phicrypt.client import PhiCrypt
+from phicrypt.context import ANY_CONTEXT
+from phicrypt.errors import ConfigurationError
+
+app = typer.Typer(no_args_is_help=True)
+
+Source = Annotated[str, typer.Argument(metavar="SOURCE", help="A file, a folder, or - for standard input.")]
+Target = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="TARGET",
+        help=f"A file, a folder, or - for standard output. Default: SOURCE with {MESSAGE_SUFFIX} added or taken "
+        "away; - for -. Required for folders.",
+    ),
+]
+
+
+@app.command(epilog=EXIT_CODES_EPILOG)
+def encrypt(
+    source: Source,
+    key: KeyOption,
+    target: Target = None,
+    context: ContextOption = None,
+    signed: Annotated[bool, typer.Option("--signed", help="Sign with ECDSA P-384 (suite 0x0578).")] = False,
+    force: ForceOption = False,
+    region: RegionOption = None,
+    endpoint_url: EndpointUrlOption = None,
+    profile: ProfileOption = None,
+    fips: FipsOption = False,
+) -> None:
+    """Encrypt a file, each file of a folder, or a pipe, as AWS Encryption SDK messages.
+
+    A target appears under its name only when it is complete. Of a folder, links and special files
+    are left out, and said so.
+    """
+    pairs = parse_pairs(context, "--context")
+    phi = PhiCrypt(AwsAccess(region, endpoint_url, profile, fips).kms_keyring(key))
+
+    def seal(reader: Any, writer: Any) -> None:
+        phi.encrypt_stream(reader, writer, context=pairs, signed=signed)
+
+    target = target or _encrypted_name(source)
+    if target == PIPE and sys.stdout.isatty():
+        raise ConfigurationError("ciphertext is not written to a terminal: redirect it, or name a TARGET")
+    _run(Transfer(seal, force=force, is_private=False, add_suffix=True), source, target, "Encrypting")
+
+
+@app.command(epilog=EXIT_CODES_EPILOG)
+def decrypt(
+    source: Source,
+    key: Annotated[
+        list[str],
+        typer.Option(
+            "--key",
+            metavar="ARN",
+            envvar="PHICRYPT_KEY",
+            help="KMS key ARN (or alias/NAME, first only) that may open the message; repeatable.",
+        ),
+    ],
+    target: Target = None,
+    expect: ExpectOption = None,
+    any_context: AnyContextOption = False,
+    require_signed: Annotated[bool, typer.Option("--require-signed", help="Refuse unsigned messages.")] = False,
+    allow_uncommitted: Annotated[
+        bool,
+        typer.Option(
+            "--allow-uncommitted", help="Also open suites without key commitment, of a writer you trust."
+        ),
+    ] = False,
+    verify_first: Annotated[
+        bool,
+        typer.Option("--verify-first", help="To a pipe: verify the whole message before the first byte leaves."),
+    ] = False,
+    force: ForceOption = False,
+    region: RegionOption = None,
+    endpoint_url: EndpointUrlOption = None,
+    profile: ProfileOption = None,
+    fips: FipsOption = False,
+) -> None:
+    """Decrypt a message, each message of a folder, or a pipe. Needs --expect or --any-context.
+
+    A file appears under its name, with mode 0600, only when all of it was verified. Standard output
+    gets each frame as soon as that frame is verified: if a later one fails, the reader of the pipe
+    has the beginning of a message whose end was changed or cut off, and only the exit code says so.
+    --verify-first reads the whole message before anything leaves; a piped message is kept as
+    ciphertext in an unlinked temporary file meanwhile.
+    """
+    pairs = parse_pairs(expect, "--expect")
+    if bool(pairs) == any_context:
+        raise ConfigurationError("decrypt takes either --expect NAME=VALUE (repeatable) or --any-context")
+    phi = PhiCrypt(AwsAccess(region, endpoint_url, profile, fips).kms_keyring(key[0], decrypt_keys=key[1:]))
+
+    def unseal(reader: Any, writer: Any) -> None:
+        phi.decrypt_stream(
+            reader,
+            writer,
+            context=ANY_CONTEXT if any_context else pairs,
+            require_signed=require_signed,
+            allow_uncommitted=allow_uncommitted,
+        )
+
+    target = target or _decrypted_name(source)
+    work = _after_verifying(unseal) if verify_first and target == PIPE else unseal
+    _run(Transfer(work, force=force, is_private=True, add_suffix=False), source, target, "Decrypting")
+
+
+@app.command(epilog=EXIT_CODES_EPILOG)
+def inspect(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A message, a folder of messages, or - for standard input.")
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Show suite, keys, context names and lengths of a message. Uses no key, verifies nothing.
+
+    Context values are not shown.
+    """
+    from phicrypt.formats.esdk.summary import summarize
+    from phicrypt.formats.reader import ReadLimits
+
+    if source != PIPE and Path(source).is_dir():
+        found: list[dict[str, Any]] = []
+
+        def add(file: SourceFile) -> None:
+            with file.open() as reader:
+                found.append({"file": file.shown, **summarize(reader, ReadLimits()).as_dict()})
+
+        try:
+            for_each_file(source_files(Path(source), only_messages=True), add, "Inspecting")
+        finally:
+            if as_json:
+                print_json(found)
+            else:
+                columns = ("file", "suite", "signed", "plaintext bytes", "context names", "keys")
+                print_table("", columns, (_row(one) for one in found))
+        return
+    with open_source(source) as reader:
+        summary = summarize(reader, ReadLimits()).as_dict()
+    if as_json:
+        print_json(summary)
+    else:
+        summary["recipients"] = [f"{one['provider_id']} {one['key_id']}" for one in summary["recipients"]]
+        print_table("", ("field", "value"), ((name, _cell(value)) for name, value in summary.items()))
+
+
+def _run(transfer: Transfer, source: str, target: str, description: str) -> None:
+    if source != PIPE and Path(source).is_dir():
+        if target == PIPE:
+            raise ConfigurationError("a folder goes into a TARGET folder, not into a pipe")
+        copy_folder(transfer, Path(source), Path(target), description)
+    elif target == PIPE:
+        with open_source(source) as reader, progress(description, None, in_bytes=True) as advance:
+            copy_pipe(transfer, reader, sys.stdout.buffer, advance)
+    else:
+        copy_file(transfer, source, Path(target), description)
+
+
+def _encrypted_name(source: str) -> str:
+    _refuse_folder_without_target(source)
+    return PIPE if source == PIPE else f"{source}{MESSAGE_SUFFIX}"
+
+
+def _decrypted_name(source: str) -> str:
+    _refuse_folder_without_target(source)
+    if source == PIPE:
+        return PIPE
+    if source.endswith(MESSAGE_SUFFIX) and Path(source).name != MESSAGE_SUFFIX:
+        return source.removesuffix(MESSAGE_SUFFIX)
+    raise ConfigurationError(f"SOURCE does not end in {MESSAGE_SUFFIX}: name a TARGET (- for standard output)")
+
+
+def _refuse_folder_without_target(source: str) -> None:
+    if source != PIPE and Path(source).is_dir():
+        raise ConfigurationError(f"{source} is a folder: name a TARGET folder")
+
+
+def _after_verifying(unseal: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+    def verify_then_unseal(reader: Any, writer: Any) -> None:
+        with spooled_source(reader) as seekable, open(os.devnull, "wb", buffering=0) as nowhere:
+            start = seekable.tell()
+            unseal(seekable, nowhere)
+            seekable.seek(start)
+            unseal(seekable, writer)
+
+    return verify_then_unseal
+
+
+def _row(summary: dict[str, Any]) -> tuple[object, ...]:
+    names = ("file", "suite", "is_signed", "plaintext_length_bytes", "context_names")
+    keys = [one["key_id"] for one in summary["recipients"]]
+    return (*(_cell(summary[name]) for name in names), _cell(keys))
+
+
+def _cell(value: object) -> object:
+    return "\n".join(str(one) for one in value) if isinstance(value, list | tuple) else value

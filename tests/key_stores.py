@@ -86,7 +86,7 @@ def key_stores() -> Iterator[KeyStores]:
 
 
 class Intercepted:
-    """A DynamoDB client whose calls pass through hooks, by method name: ``(real method, parameters) -> answer``."""
+    """A DynamoDB client with hooks by method name: ``(real method, parameters) -> answer``."""
 
     def __init__(self, client: Any, **hooks: Callable[..., Any]) -> None:
         self._client = client

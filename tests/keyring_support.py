@@ -9,7 +9,7 @@ from strict_kms import StrictKms
 
 from phicrypt.context import serialize_context
 from phicrypt.keys.kms import KmsKeyring
-from phicrypt.materials import DecryptionMaterials, EncryptionMaterials, Keyring
+from phicrypt.materials import DecryptionMaterials, EncryptedDataKey, EncryptionMaterials, Keyring
 from phicrypt.suites import AES_256_GCM_HKDF_SHA512_COMMIT_KEY, AlgorithmSuite
 
 CONTEXT = {"tenant": "clinic-7", "resource": "DiagnosticReport"}
@@ -38,6 +38,12 @@ def opens(keyring: Keyring, sealed: EncryptionMaterials) -> DecryptionMaterials:
         expected = sealed.symmetric_signing_keys[opened.recipient_index or 0]
         assert opened.symmetric_signing_key.key_bytes == expected.key_bytes
     return opened
+
+
+def changed(encrypted_data_key: EncryptedDataKey, **fields: Any) -> EncryptedDataKey:
+    """The same encrypted data key with other fields."""
+    names = ("provider_id", "provider_info", "ciphertext")
+    return EncryptedDataKey(**{name: fields.get(name, getattr(encrypted_data_key, name)) for name in names})
 
 
 EAST, WEST, DUBLIN = "us-east-1", "us-west-2", "eu-west-1"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from keyring_support import (
     CONTEXT,
     REFUSALS,
     WEST,
+    changed,
     in_region,
     kms_keyring,
     opens,
@@ -78,7 +78,7 @@ def test_a_data_key_of_another_kms_key_under_this_keys_name_is_refused(kms: Stri
     (foreign,) = kms_keyring(kms, theirs).on_encrypt(to_encrypt()).encrypted_data_keys
     with pytest.raises(KeyAccessError, match="another key") as caught:
         kms_keyring(kms, mine, decrypt_key_arns=[theirs]).on_decrypt(
-            to_decrypt(), [replace(foreign, provider_info=mine.encode())]
+            to_decrypt(), [changed(foreign, provider_info=mine.encode())]
         )
     assert caught.value.code == "IncorrectKeyException"
     assert [one.parameters["KeyId"] for one in kms.requests[1:]] == [mine]
@@ -98,10 +98,10 @@ def test_no_changed_byte_of_the_ciphertext_opens(kms: StrictKms, suite: Algorith
     ring = kms_keyring(kms, kms.create_key())
     (sealed,) = ring.on_encrypt(to_encrypt(suite=suite)).encrypted_data_keys
     for position in range(len(sealed.ciphertext)):
-        changed = bytearray(sealed.ciphertext)
-        changed[position] ^= 1
+        other = bytearray(sealed.ciphertext)
+        other[position] ^= 1
         with pytest.raises(KeyAccessError):
-            ring.on_decrypt(to_decrypt(suite=suite), [replace(sealed, ciphertext=bytes(changed))])
+            ring.on_decrypt(to_decrypt(suite=suite), [changed(sealed, ciphertext=bytes(other))])
 
 
 @pytest.mark.parametrize("length_bytes", [0, 6145 + 48, 65535])

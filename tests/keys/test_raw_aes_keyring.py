@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from keyring_support import CONTEXT, opens, to_decrypt, to_encrypt
+from keyring_support import CONTEXT, changed, opens, to_decrypt, to_encrypt
 
 from phicrypt.errors import ConfigurationError, KeyAccessError
 from phicrypt.keys.raw_aes import RawAesKeyring
@@ -65,10 +64,10 @@ def test_no_changed_bit_opens(suite: AlgorithmSuite) -> None:
     for field in ("provider_info", "ciphertext"):
         original = getattr(wrapped, field)
         for bit in range(len(original) * 8):
-            changed = bytearray(original)
-            changed[bit // 8] ^= 1 << bit % 8
+            other = bytearray(original)
+            other[bit // 8] ^= 1 << bit % 8
             with pytest.raises(KeyAccessError) as caught:
-                keyring().on_decrypt(to_decrypt(suite=suite), [replace(wrapped, **{field: bytes(changed)})])
+                keyring().on_decrypt(to_decrypt(suite=suite), [changed(wrapped, **{field: bytes(other)})])
             assert caught.value.code == "NoMatchingDataKey"
 
 
@@ -77,9 +76,9 @@ def test_no_changed_bit_opens(suite: AlgorithmSuite) -> None:
 def test_no_truncated_or_extended_data_key_opens(suite: AlgorithmSuite, field: str) -> None:
     (wrapped,) = keyring().on_encrypt(to_encrypt(suite=suite)).encrypted_data_keys
     original = getattr(wrapped, field)
-    for changed in (*(original[:length] for length in range(len(original))), original + b"\x00"):
+    for other in (*(original[:length] for length in range(len(original))), original + b"\x00"):
         with pytest.raises(KeyAccessError):
-            keyring().on_decrypt(to_decrypt(suite=suite), [replace(wrapped, **{field: changed})])
+            keyring().on_decrypt(to_decrypt(suite=suite), [changed(wrapped, **{field: other})])
 
 
 @pytest.mark.parametrize(

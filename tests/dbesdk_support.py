@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 import os
-from types import SimpleNamespace
 from typing import Any
 
+from phicrypt.client import PhiCrypt
 from phicrypt.dynamodb import Action, TableConfig
 from phicrypt.keys.hierarchical import HierarchicalKeyring
-from phicrypt.keys.provider import MaterialsProvider
 from phicrypt.keys.raw_aes import RawAesKeyring
 from phicrypt.testing import StaticBranchKeyStore
 
@@ -39,9 +38,8 @@ def static_keyring(branch_key: bytes | None = None) -> HierarchicalKeyring:
     return HierarchicalKeyring(store, branch_key_id="tenant-7")
 
 
-def phi_with(keyring: Any) -> Any:
-    """As much of a PhiCrypt as items need."""
-    return SimpleNamespace(provider=MaterialsProvider(keyring, None))
+def phi_with(keyring: Any, **options: Any) -> PhiCrypt:
+    return PhiCrypt(keyring=keyring, **options)
 
 
 def raw_aes_keyring(wrapping_key: bytes = bytes(32)) -> RawAesKeyring:

@@ -13,16 +13,30 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from phicrypt.dynamodb.config import RESERVED_ATTRIBUTE_PREFIX, Action, TableConfig
+from phicrypt.dynamodb.item_events import Sealing, begin_opening, record_plaintext
 from phicrypt.dynamodb.shapes import Item, ItemShape, binary, from_json, shape_of, to_low_level, to_python
-from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, NotEncryptedError
+from phicrypt.errors import (
+    AuditError,
+    AuthenticationError,
+    ConfigurationError,
+    FormatError,
+    NotEncryptedError,
+    UnsupportedOperationError,
+)
 from phicrypt.formats.dbesdk.attributes import deserialize, serialize
 from phicrypt.formats.dbesdk.header import FOOTER_ATTRIBUTE, HEADER_ATTRIBUTE, parse_header
 from phicrypt.formats.dbesdk.item_context import item_context
 from phicrypt.formats.dbesdk.layout import Layout, LegendAction, layout_to_read, layout_to_write
-from phicrypt.formats.dbesdk.record import Terminal, check_encrypted_value, open_record, seal_record
-from phicrypt.formats.reader import ReadLimits
+from phicrypt.formats.dbesdk.record import (
+    SealedRecord,
+    Terminal,
+    check_encrypted_value,
+    open_record,
+    seal_record,
+)
 
 if TYPE_CHECKING:
+    from phicrypt.audit.trail import AuditTrail, Use
     from phicrypt.client import PhiCrypt
 
 BEACON_PREFIX: Final = "aws_dbe_b_"
@@ -38,7 +52,6 @@ _ACTIONS: Final = {int(legend): action for action, legend in _LEGEND_ACTIONS.ite
 _ENCRYPT: Final = int(LegendAction.ENCRYPT)
 _CACHED_LAYOUTS: Final = 256
 _CACHED_NAMES_LENGTH: Final = 8_192
-_LIMITS: Final = ReadLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,52 +89,66 @@ class OpenedItem:
 
 
 def seal_item(
-    phi: PhiCrypt, item: Mapping[str, Any], table: TableConfig, *, shape: ItemShape | None = None
+    phi: PhiCrypt,
+    item: Mapping[str, Any],
+    table: TableConfig,
+    *,
+    shape: ItemShape | None = None,
+    operation: str = "dynamodb.encrypt_item",
 ) -> SealedItem:
-    """See :meth:`phicrypt.dynamodb.facade.DynamoDb.encrypt_item`."""
+    """See :meth:`phicrypt.dynamodb.facade.DynamoDb.encrypt_item`; ``operation`` is for the audit event."""
     shape = shape or shape_of(item, table.partition_key)
     if shape == "json":
         raise ConfigurationError("items are encrypted in the low-level or the Python shape")
     _refuse_reserved(item)
-    if table.writes_plaintext():
-        return SealedItem(dict(item), is_encrypted=False, footer=None)
     is_python = shape == "python"
-    encrypted = _seal(phi, to_low_level(item) if is_python else item, table)
+    low_level = to_low_level(item) if is_python else item
+    if table.writes_plaintext():
+        if phi.trail is not None:
+            record_plaintext(phi.trail, operation, low_level, table, opening=False)
+        return SealedItem(dict(item), is_encrypted=False, footer=None)
+    record = (
+        _seal_audited(phi, phi.trail, low_level, table, operation) if phi.trail else _seal(phi, low_level, table)
+    )
+    encrypted = {
+        **record.encrypted,
+        HEADER_ATTRIBUTE: record.header_bytes,
+        FOOTER_ATTRIBUTE: record.footer_bytes,
+    }
     sealed = dict(item)
     for name, value in encrypted.items():
         sealed[name] = binary(value) if is_python else {"B": value}
-    return SealedItem(sealed, is_encrypted=True, footer=encrypted[FOOTER_ATTRIBUTE])
+    return SealedItem(sealed, is_encrypted=True, footer=record.footer_bytes)
 
 
 def open_item(
-    phi: PhiCrypt, item: Mapping[str, Any], table: TableConfig, *, shape: ItemShape | None = None
+    phi: PhiCrypt,
+    item: Mapping[str, Any],
+    table: TableConfig,
+    *,
+    shape: ItemShape | None = None,
+    operation: str = "dynamodb.decrypt_item",
 ) -> OpenedItem:
-    """See :meth:`phicrypt.dynamodb.facade.DynamoDb.decrypt_item`."""
+    """See :meth:`phicrypt.dynamodb.facade.DynamoDb.decrypt_item`; ``operation`` is for the audit events."""
     shape = shape or shape_of(item, table.partition_key)
     if shape == "json":
         item = from_json(item)
-    if is_plaintext(item):
-        _check_plaintext_allowed(item, table)
-        has_beacons = _has_beacons(item)
-        return OpenedItem(dict(item), False, None, has_beacons, MappingProxyType({}))
     is_python = shape == "python"
     low_level = to_low_level(item) if is_python else item
-    plan, opened = _open(phi, low_level, table)
+    if HEADER_ATTRIBUTE not in item and FOOTER_ATTRIBUTE not in item:
+        _pass_plaintext(phi.trail, low_level, table, operation)
+        return OpenedItem(dict(item), False, None, _has_beacons(item), MappingProxyType({}))
+    if phi.trail is None:
+        plan, opened = _open(phi, low_level, table, None)
+    else:
+        with begin_opening(phi.trail, operation, low_level, table) as use:
+            plan, opened = _open(phi, low_level, table, use)
     plaintext = dict(item)
     for name in plan.reserved:
         del plaintext[name]
-    for name, terminal in opened.items():
-        attribute = _deserialized(name, terminal)
+    for name, attribute in opened.items():
         plaintext[name] = to_python(attribute) if is_python else attribute
     return OpenedItem(plaintext, True, low_level[FOOTER_ATTRIBUTE]["B"], plan.has_beacons, plan.actions)
-
-
-def is_plaintext(item: Mapping[str, Any]) -> bool:
-    """Whether header and footer are both absent; AuthenticationError if only one is (rule 19)."""
-    absent = HEADER_ATTRIBUTE not in item
-    if absent is not (FOOTER_ATTRIBUTE not in item):
-        raise AuthenticationError("header or footer missing")
-    return absent
 
 
 def is_legacy(item: Mapping[str, Any]) -> bool:
@@ -129,8 +156,9 @@ def is_legacy(item: Mapping[str, Any]) -> bool:
     return not _LEGACY_ATTRIBUTES.isdisjoint(item)
 
 
-def _seal(phi: PhiCrypt, item: Mapping[str, Any], table: TableConfig) -> dict[str, bytes]:
-    """The binary values of the encrypted attributes, header and footer of a low-level item."""
+def _seal(
+    phi: PhiCrypt, item: Mapping[str, Any], table: TableConfig, sealing: Sealing | None = None
+) -> SealedRecord:
     layout = _layout_to_write(table, tuple(item))
     terminals = _terminals_to_write(item, layout)
     context = item_context(
@@ -151,19 +179,38 @@ def _seal(phi: PhiCrypt, item: Mapping[str, Any], table: TableConfig) -> dict[st
         version=table.version,
         stored_context={name: value for name, value in materials.context.items() if name not in context},
     )
-    return {
-        **record.encrypted,
-        HEADER_ATTRIBUTE: record.header_bytes,
-        FOOTER_ATTRIBUTE: record.footer_bytes,
-    }
+    if sealing is not None:
+        sealing.record(materials=materials, message_id=record.message_id, byte_count=length)
+    return record
 
 
-def _open(phi: PhiCrypt, item: Mapping[str, Any], table: TableConfig) -> tuple[_ReadPlan, dict[str, Terminal]]:
+def _seal_audited(
+    phi: PhiCrypt, trail: AuditTrail, item: Mapping[str, Any], table: TableConfig, operation: str
+) -> SealedRecord:
+    sealing = Sealing(trail, operation, item, table)
+    try:
+        return _seal(phi, item, table, sealing)
+    except AuditError:
+        raise
+    except BaseException as error:
+        sealing.record(error=error)
+        raise
+
+
+def _open(
+    phi: PhiCrypt, item: Mapping[str, Any], table: TableConfig, use: Use | None
+) -> tuple[_ReadPlan, dict[str, dict[str, Any]]]:
     """How a low-level item is read, and its decrypted attributes, after every signature was verified."""
-    header = parse_header(_stored_binary(item, HEADER_ATTRIBUTE), _LIMITS)
+    if HEADER_ATTRIBUTE not in item or FOOTER_ATTRIBUTE not in item:
+        raise AuthenticationError("header or footer missing")
+    header = parse_header(_stored_binary(item, HEADER_ATTRIBUTE), phi.limits)
+    if use is not None:
+        use.suite_id, use.message_id = header.suite.suite_id, header.message_id.hex()
     footer_bytes = _stored_binary(item, FOOTER_ATTRIBUTE)
     if table.require_signed and not header.suite.is_signed:
-        raise AuthenticationError("unsigned suite")
+        raise UnsupportedOperationError(
+            f"table {table.table_name!r} requires signed items; this one is {header.suite.name}"
+        )
     plan = _plan_to_read(table, tuple(item), header.legend)
     if (header.version == 2) != bool(plan.context_attributes):
         raise FormatError("it does not fit the legend", field="format version", offset=0)
@@ -178,10 +225,24 @@ def _open(phi: PhiCrypt, item: Mapping[str, Any], table: TableConfig) -> tuple[_
     )
     if not context.keys().isdisjoint(header.stored_context):
         raise FormatError("it repeats a pair that is computed from the item", field="encryption context")
-    materials, _ = phi.provider.decryption_materials(
+    materials, hit = phi.provider.decryption_materials(
         header.suite, {**header.stored_context, **context}, header.encrypted_data_keys, expected=context
     )
-    return plan, open_record(materials, header, footer_bytes, plan.layout, stored)
+    if use is not None:
+        use.origin, use.cache_hit = materials.origin, hit
+    opened = open_record(materials, header, footer_bytes, plan.layout, stored)
+    if use is not None:
+        use.byte_count = sum(len(body) for _, body in opened.values())
+    return plan, {name: _deserialized(name, terminal) for name, terminal in opened.items()}
+
+
+def _pass_plaintext(trail: AuditTrail | None, item: Mapping[str, Any], table: TableConfig, operation: str) -> None:
+    """Record a plaintext item and let it pass, or raise NotEncryptedError."""
+    refusal = _plaintext_refusal(item, table)
+    if trail is not None:
+        record_plaintext(trail, operation, item, table, opening=True, error=refusal)
+    if refusal is not None:
+        raise refusal
 
 
 def _refuse_reserved(item: Mapping[str, Any]) -> None:
@@ -198,17 +259,18 @@ def _refuse_reserved(item: Mapping[str, Any]) -> None:
         )
 
 
-def _check_plaintext_allowed(item: Mapping[str, Any], table: TableConfig) -> None:
+def _plaintext_refusal(item: Mapping[str, Any], table: TableConfig) -> NotEncryptedError | None:
     if is_legacy(item):
-        raise NotEncryptedError(
+        return NotEncryptedError(
             "the item was written by the legacy DynamoDB Encryption Client, whose format is not read here; "
             "decrypt it there and write it again"
         )
     if not table.allows_plaintext_read():
-        raise NotEncryptedError(
+        return NotEncryptedError(
             f"the item of table {table.table_name!r} is plaintext, and the table's policy "
             f"{table.plaintext_policy.value} does not allow that today; migrate the table"
         )
+    return None
 
 
 def _has_beacons(names: Iterable[str]) -> bool:

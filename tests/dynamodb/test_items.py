@@ -22,7 +22,7 @@ from dbesdk_support import (
     table_of_every_type,
 )
 
-from phicrypt.dynamodb import Action, DynamoDb, PhiKeyNameWarning, PlaintextPolicy, TableConfig
+from phicrypt.dynamodb import Action, PhiKeyNameWarning, PlaintextPolicy, TableConfig
 from phicrypt.dynamodb.items import is_legacy, open_item, seal_item
 from phicrypt.errors import (
     AuthenticationError,
@@ -32,10 +32,12 @@ from phicrypt.errors import (
     LimitExceededError,
     NotEncryptedError,
     PhiCryptError,
+    UnsupportedOperationError,
 )
 from phicrypt.formats.dbesdk.attributes import serialize
 from phicrypt.formats.dbesdk.header import parse_header
 from phicrypt.formats.reader import ReadLimits
+from phicrypt.keys.cache import CachePolicy
 from phicrypt.keys.multi import MultiKeyring
 
 CASES = int(os.environ.get("PHICRYPT_FUZZ_CASES", "60"))
@@ -100,7 +102,7 @@ def test_python_shape_goes_in_and_comes_out() -> None:
         "clinic": {Decimal(1), Decimal(2)},
         "note": Binary(b"note"),
     }
-    ddb = DynamoDb(phi_with(static_keyring()))
+    ddb = phi_with(static_keyring()).dynamodb
     stored = ddb.encrypt_item(item, patients())
     assert isinstance(stored["name"], Binary)
     assert "canary" not in repr(stored)
@@ -486,14 +488,12 @@ def test_rule_03_every_write_of_an_item_has_a_new_data_key_and_message_id() -> N
 
 
 def test_rule_03_data_keys_of_items_are_never_cached() -> None:
-    from phicrypt.keys.cache import CachePolicy
-    from phicrypt.keys.provider import MaterialsProvider
-
-    phi = phi_with(raw_aes_keyring())
-    phi.provider = MaterialsProvider(raw_aes_keyring(), CachePolicy())
-    for _ in range(3):
-        _, hit = phi.provider.encryption_materials(patients().suite, {"a": "b"}, plaintext_length_bytes=1)
-        assert not hit
+    phi = phi_with(raw_aes_keyring(), cache=CachePolicy())
+    stored = [encrypt(phi, patient(), patients()) for _ in range(3)]
+    for item in (*stored, *stored):
+        open_item(phi, item, patients())
+    stats = phi.cache.stats()
+    assert stats.hits == 0
 
 
 def test_rule_04_intermediate_key_wraps_exactly_one_data_key() -> None:
@@ -508,7 +508,7 @@ def test_rule_04_intermediate_key_wraps_exactly_one_data_key() -> None:
 def test_rule_07_require_signed_refuses_unsigned_items_before_any_key_is_asked(phi: Any) -> None:
     stored = encrypt(phi, patient(), patients())
     phi.provider = None
-    with pytest.raises(AuthenticationError):
+    with pytest.raises(UnsupportedOperationError):
         open_item(phi, stored, patients(require_signed=True))
 
 

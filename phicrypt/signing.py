@@ -212,7 +212,7 @@ class Signer:
         self, source: Source, signature_file: bytes, *, resource: str, purpose: str, by_kms: bool = False
     ) -> Statement:
         """As :meth:`Verifier.verify`; ``by_kms=True`` asks KMS, which refuses disabled keys too."""
-        verifier = _KeyVerifier(self._key, by_kms=by_kms)
+        verifier = self.verifier(by_kms=by_kms)
         return verifier.verify(source, signature_file, resource=resource, purpose=purpose)
 
     def verify_manifest(
@@ -226,8 +226,12 @@ class Signer:
         by_kms: bool = False,
     ) -> Statement:
         """As :meth:`Verifier.verify_manifest`; ``by_kms=True`` asks KMS."""
-        verifier = _KeyVerifier(self._key, by_kms=by_kms)
+        verifier = self.verifier(by_kms=by_kms)
         return verifier.verify_manifest(manifest, signature_file, resources, resource=resource, purpose=purpose)
+
+    def verifier(self, *, by_kms: bool = False) -> Verifier:
+        """What verifies this key's signatures, with its cached public key or by KMS."""
+        return _KeyVerifier(self._key, by_kms=by_kms)
 
     def _sign(self, subject: Fingerprint, purpose: str, predicate_type: str) -> bytes:
         self._check_names({"resource": subject.name, "purpose": purpose})

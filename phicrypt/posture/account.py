@@ -6,6 +6,7 @@ botocore's adaptive mode, which slows all threads of a client down together.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -163,17 +164,23 @@ class AwsAccount:
             read_timeout=20,
             retries={"mode": "adaptive", "total_max_attempts": 8},
             max_pool_connections=self.workers,
-            # s3control puts the account before the host name, which a local endpoint does not have.
-            inject_host_prefix=self._endpoint_url is None,
         )
         if self._session is None:
             self._session = boto3.Session(region_name=self.region)
         try:
-            return self._session.client(
+            client = self._session.client(
                 service, region_name=region, endpoint_url=self._endpoint_url, config=config
             )
         except (BotoCoreError, ValueError) as error:
             raise ConfigurationError(f"no {service} client for Region {region!r}: {error}") from None
+        if service == "s3control" and self._endpoint_url is not None:
+            client.meta.events.register("before-sign.s3control", _take_account_from_host)
+        return client
+
+
+def _take_account_from_host(request: Any, **_: Any) -> None:
+    """S3 Control puts the account before the host name, which a local endpoint does not resolve."""
+    request.url = re.sub(r"^(https?://)\d{12}\.", r"\1", request.url)
 
 
 def _refusal(

@@ -43,6 +43,7 @@ __all__ = [
     "hkdf_extract",
     "hmac_sha384",
     "hmac_sha512",
+    "hmac_sha512",
     "kdf_counter_mode_sha256",
     "new_signature_digest",
     "open_gcm",
@@ -127,6 +128,11 @@ class GcmStreamSealer:
 def hmac_sha384(mac_key: bytes, message: bytes) -> bytes:
     """HMAC with SHA-384: 48 bytes."""
     return hmac.digest(mac_key, message, "sha384")
+
+
+def hmac_sha512(mac_key: bytes, message: bytes) -> bytes:
+    """HMAC with SHA-512: 64 bytes."""
+    return hmac.digest(mac_key, message, "sha512")
 
 
 def hmac_sha512(mac_key: bytes, message: bytes) -> bytes:

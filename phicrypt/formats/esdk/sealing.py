@@ -22,7 +22,7 @@ from phicrypt.formats.esdk.frames import (
 from phicrypt.formats.esdk.header import constant_header_part_v2, serialize_header_body_v2
 from phicrypt.formats.reader import ReadLimits
 from phicrypt.materials import EncryptionMaterials
-from phicrypt.primitives import new_signature_digest, random_bytes, seal_gcm
+from phicrypt.primitives import AESGCM, new_signature_digest, random_bytes
 from phicrypt.process import ProcessBound
 from phicrypt.suites import IV_LENGTH_BYTES
 
@@ -60,12 +60,15 @@ class MessageSealer(ProcessBound):
             )
         self._materials = materials
         self.frame_length_bytes = frame_length_bytes
-        constant_part = header_part_of(materials, frame_length_bytes, limits or ReadLimits())
+        constant_part = materials.header_parts.get(frame_length_bytes) or header_part_of(
+            materials, frame_length_bytes, limits or ReadLimits()
+        )
         self.message_id = random_bytes(_MESSAGE_ID_LENGTH_BYTES)
         message_key, commitment = derive_keys(materials.suite, materials.data_key, self.message_id)
         body = serialize_header_body_v2(materials.suite, self.message_id, constant_part, commitment)
-        self.header = body + seal_gcm(message_key, _ZERO_IV, b"", body)
-        self._cipher = FrameCipher(message_key, self.message_id, frame_length_bytes)
+        gcm = AESGCM(message_key)
+        self.header = body + gcm.encrypt(_ZERO_IV, b"", body)
+        self._cipher = FrameCipher(gcm, self.message_id, frame_length_bytes)
         self._next = 1
         self._digest: hashlib._Hash | None = None
         if materials.suite.signature_curve is not None:
@@ -101,6 +104,14 @@ class MessageSealer(ProcessBound):
             raise ConfigurationError("the message has its final frame; sealing on would use a nonce twice")
         return sequence_number
 
+    def seal_only_frame(self, plaintext: Buffer) -> bytes:
+        """The whole body of a message of one frame, as new bytes."""
+        sequence_number, self._next = self._next, 0
+        frame = self._cipher.seal_final(sequence_number, plaintext)
+        if self._digest is not None:
+            self._digest.update(frame)
+        return frame
+
     def footer(self) -> bytes:
         """The footer, after the final frame: ``b""`` for unsigned suites.
 
@@ -126,26 +137,24 @@ class MessageSealer(ProcessBound):
 
 def header_part_of(materials: EncryptionMaterials, frame_length_bytes: int, limits: ReadLimits) -> bytes:
     """The constant part of the header, computed once for each cached data key and frame length."""
-    part = materials.header_parts.get(frame_length_bytes)
-    if part is None:
-        check_frame_length(frame_length_bytes, limits)
-        if not materials.encrypted_data_keys:
-            raise ConfigurationError("the keyring gave no encrypted data key; nobody could open the message")
-        if len(materials.encrypted_data_keys) > limits.max_encrypted_data_keys:
-            raise LimitExceededError(
-                "more encrypted data keys than phicrypt's own reader accepts",
-                limit=limits.max_encrypted_data_keys,
-                actual=len(materials.encrypted_data_keys),
-            )
-        part = constant_header_part_v2(materials.context_bytes, materials.encrypted_data_keys, frame_length_bytes)
-        fixed_length = 3 + _MESSAGE_ID_LENGTH_BYTES + 32 + 16
-        if len(part) + fixed_length > limits.max_header_length_bytes:
-            raise LimitExceededError(
-                "the message header is longer in bytes than phicrypt's own reader accepts",
-                limit=limits.max_header_length_bytes,
-                actual=len(part) + fixed_length,
-            )
-        materials.header_parts[frame_length_bytes] = part
+    check_frame_length(frame_length_bytes, limits)
+    if not materials.encrypted_data_keys:
+        raise ConfigurationError("the keyring gave no encrypted data key; nobody could open the message")
+    if len(materials.encrypted_data_keys) > limits.max_encrypted_data_keys:
+        raise LimitExceededError(
+            "more encrypted data keys than phicrypt's own reader accepts",
+            limit=limits.max_encrypted_data_keys,
+            actual=len(materials.encrypted_data_keys),
+        )
+    part = constant_header_part_v2(materials.context_bytes, materials.encrypted_data_keys, frame_length_bytes)
+    fixed_length = 3 + _MESSAGE_ID_LENGTH_BYTES + 32 + 16
+    if len(part) + fixed_length > limits.max_header_length_bytes:
+        raise LimitExceededError(
+            "the message header is longer in bytes than phicrypt's own reader accepts",
+            limit=limits.max_header_length_bytes,
+            actual=len(part) + fixed_length,
+        )
+    materials.header_parts[frame_length_bytes] = part
     return part
 
 
@@ -174,6 +183,9 @@ def seal_message(
     written exactly once.
     """
     sealer = MessageSealer(materials, frame_length_bytes, limits)
+    if len(plaintext) <= frame_length_bytes:
+        body = sealer.seal_only_frame(plaintext)
+        return b"".join((sealer.header, body, sealer.footer())), sealer.message_id
     layout = layout_for_plaintext(len(plaintext), frame_length_bytes, len(sealer.header))
     # A BytesIO hands its buffer out as bytes without a copy, which bytes(bytearray) would make.
     buffer = io.BytesIO(bytes(len(sealer.header) + layout.body_length_bytes))

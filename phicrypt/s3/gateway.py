@@ -1,0 +1,254 @@
+"""What every verb needs: the raw S3 client, the settings, contexts, materials and the audit trail."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from urllib.parse import parse_qsl
+
+from phicrypt.context import AnyContext, plain_context
+from phicrypt.errors import ConfigurationError, ContextMismatchError
+from phicrypt.formats.esdk.header import MessageHeader
+from phicrypt.formats.esdk.opening import MessageOpener
+from phicrypt.formats.esdk.sealing import MessageSealer
+from phicrypt.formats.s3ec.envelope import (
+    S3EC_METADATA_NAMES,
+    S3EC_V3_SUITE,
+    S3ecEnvelope,
+    kms_context_of,
+)
+from phicrypt.materials import DecryptionMaterials, EncryptedDataKey, Keyring
+from phicrypt.s3.location import location_pair
+from phicrypt.s3.options import S3Options
+from phicrypt.s3.sealing import METADATA_PREFIX, OutgoingMessage, OutgoingObject, OutgoingS3ec
+from phicrypt.spool import CiphertextSpool
+from phicrypt.suites import (
+    AES_256_GCM_HKDF_SHA512_COMMIT_KEY,
+    AES_256_GCM_HKDF_SHA512_COMMIT_KEY_ECDSA_P384,
+)
+
+if TYPE_CHECKING:
+    from phicrypt.audit.trail import Acting, Use
+    from phicrypt.client import PhiCrypt
+    from phicrypt.posture.write_guard import BucketWriteGuard
+
+FIRST_PROBE_BYTES: Final = 128
+"""Shorter than any header that phicrypt writes, so that the first probe fetches no frame."""
+
+
+class Reading(NamedTuple):
+    """What the caller of one read demands.
+
+    Attributes:
+        pairs: the caller's pairs, checked and guarded; None for ``ANY_CONTEXT``.
+        require_signed, allow_uncommitted: as of ``PhiCrypt.decrypt``.
+    """
+
+    pairs: Mapping[str, str] | None
+    require_signed: bool = False
+    allow_uncommitted: bool = False
+
+
+class Gateway:
+    """One encrypted S3 client's inside; the verbs stand in their own modules."""
+
+    def __init__(self, phi: PhiCrypt, s3: Any, options: S3Options, write_guard: BucketWriteGuard | None) -> None:
+        self.phi = phi
+        self.s3 = s3
+        self.options = options
+        self._write_guard = write_guard
+        self._probe_lengths: dict[str, int] = {}
+
+    # --- contexts -------------------------------------------------------------------------------
+
+    def writing_context(self, bucket: str, object_key: str, own: Any) -> dict[str, str]:
+        """The pairs that a new object is bound to; raises before anything is sealed or sent."""
+        pairs = self._guarded({**self.options.context, **plain_context(own)})
+        if self.options.format == "s3ec":
+            return kms_context_of(pairs, S3EC_V3_SUITE)
+        if self.options.bind_location:
+            pairs |= location_pair(bucket, object_key, self.options.logical_buckets)
+        return pairs
+
+    def reading(self, own: Any, *, require_signed: bool = False, allow_uncommitted: bool = False) -> Reading:
+        """What a read demands; ``ANY_CONTEXT`` drops the caller's pairs, never the location."""
+        if isinstance(own, AnyContext):
+            return Reading(None, require_signed, allow_uncommitted)
+        pairs = self._guarded({**self.options.context, **plain_context(own)})
+        return Reading(pairs, require_signed, allow_uncommitted)
+
+    def expected_pairs(self, bucket: str, object_key: str, reading: Reading) -> dict[str, str] | None:
+        """The pairs that an ESDK object must hold; None where nothing is expected.
+
+        Raises ConfigurationError where the caller gave no pair and the location is not bound
+        (rule 8): that would accept every object that the keyring opens.
+        """
+        pairs = dict(reading.pairs or {})
+        if self.options.bind_location:
+            pairs |= location_pair(bucket, object_key, self.options.logical_buckets)
+        if not pairs and reading.pairs is not None:
+            raise ConfigurationError(
+                "with bind_location=False a read names its pairs: EncryptionContext={…}, the client's context=, "
+                "or ANY_CONTEXT"
+            )
+        return pairs or None
+
+    def _guarded(self, pairs: dict[str, str]) -> dict[str, str]:
+        return dict(self.phi.guard.check(pairs)) if self.phi.guard is not None else pairs
+
+    # --- what stands in clear beside the object ------------------------------------------------------
+
+    def user_metadata(self, metadata: Mapping[str, str] | None) -> dict[str, str]:
+        """A caller's metadata, guarded; names that the formats use are refused."""
+        metadata = dict(metadata or {})
+        for name in metadata:
+            if name.lower().startswith(METADATA_PREFIX) or name.lower() in S3EC_METADATA_NAMES:
+                raise ConfigurationError(
+                    f"the metadata name {name!r} is written by the encrypted formats themselves"
+                )
+        return self._guarded_beside(metadata, "S3 metadata")
+
+    def check_tagging(self, tagging: str | None) -> None:
+        """Guard tags in the form of a URL query, as ``Tagging=`` has them."""
+        if tagging:
+            self._guarded_beside(dict(parse_qsl(tagging, keep_blank_values=True)), "S3 tag")
+
+    def check_tag_set(self, tags: Any) -> None:
+        """Guard tags in the form of a list of ``{"Key": …, "Value": …}``."""
+        self._guarded_beside({str(tag.get("Key")): str(tag.get("Value")) for tag in tags}, "S3 tag")
+
+    def check_sse_context(self, encoded: str | None) -> None:
+        """Guard the context that S3's own KMS encryption writes into CloudTrail: base64 of a JSON object."""
+        if not encoded:
+            return
+        import base64
+        import json
+
+        try:
+            pairs = json.loads(base64.b64decode(encoded, validate=True))
+            self._guarded_beside({str(name): str(value) for name, value in pairs.items()}, "SSE-KMS context")
+        except (ValueError, AttributeError):
+            raise ConfigurationError("SSEKMSEncryptionContext is base64 of a JSON object of text") from None
+
+    def _guarded_beside(self, pairs: dict[str, str], where: str) -> dict[str, str]:
+        if self.phi.guard is None or not pairs:
+            return pairs
+        return dict(self.phi.guard.check(pairs, where=where))
+
+    def check_bucket(self, bucket: str) -> None:
+        """With ``require_private_bucket``: refuse to write to a bucket that is not private."""
+        if self._write_guard is not None:
+            self._write_guard.check(bucket)
+
+    # --- materials -------------------------------------------------------------------------------
+
+    def begin_object(
+        self, bucket: str, object_key: str, own: Any, plaintext_length_bytes: int | None
+    ) -> OutgoingObject:
+        """Materials and a sealed header (or envelope) for one new object."""
+        context = self.writing_context(bucket, object_key, own)
+        self.check_bucket(bucket)
+        provider, options = self.phi.provider, self.options
+        if options.format == "s3ec":
+            check_s3ec_keyring(provider.keyring)
+            materials, _ = provider.encryption_materials(
+                S3EC_V3_SUITE, context, plaintext_length_bytes=plaintext_length_bytes
+            )
+            return OutgoingS3ec(materials)
+        suite = (
+            AES_256_GCM_HKDF_SHA512_COMMIT_KEY_ECDSA_P384 if options.signed else AES_256_GCM_HKDF_SHA512_COMMIT_KEY
+        )
+        materials, _ = provider.encryption_materials(suite, context, plaintext_length_bytes=plaintext_length_bytes)
+        return OutgoingMessage(materials, MessageSealer(materials, options.frame_length_bytes, options.limits))
+
+    def open_message(
+        self, bucket: str, object_key: str, header: MessageHeader, reading: Reading
+    ) -> tuple[MessageOpener, DecryptionMaterials, bool]:
+        """The opener of a parsed header, after every demand of the reader was checked."""
+        materials, hit = self.phi.materials_to_open(
+            header,
+            self.expected_pairs(bucket, object_key, reading),
+            require_signed=reading.require_signed,
+            allow_uncommitted=reading.allow_uncommitted,
+        )
+        return MessageOpener(header, materials), materials, hit
+
+    def s3ec_materials(self, envelope: S3ecEnvelope, reading: Reading) -> tuple[DecryptionMaterials, bool]:
+        """The data key of an S3 Encryption Client object; its context must equal the reader's (rule 7)."""
+        if reading.require_signed:
+            raise ConfigurationError(
+                "S3 Encryption Client objects are never signed; RequireSigned refuses them all"
+            )
+        stored = envelope.caller_context
+        if reading.pairs is not None and stored != reading.pairs:
+            differing = {name for name, _ in stored.items() ^ reading.pairs.items()}
+            raise ContextMismatchError(differing)
+        provider = self.phi.provider
+        key_arn = check_s3ec_keyring(provider.keyring)
+        wrapped = EncryptedDataKey("aws-kms", key_arn.encode(), envelope.wrapped_data_key)
+        return provider.decryption_materials(
+            envelope.suite, envelope.kms_context, (wrapped,), expected=envelope.kms_context
+        )
+
+    def new_spool(self) -> CiphertextSpool:
+        """Where the ciphertext of a body waits for its tag (rule 6)."""
+        limits = self.options.limits
+        return CiphertextSpool(memory_bytes=limits.spool_memory_bytes, max_bytes=limits.max_spool_bytes)
+
+    # --- audit -----------------------------------------------------------------------------------
+
+    def begin_use(
+        self,
+        operation: str,
+        bucket: str,
+        object_key: str,
+        *,
+        format_name: str,
+        sealing: bool = False,
+        captured: Acting | None = None,
+    ) -> Use | NoUse:
+        """The begin record of a use (rule 20); ends as a context manager or by ``end``."""
+        if self.phi.trail is None:
+            return NO_USE
+        return self.phi.trail.begin(
+            operation,
+            format=format_name,
+            resource=("s3", bucket, object_key),
+            sealing=sealing,
+            captured=captured,
+        )
+
+    # --- probes ----------------------------------------------------------------------------------
+
+    def probe_length(self, bucket: str) -> int:
+        """How many bytes to fetch first: the shortest header seen in the bucket, so never a frame's."""
+        return self._probe_lengths.get(bucket, FIRST_PROBE_BYTES)
+
+    def saw_header(self, bucket: str, length_bytes: int) -> None:
+        """Remember a header's length for the next probe."""
+        if len(self._probe_lengths) > 1_000:
+            self._probe_lengths.clear()
+        known = self._probe_lengths.get(bucket)
+        self._probe_lengths[bucket] = length_bytes if known is None else min(known, length_bytes)
+
+
+class NoUse:
+    """What stands for a use where no audit trail is kept."""
+
+    def end(self, **_result: Any) -> None:
+        pass
+
+
+NO_USE: Final = NoUse()
+
+
+def check_s3ec_keyring(keyring: Keyring) -> str:
+    """The ARN of the one KMS key of the keyring; ConfigurationError for any other keyring (rule 16)."""
+    from phicrypt.keys.kms import KmsKeyring
+
+    if not isinstance(keyring, KmsKeyring) or keyring.key_arn is None:
+        raise ConfigurationError(
+            "S3 Encryption Client objects hold one data key wrapped by KMS: their keyring is a KmsKeyring with a "
+            f"key ARN, not {type(keyring).__name__}"
+        )
+    return keyring.key_arn

@@ -1,0 +1,98 @@
+"""The settings of one encrypted S3 client, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from phicrypt.context import AuditContext, plain_context
+from phicrypt.errors import ConfigurationError
+from phicrypt.formats.esdk.sealing import DEFAULT_FRAME_LENGTH_BYTES, check_frame_length
+from phicrypt.formats.reader import ReadLimits
+
+READ_FORMATS: Final = ("esdk", "s3ec-v3", "s3ec-v2", "s3ec-instruction-files")
+"""What ``read_formats`` may name; each is switched on by name (rule 7)."""
+MIN_PART_SIZE_BYTES: Final = 5 * 1024**2
+"""S3's own bound for every part but the last."""
+MAX_PART_SIZE_BYTES: Final = 5 * 1024**3 - 64 * 1024**2
+"""S3's bound of 5 GiB, less room for the overhead of the frames."""
+MAX_PARTS: Final = 10_000
+DEFAULT_PART_SIZE_BYTES: Final = 8 * 1024**2
+DEFAULT_MEMORY_BYTES: Final = 72 * 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class S3Options:
+    """See :class:`phicrypt.s3.client.S3Client` for what each setting means."""
+
+    bind_location: bool
+    logical_buckets: Mapping[str, str]
+    context: Mapping[str, str]
+    read_formats: frozenset[str]
+    format: Literal["esdk", "s3ec"]
+    signed: bool
+    frame_length_bytes: int
+    part_size_bytes: int
+    max_memory_bytes: int
+    limits: ReadLimits
+
+    @classmethod
+    def checked(
+        cls,
+        *,
+        bind_location: bool,
+        logical_buckets: Mapping[str, str] | None,
+        context: Mapping[str, str] | AuditContext | None,
+        read_formats: Iterable[str],
+        format: str,  # noqa: A002  (the public name of the setting)
+        signed: bool,
+        frame_length_bytes: int | None,
+        part_size_bytes: int,
+        max_memory_bytes: int,
+        limits: ReadLimits,
+    ) -> S3Options:
+        """The settings, or ConfigurationError for one that is wrong."""
+        if isinstance(read_formats, str):
+            raise ConfigurationError("read_formats is a collection of names, such as ('esdk', 's3ec-v3')")
+        names = frozenset(read_formats)
+        if not names or names - set(READ_FORMATS):
+            raise ConfigurationError(f"read_formats names formats among {READ_FORMATS}, got {sorted(names)}")
+        if "s3ec-instruction-files" in names and not names & {"s3ec-v3", "s3ec-v2"}:
+            raise ConfigurationError(
+                "instruction files belong to 's3ec-v3' or 's3ec-v2' objects; name one of them"
+            )
+        if format not in ("esdk", "s3ec"):
+            raise ConfigurationError(f"format is 'esdk' or 's3ec', not {format!r}")
+        if format == "s3ec" and signed:
+            raise ConfigurationError("the S3 Encryption Client format has no signatures; signed=True needs 'esdk'")
+        frame_length = DEFAULT_FRAME_LENGTH_BYTES if frame_length_bytes is None else frame_length_bytes
+        check_frame_length(frame_length, limits)
+        check_part_size(part_size_bytes, frame_length)
+        if max_memory_bytes < 1:
+            raise ConfigurationError("max_memory_bytes is above zero")
+        return cls(
+            bind_location=bind_location,
+            logical_buckets=dict(logical_buckets or {}),
+            context=plain_context(context),
+            read_formats=names,
+            format="s3ec" if format == "s3ec" else "esdk",
+            signed=signed,
+            frame_length_bytes=frame_length,
+            part_size_bytes=part_size_bytes,
+            max_memory_bytes=max_memory_bytes,
+            limits=limits,
+        )
+
+
+def check_part_size(part_size_bytes: int, frame_length_bytes: int) -> None:
+    """Raise ConfigurationError unless S3 takes parts of this size and they hold whole frames."""
+    if not MIN_PART_SIZE_BYTES <= part_size_bytes <= MAX_PART_SIZE_BYTES:
+        raise ConfigurationError(
+            f"part_size_bytes is from {MIN_PART_SIZE_BYTES} to {MAX_PART_SIZE_BYTES}, {part_size_bytes} came"
+        )
+    if part_size_bytes % frame_length_bytes:
+        raise ConfigurationError(
+            f"part_size_bytes is a multiple of the frame length of {frame_length_bytes} bytes, "
+            f"{part_size_bytes} came"
+        )

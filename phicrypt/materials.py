@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn, Protocol, runtime_checkable
+from typing import NamedTuple, NoReturn, Protocol, runtime_checkable
 
 from phicrypt.primitives import SigningKey, VerificationKey
 from phicrypt.suites import AlgorithmSuite
@@ -57,9 +57,10 @@ class DataKey(KeyHolder):
         return f"<DataKey of {len(self.key_bytes)} bytes>"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class EncryptedDataKey:
+class EncryptedDataKey(NamedTuple):
     """A data key as one recipient can open it (``data-format/message-header.md``).
+
+    A plain tuple, because it is hashed and compared at each look-up of a decryption key.
 
     Attributes:
         provider_id: who can open it, such as ``"aws-kms"`` or ``"aws-kms-hierarchy"``.

@@ -10,24 +10,19 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from phicrypt.context import (
-    PUBLIC_KEY_NAME,
-    AnyContext,
-    AuditContext,
-    expected_context,
-    plain_context,
-    serialize_context,
-)
-from phicrypt.errors import ConfigurationError, PhiInContextError, UnsupportedOperationError
+from phicrypt.context import AnyContext, expected_context
+from phicrypt.context_binding import Context, ContextBinding
+from phicrypt.errors import ConfigurationError, UnsupportedOperationError
 from phicrypt.formats.esdk.frames import Buffer
 from phicrypt.formats.esdk.header import MessageHeader, parse_header
+from phicrypt.formats.esdk.header_memo import HeaderMemo
 from phicrypt.formats.esdk.opening import MessageOpener, open_message
 from phicrypt.formats.esdk.sealing import MessageSealer, check_frame_length, seal_message
 from phicrypt.formats.esdk.summary import MessageSummary, summarize
 from phicrypt.formats.reader import ByteReader, ReadableStream, ReadLimits, StreamReader
 from phicrypt.guard import PhiGuard
 from phicrypt.keys.provider import MaterialsProvider
-from phicrypt.materials import EncryptionMaterials, KeyHolder
+from phicrypt.materials import DecryptionMaterials, EncryptionMaterials, KeyHolder
 from phicrypt.spool import CiphertextSpool
 from phicrypt.streams import (
     DecryptingReader,
@@ -48,9 +43,6 @@ if TYPE_CHECKING:
     from phicrypt.audit.trail import AuditTrail, Use
 
 _FORMAT: Final = "esdk"
-_MEMO_CONTEXTS: Final = 1_024
-_WITHHELD: Final = "<withheld>"
-Context = Mapping[str, str] | AuditContext
 
 
 class MessageClient(KeyHolder):
@@ -70,8 +62,8 @@ class MessageClient(KeyHolder):
         self.guard = guard
         self.limits = limits
         self.frame_length_bytes = frame_length_bytes
-        self._audit_guard = guard or PhiGuard()
-        self._contexts: dict[tuple[tuple[str, str], ...], tuple[dict[str, str], bytes]] = {}
+        self.contexts = ContextBinding(guard)
+        self._headers = HeaderMemo()
 
     def encrypt(
         self,
@@ -92,7 +84,7 @@ class MessageClient(KeyHolder):
         Raises ConfigurationError, PhiInContextError, KeyAccessError, LimitExceededError, AuditError.
         """
         _check_bytes(plaintext, "plaintext")
-        pairs, context_bytes = self._context_to_bind(context)
+        pairs, context_bytes = self.contexts.to_bind(context)
         suite = _suite_to_write(signed)
         frame_length = self._frame_length(frame_length_bytes)
         if self.trail is not None:
@@ -125,8 +117,9 @@ class MessageClient(KeyHolder):
         """
         _check_bytes(message, "message")
         expected = expected_context(context)
-        reader = ByteReader(message)
-        header, use = self._begin_opening("decrypt", reader)
+        known = self._headers.find(message) if type(message) is bytes else None
+        reader = ByteReader(message, 0 if known is None else known.length_bytes)
+        header, use = self._begin_opening("decrypt", reader, known)
         spool = self._spool()
         try:
             opener = self._opener(header, expected, require_signed, allow_uncommitted, use)
@@ -231,18 +224,6 @@ class MessageClient(KeyHolder):
         """
         return summarize(message, self.limits)
 
-    def loggable_context(self, context: Mapping[str, str]) -> Mapping[str, str]:
-        """A context as the audit trail may record it.
-
-        What others wrote has not passed our guard: values that look like PHI are withheld.
-        """
-        pairs = {name: value for name, value in context.items() if name != PUBLIC_KEY_NAME}
-        try:
-            self._audit_guard.check(pairs)
-        except PhiInContextError as error:
-            return {name: _WITHHELD if name in error.names else value for name, value in pairs.items()}
-        return pairs
-
     def _encrypt_audited(
         self,
         trail: AuditTrail,
@@ -287,7 +268,7 @@ class MessageClient(KeyHolder):
     def _begin_sealing(
         self, operation: str, context: Context | None, signed: bool, frame_length_bytes: int | None
     ) -> tuple[MessageSealer, StreamUse]:
-        pairs, context_bytes = self._context_to_bind(context)
+        pairs, context_bytes = self.contexts.to_bind(context)
         suite = _suite_to_write(signed)
         frame_length = self._frame_length(frame_length_bytes)
         audit_use = None
@@ -311,23 +292,51 @@ class MessageClient(KeyHolder):
         return sealer, use
 
     def _begin_opening(
-        self, operation: str, reader: ByteReader | StreamReader
+        self, operation: str, reader: ByteReader | StreamReader, header: MessageHeader | None = None
     ) -> tuple[MessageHeader, Use | None]:
         """Parse the header and write the begin event; a header that does not parse leaves one event."""
-        if self.trail is None:
-            return parse_header(reader, self.limits), None
-        self.trail.check_actor()
+        if self.trail is not None:
+            self.trail.check_actor()
         try:
-            header = parse_header(reader, self.limits)
+            if header is None:
+                header = parse_header(reader, self.limits)
+                self._headers.keep(header)
         except BaseException as error:
-            self.trail.record(operation, format=_FORMAT, error=error, opening=True)
+            if self.trail is not None:
+                self.trail.record(operation, format=_FORMAT, error=error, opening=True)
             raise
+        if self.trail is None:
+            return header, None
         return header, self.trail.begin(
             operation,
             format=_FORMAT,
             suite_id=header.suite.suite_id,
             message_id=header.message_id,
-            context=self.loggable_context(header.context),
+            context=self.contexts.loggable(header.context, header.context_bytes),
+        )
+
+    def materials_to_open(
+        self,
+        header: MessageHeader,
+        expected: Mapping[str, str] | None,
+        require_signed: bool,
+        allow_uncommitted: bool,
+    ) -> tuple[DecryptionMaterials, bool]:
+        """Check what the caller demands of the suite, before any key is used (rule 7), then get the key."""
+        suite = header.suite
+        if require_signed and not suite.is_signed:
+            raise UnsupportedOperationError(f"a signed message was required; this one is {suite.name}")
+        if not suite.is_committing and not allow_uncommitted:
+            raise UnsupportedOperationError(
+                f"the message's suite {suite.name} does not commit to its key; "
+                "pass allow_uncommitted=True to open old messages from a writer you trust"
+            )
+        return self.provider.decryption_materials(
+            suite,
+            header.context,
+            header.encrypted_data_keys,
+            expected=expected,
+            context_bytes=header.context_bytes,
         )
 
     def _opener(
@@ -338,45 +347,10 @@ class MessageClient(KeyHolder):
         allow_uncommitted: bool,
         use: Use | None,
     ) -> MessageOpener:
-        """Check what the caller demands of the suite, before any key is used (rule 7), then get the key."""
-        suite = header.suite
-        if require_signed and not suite.is_signed:
-            raise UnsupportedOperationError(f"a signed message was required; this one is {suite.name}")
-        if not suite.is_committing and not allow_uncommitted:
-            raise UnsupportedOperationError(
-                f"the message's suite {suite.name} does not commit to its key; "
-                "pass allow_uncommitted=True to open old messages from a writer you trust"
-            )
-        materials, hit = self.provider.decryption_materials(
-            suite,
-            header.context,
-            header.encrypted_data_keys,
-            expected=expected,
-            context_bytes=header.context_bytes,
-        )
+        materials, hit = self.materials_to_open(header, expected, require_signed, allow_uncommitted)
         if use is not None:
             use.origin, use.cache_hit = materials.origin, hit
         return MessageOpener(header, materials)
-
-    def _context_to_bind(self, context: Context | None) -> tuple[dict[str, str], bytes]:
-        """The checked and guarded pairs with their canonical bytes; contexts repeat, so they are kept."""
-        memo_key = tuple(context.items()) if type(context) is dict else None
-        if memo_key is not None:
-            try:
-                known = self._contexts.get(memo_key)
-            except TypeError:  # an unhashable value, which plain_context names
-                known = None
-            if known is not None:
-                return known
-        pairs = plain_context(context)
-        if self.guard is not None:
-            pairs = dict(self.guard.check(pairs))
-        checked = (pairs, serialize_context(pairs))
-        if memo_key is not None:
-            if len(self._contexts) >= _MEMO_CONTEXTS:
-                self._contexts.clear()
-            self._contexts[memo_key] = checked
-        return checked
 
     def _frame_length(self, frame_length_bytes: int | None) -> int:
         return self.frame_length_bytes if frame_length_bytes is None else frame_length_bytes

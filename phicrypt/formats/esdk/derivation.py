@@ -15,11 +15,16 @@ from typing import Final, NamedTuple
 
 from phicrypt.errors import ConfigurationError
 from phicrypt.materials import DataKey
-from phicrypt.primitives import hkdf, hkdf_expand, hkdf_extract
-from phicrypt.suites import COMMITMENT_LENGTH_BYTES, AlgorithmSuite, Kdf
+from phicrypt.primitives import hkdf, hmac_sha512
+from phicrypt.suites import COMMITMENT_LENGTH_BYTES, ESDK_SUITES, AlgorithmSuite, Kdf
 
-_COMMIT_INFO: Final = b"COMMITKEY"
-_DERIVE_INFO: Final = b"DERIVEKEY"
+# Both outputs are shorter than one SHA-512 block, so that HKDF-Expand is one HMAC over info ‖ 0x01.
+_COMMITMENT_BLOCK: Final = b"COMMITKEY" + b"\x01"
+_MESSAGE_KEY_BLOCK: Final = {
+    suite.suite_id: suite.id_bytes + b"DERIVEKEY" + b"\x01"
+    for suite in ESDK_SUITES.values()
+    if suite.is_committing
+}
 
 
 class DerivedKeys(NamedTuple):
@@ -41,10 +46,10 @@ def derive_keys(suite: AlgorithmSuite, data_key: DataKey, message_id: bytes) -> 
             f"the keyring gave {len(key_bytes)}"
         )
     if suite.is_committing:
-        pseudorandom_key = hkdf_extract("sha512", message_id, key_bytes)
+        pseudorandom_key = hmac_sha512(message_id, key_bytes)
         return DerivedKeys(
-            hkdf_expand("sha512", pseudorandom_key, suite.id_bytes + _DERIVE_INFO, suite.data_key_length_bytes),
-            hkdf_expand("sha512", pseudorandom_key, _COMMIT_INFO, COMMITMENT_LENGTH_BYTES),
+            hmac_sha512(pseudorandom_key, _MESSAGE_KEY_BLOCK[suite.suite_id])[:32],
+            hmac_sha512(pseudorandom_key, _COMMITMENT_BLOCK)[:COMMITMENT_LENGTH_BYTES],
         )
     if suite.kdf is Kdf.IDENTITY:
         return DerivedKeys(key_bytes, b"")

@@ -140,9 +140,9 @@ class FrameCipher(ProcessBound):
 
     __slots__ = ("_final_aad", "_gcm", "_regular_aad", "_regular_length", "frame_length_bytes")
 
-    def __init__(self, message_key: bytes, message_id: bytes, frame_length_bytes: int) -> None:
+    def __init__(self, gcm: AESGCM, message_id: bytes, frame_length_bytes: int) -> None:
         super().__init__()
-        self._gcm = AESGCM(message_key)
+        self._gcm = gcm
         self._regular_aad = message_id + _REGULAR_LABEL
         self._final_aad = message_id + _FINAL_LABEL
         self._regular_length = frame_length_bytes.to_bytes(8, "big")
@@ -173,6 +173,26 @@ class FrameCipher(ProcessBound):
             output[FINAL_HEAD_BYTES:],
         )
 
+    def seal_final(self, sequence_number: int, plaintext: Buffer) -> bytes:
+        """The whole final frame as new bytes."""
+        self.check_process()
+        length = len(plaintext)
+        return final_frame_head(sequence_number, length) + self._gcm.encrypt(
+            frame_iv(sequence_number), plaintext, self._aad_of_final(sequence_number, length)
+        )
+
+    def open_final(self, sequence_number: int, frame: memoryview) -> bytes:
+        """Verify a whole final frame; its plaintext as new bytes."""
+        self._check_final_head(sequence_number, frame)
+        try:
+            return self._gcm.decrypt(
+                frame[8:20],
+                frame[FINAL_HEAD_BYTES:],
+                self._aad_of_final(sequence_number, len(frame) - FINAL_OVERHEAD_BYTES),
+            )
+        except InvalidTag:
+            raise AuthenticationError("frame tag") from None
+
     def open_regular_into(self, sequence_number: int, frame: memoryview, output: memoryview) -> None:
         """Verify a whole regular frame and write its plaintext.
 
@@ -190,19 +210,24 @@ class FrameCipher(ProcessBound):
 
     def open_final_into(self, sequence_number: int, frame: memoryview, output: memoryview) -> None:
         """Verify a whole final frame (end marker included) and write its plaintext."""
-        content_length = len(frame) - FINAL_OVERHEAD_BYTES
-        if (
-            bytes(frame[:4]) != END_MARKER
-            or frame[4:8] != sequence_number.to_bytes(4, "big")
-            or frame[20:FINAL_HEAD_BYTES] != content_length.to_bytes(4, "big")
-        ):
-            raise _wrong_place(sequence_number)
+        self._check_final_head(sequence_number, frame)
         self._open_into(
             frame[8:20],
             frame[FINAL_HEAD_BYTES:],
-            self._aad_of_final(sequence_number, content_length),
+            self._aad_of_final(sequence_number, len(frame) - FINAL_OVERHEAD_BYTES),
             output,
         )
+
+    @staticmethod
+    def _check_final_head(sequence_number: int, frame: memoryview) -> None:
+        content_length = len(frame) - FINAL_OVERHEAD_BYTES
+        head = bytes(frame[:FINAL_HEAD_BYTES])
+        if (
+            head[:8] != END_MARKER + sequence_number.to_bytes(4, "big")
+            or content_length < 0
+            or head[20:] != content_length.to_bytes(4, "big")
+        ):
+            raise _wrong_place(sequence_number)
 
     def _aad_of_final(self, sequence_number: int, length_bytes: int) -> bytes:
         return self._final_aad + sequence_number.to_bytes(4, "big") + length_bytes.to_bytes(8, "big")

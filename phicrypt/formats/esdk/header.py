@@ -27,8 +27,7 @@ info, ciphertext.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from phicrypt.context import PUBLIC_KEY_NAME, parse_context, serialize_context
 from phicrypt.errors import FormatError, LimitExceededError
@@ -50,8 +49,7 @@ MAX_FRAME_LENGTH_BYTES: Final = 0xFFFFFFFF
 _ZERO_IV: Final = bytes(IV_LENGTH_BYTES)
 
 
-@dataclass(frozen=True, slots=True)
-class MessageHeader:
+class MessageHeader(NamedTuple):
     """A parsed header; nothing in it is authentic until the tag was checked.
 
     Attributes:

@@ -26,7 +26,7 @@ from phicrypt.formats.esdk.frames import (
 from phicrypt.formats.esdk.header import MessageHeader
 from phicrypt.formats.reader import ByteReader, ReadLimits, StreamReader
 from phicrypt.materials import DecryptionMaterials
-from phicrypt.primitives import GcmStreamOpener, constant_time_equal, new_signature_digest, open_gcm
+from phicrypt.primitives import AESGCM, GcmStreamOpener, InvalidTag, constant_time_equal, new_signature_digest
 from phicrypt.process import ProcessBound
 from phicrypt.suites import IV_LENGTH_BYTES, TAG_LENGTH_BYTES
 
@@ -57,10 +57,14 @@ class MessageOpener(ProcessBound):
         message_key, commitment = derive_keys(header.suite, materials.data_key, header.message_id)
         if not constant_time_equal(commitment, header.commitment):
             raise AuthenticationError("commitment")
-        open_gcm(message_key, header.iv, header.tag, header.body, reason="header tag")
+        gcm = AESGCM(message_key)
+        try:
+            gcm.decrypt(header.iv, header.tag, header.body)
+        except InvalidTag:
+            raise AuthenticationError("header tag") from None
         self.header = header
-        self.cipher = FrameCipher(message_key, header.message_id, header.frame_length_bytes)
-        self._message_key = message_key
+        self.cipher = FrameCipher(gcm, header.message_id, header.frame_length_bytes)
+        self._message_key = message_key if header.frame_length_bytes == 0 else b""
         self._verification_key = materials.verification_key
         self._digest: hashlib._Hash | None = None
         if header.suite.signature_curve is not None:
@@ -175,6 +179,8 @@ def open_message(opener: MessageOpener, reader: ByteReader, spool: CiphertextSpo
         return b"".join([bytes(piece) for piece in opener.pieces(reader, spool, limits)])
     layout = layout_of_body(reader.remaining(), header.frame_length_bytes, header.length_bytes)
     body = reader.take(layout.body_length_bytes, "message body")
+    if layout.regular_frames == 0:
+        return opener.cipher.open_final(1, body)
     stride = header.frame_length_bytes + REGULAR_OVERHEAD_BYTES
     buffer = io.BytesIO(bytes(layout.plaintext_length_bytes))
     with buffer.getbuffer() as plaintext:

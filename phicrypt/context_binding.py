@@ -1,0 +1,78 @@
+"""Contexts on their way into a message or an audit event: checked, guarded, and remembered.
+
+Applications use few contexts again and again; what was checked once is not checked again. The
+memories are bounded, and hold nothing secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from phicrypt.context import PUBLIC_KEY_NAME, AuditContext, plain_context, serialize_context
+from phicrypt.errors import PhiInContextError
+from phicrypt.guard import PhiGuard
+
+Context = Mapping[str, str] | AuditContext
+
+_MAX_REMEMBERED: Final = 1_024
+_MAX_REMEMBERED_BYTES: Final = 4_096
+_WITHHELD: Final = "<withheld>"
+
+
+class ContextBinding:
+    """Applies one guard to contexts; safe among threads.
+
+    Args:
+        guard: refuses or replaces values that look like PHI; None lets every context be bound.
+    """
+
+    __slots__ = ("_audit_guard", "_bindable", "_guard", "_loggable")
+
+    def __init__(self, guard: PhiGuard | None) -> None:
+        self._guard = guard
+        self._audit_guard = guard or PhiGuard()
+        self._bindable: dict[tuple[tuple[str, str], ...], tuple[dict[str, str], bytes]] = {}
+        self._loggable: dict[bytes, Mapping[str, str]] = {}
+
+    def to_bind(self, context: Context | None) -> tuple[dict[str, str], bytes]:
+        """The checked and guarded pairs of a caller's context, with their canonical bytes.
+
+        Raises ConfigurationError, PhiInContextError, LimitExceededError.
+        """
+        memo_key = tuple(context.items()) if type(context) is dict else None
+        if memo_key is not None:
+            try:
+                known = self._bindable.get(memo_key)
+            except TypeError:  # an unhashable value, which plain_context names
+                known = None
+            if known is not None:
+                return known
+        pairs = plain_context(context)
+        if self._guard is not None:
+            pairs = dict(self._guard.check(pairs))
+        checked = (pairs, serialize_context(pairs))
+        if memo_key is not None and len(checked[1]) <= _MAX_REMEMBERED_BYTES:
+            if len(self._bindable) >= _MAX_REMEMBERED:
+                self._bindable.clear()
+            self._bindable[memo_key] = checked
+        return checked
+
+    def loggable(self, context: Mapping[str, str], context_bytes: bytes) -> Mapping[str, str]:
+        """A message's context as the audit trail may record it.
+
+        What others wrote has not passed our guard: values that look like PHI are withheld.
+        """
+        known = self._loggable.get(context_bytes)
+        if known is not None:
+            return known
+        pairs = {name: value for name, value in context.items() if name != PUBLIC_KEY_NAME}
+        try:
+            self._audit_guard.check(pairs)
+        except PhiInContextError as error:
+            pairs = {name: _WITHHELD if name in error.names else value for name, value in pairs.items()}
+        if len(context_bytes) <= _MAX_REMEMBERED_BYTES:
+            if len(self._loggable) >= _MAX_REMEMBERED:
+                self._loggable.clear()
+            self._loggable[context_bytes] = pairs
+        return pairs

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from enum import StrEnum
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _quoted
@@ -89,6 +90,7 @@ class AuditEvent(NamedTuple):
         actor, purpose: as given to ``acting_as``; never part of the context.
         break_glass: the id of the break-glass grant under which this happened.
         application: the program, as the trail was told.
+        principal: the AWS principal whose credentials called KMS, as the trail was told.
         resource: the resource's token, see :class:`phicrypt.audit.ResourceTokens`.
         error: the class of the error, for whatever did not succeed.
         reason: the error's short stable word, or AWS's error code.
@@ -112,6 +114,7 @@ class AuditEvent(NamedTuple):
     purpose: str | None = None
     break_glass: str | None = None
     application: str | None = None
+    principal: str | None = None
     resource: str | None = None
     error: str | None = None
     reason: str | None = None
@@ -125,8 +128,8 @@ class AuditEvent(NamedTuple):
         # fmt: off
         (
             time_ns, kind, use_id, operation, outcome, format_name, suite_id, message_id, origin, cache_hit,
-            context, actor, purpose, break_glass, application, resource, error, reason, byte_count, duration_us,
-            detail,
+            context, actor, purpose, break_glass, application, principal, resource, error, reason, byte_count,
+            duration_us, detail,
         ) = self
         # fmt: on
         repeated = _repeated_json(
@@ -141,6 +144,7 @@ class AuditEvent(NamedTuple):
             purpose,
             break_glass,
             application,
+            principal,
         )
         message = f',"message_id":"{message_id}"' if message_id is not None else ""
         pairs = _context_json(tuple(context.items())) if context else ""
@@ -156,13 +160,8 @@ class AuditEvent(NamedTuple):
         """The event that a line of JSON holds. Raises ValueError, KeyError or TypeError if it is none."""
         origin = None
         if "key" in fields:
-            origin = KeyOrigin(
-                str(fields.get("provider", "")),
-                str(fields["key"]),
-                fields.get("key_material"),
-                tuple(map(str, fields.get("request_ids", ()))),
-                fields.get("correlation_id"),
-            )
+            others = tuple(_origin_from(call) for call in fields.get("other_calls", ()))
+            origin = replace(_origin_from(fields), other_calls=others)
         suite = fields.get("suite")
         return cls(
             parse_time(fields["time"]),
@@ -186,6 +185,7 @@ _PLAIN_FIELDS: Final = (
     "purpose",
     "break_glass",
     "application",
+    "principal",
     "resource",
     "error",
     "reason",
@@ -234,6 +234,7 @@ def _repeated_json(
     purpose: str | None,
     break_glass: str | None,
     application: str | None,
+    principal: str | None,
 ) -> str:
     fields: dict[str, Any] = {"kind": kind, "operation": operation, "outcome": outcome, "format": format_name}
     if suite_id is not None:
@@ -241,10 +242,37 @@ def _repeated_json(
     if origin is not None:
         fields |= {"provider": origin.provider_id, "key": origin.key_id, "key_material": origin.key_material_id}
         fields |= {"request_ids": origin.request_ids or None, "correlation_id": origin.correlation_id}
+        fields["kms_operation"] = origin.operation
+        fields["kms_error"] = origin.error_code
+        fields["other_calls"] = [_call_fields(call) for call in origin.other_calls] or None
     fields |= {"cache_hit": cache_hit, "actor": actor, "purpose": purpose, "break_glass": break_glass}
-    fields["application"] = application
+    fields |= {"application": application, "principal": principal}
     present = {name: value for name, value in fields.items() if value is not None}
     return "," + json.dumps(present, separators=(",", ":"))[1:-1]
+
+
+def _call_fields(call: KeyOrigin) -> dict[str, Any]:
+    named = {
+        "provider": call.provider_id,
+        "key": call.key_id,
+        "request_ids": call.request_ids or None,
+        "correlation_id": call.correlation_id,
+        "kms_operation": call.operation,
+        "kms_error": call.error_code,
+    }
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def _origin_from(fields: Mapping[str, Any]) -> KeyOrigin:
+    return KeyOrigin(
+        str(fields.get("provider", "")),
+        str(fields["key"]),
+        fields.get("key_material"),
+        tuple(map(str, fields.get("request_ids", ()))),
+        fields.get("correlation_id"),
+        operation=fields.get("kms_operation"),
+        error_code=fields.get("kms_error"),
+    )
 
 
 def _rare_json(error: str | None, reason: str | None, detail: Mapping[str, Any] | None) -> str:
@@ -269,3 +297,13 @@ def describe_error(error: BaseException | None) -> tuple[str, str | None, str | 
     if isinstance(error, KeyAccessError):
         return (Outcome.DENIED if error.code in _DENIED_CODES else Outcome.FAILED), name, error.code
     return Outcome.FAILED, name, error.reason if isinstance(error, AuthenticationError) else None
+
+
+def refused_origin(error: BaseException | None) -> KeyOrigin | None:
+    """The KMS calls that ended in this refusal, as an origin: CloudTrail shows them too."""
+    if not isinstance(error, KeyAccessError):
+        return None
+    from phicrypt.keys.kms_errors import refused_calls
+
+    first, *others = refused_calls([error]) or (None,)
+    return None if first is None else replace(first, other_calls=tuple(call for call in others if call))

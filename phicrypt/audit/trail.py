@@ -28,7 +28,7 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from phicrypt.audit.delivery import BUFFERED, WRITE_THROUGH, AuditSink, Channel, Delivery, WithPolicy
-from phicrypt.audit.events import AuditEvent, Kind, Outcome, Purpose, describe_error
+from phicrypt.audit.events import AuditEvent, Kind, Outcome, Purpose, describe_error, refused_origin
 from phicrypt.audit.resources import Resource, ResourceTokens
 from phicrypt.errors import AuditError, ConfigurationError
 from phicrypt.materials import KeyOrigin
@@ -88,6 +88,8 @@ class AuditTrail:
     Args:
         sinks: where events go, in order; a :class:`WithPolicy` gives one of them its own policies.
         application: the program's name, written into each event.
+        principal: ARN of the role or user whose credentials call KMS, written into each event: the
+            join with CloudTrail requires it to be equal there (rule 22).
         require_actor: refuse uses outside ``acting_as``.
         encrypt_policy: delivery of events of sealing; by default buffered within a bound.
         decrypt_policy: delivery of events of opening; by default written through, and an event that
@@ -100,6 +102,7 @@ class AuditTrail:
         sinks: Iterable[AuditSink | WithPolicy],
         *,
         application: str | None = None,
+        principal: str | None = None,
         require_actor: bool = False,
         encrypt_policy: Delivery = BUFFERED,
         decrypt_policy: Delivery = WRITE_THROUGH,
@@ -119,6 +122,7 @@ class AuditTrail:
             raise ConfigurationError("an audit trail needs at least one sink; leave audit= out to keep none")
         self._channels = tuple(channels)
         self.application = application
+        self.principal = principal
         self.require_actor = require_actor
         self.resource_tokens = resource_tokens
 
@@ -160,7 +164,10 @@ class AuditTrail:
         duration; ``opening=True`` delivers the event by the policy of decryption. Raises AuditError.
         """
         actor, purpose, break_glass = self.check_actor(captured)
-        outcome, error_name, reason = _SUCCESS if error is None else describe_error(error)
+        outcome, error_name, reason = _SUCCESS
+        if error is not None:
+            outcome, error_name, reason = describe_error(error)
+            origin = origin or refused_origin(error)
         event = AuditEvent(
             time.time_ns(),
             "use",
@@ -177,6 +184,7 @@ class AuditTrail:
             purpose,
             break_glass,
             self.application,
+            self.principal,
             self._token(resource) if resource is not None else None,
             error_name,
             reason,
@@ -328,8 +336,6 @@ class Use:
         if not self._is_open or self._process is not _process:
             return
         self._is_open = False
-        if origin is not None:
-            self.origin = origin
         if cache_hit is not None:
             self.cache_hit = cache_hit
         if byte_count is not None:
@@ -340,6 +346,10 @@ class Use:
             self.message_id = message_id.hex()
         if context is not None:
             self.context = context
+        if origin is not None:
+            self.origin = origin
+        elif self.origin is None and error is not None:
+            self.origin = refused_origin(error)
         event = self._event(Kind.END, _SUCCESS if error is None else describe_error(error))
         try:
             self._trail._deliver(event, self._sealing)
@@ -381,6 +391,7 @@ class Use:
             purpose,
             break_glass,
             self._trail.application,
+            self._trail.principal,
             self._resource,
             error_name,
             reason,

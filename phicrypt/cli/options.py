@@ -92,10 +92,14 @@ class AwsAccess:
 
     @cached_property
     def session(self) -> Any:
-        """A ``boto3.Session`` of the profile and Region."""
+        """A ``boto3.Session`` of the profile and Region; ConfigurationError for an unknown profile."""
         import boto3
+        from botocore.exceptions import BotoCoreError
 
-        return boto3.Session(region_name=self.region, profile_name=self.profile)
+        try:
+            return boto3.Session(region_name=self.region, profile_name=self.profile)
+        except BotoCoreError as error:  # an unknown profile, an unreadable configuration file
+            raise ConfigurationError(str(error)) from None
 
     def client(self, service: str, *, region: str | None = None) -> Any:
         """A boto3 client of the service; KMS clients are made by phicrypt's own rules."""

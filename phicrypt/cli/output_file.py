@@ -74,9 +74,14 @@ def check_target(folder_fd: int, name: str, *, force: bool, shown: str) -> None:
         raise FileExistsError(errno.EEXIST, "the target exists; --force replaces it", shown)
 
 
+def offers_unnamed_files() -> bool:
+    """Whether the system can make files without a name, and give them one later."""
+    return hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd")
+
+
 def _create(folder_fd: int, beside: str) -> tuple[int, bool]:
     """A private file in the folder, and whether it has no name."""
-    if hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd"):
+    if offers_unnamed_files():
         try:
             return os.open(".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, PRIVATE_MODE, dir_fd=folder_fd), True
         except OSError as error:

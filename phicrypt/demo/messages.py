@@ -80,8 +80,8 @@ def _look_from_outside(stage: Stage, phi: PhiCrypt) -> None:
 
 def _attack(stage: Stage, phi: PhiCrypt, message: bytes) -> None:
     changed = bytearray(message)
-    changed[-20] ^= 1
-    stage.say("One bit of the body is flipped:")
+    changed[-1] ^= 1
+    stage.say("One bit of the message is flipped:")
     stage.check(
         _refused(stage, AuthenticationError, lambda: phi.decrypt(bytes(changed), context=_CONTEXT)),
         "refused, and nothing was released",

@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from phicrypt.context import PUBLIC_KEY_NAME, AuditContext, plain_context, serialize_context
+from phicrypt.context import (
+    PUBLIC_KEY_NAME,
+    AnyContext,
+    AuditContext,
+    expected_context,
+    plain_context,
+    serialize_context,
+)
 from phicrypt.errors import PhiInContextError
 from phicrypt.guard import PhiGuard
 
@@ -31,7 +38,7 @@ class ContextBinding:
 
     def __init__(self, guard: PhiGuard | None) -> None:
         self._guard = guard
-        self._audit_guard = guard or PhiGuard()
+        self._audit_guard = PhiGuard() if guard is None or guard.mode == "off" else guard
         self._bindable: dict[tuple[tuple[str, str], ...], tuple[dict[str, str], bytes]] = {}
         self._loggable: dict[bytes, Mapping[str, str]] = {}
 
@@ -58,6 +65,17 @@ class ContextBinding:
             self._bindable[memo_key] = checked
         return checked
 
+    def expected(self, context: Context | AnyContext | None) -> dict[str, str] | None:
+        """What decrypt demands (:func:`phicrypt.context.expected_context`), as the guard had it bound.
+
+        A guard that replaces values by hashes replaces them here as well; one that refuses lets
+        expectations pass, since a message may come from a writer without a guard.
+        """
+        expected = expected_context(context)
+        if expected is None or self._guard is None or self._guard.mode != "hash":
+            return expected
+        return dict(self._guard.check(expected))
+
     def loggable(self, context: Mapping[str, str], context_bytes: bytes) -> Mapping[str, str]:
         """A message's context as the audit trail may record it.
 
@@ -67,12 +85,16 @@ class ContextBinding:
         if known is not None:
             return known
         pairs = {name: value for name, value in context.items() if name != PUBLIC_KEY_NAME}
-        try:
-            self._audit_guard.check(pairs)
-        except PhiInContextError as error:
-            pairs = {name: _WITHHELD if name in error.names else value for name, value in pairs.items()}
+        pairs = dict(self._loggable_pair(name, value) for name, value in pairs.items())
         if len(context_bytes) <= _MAX_REMEMBERED_BYTES:
             if len(self._loggable) >= _MAX_REMEMBERED:
                 self._loggable.clear()
             self._loggable[context_bytes] = pairs
         return pairs
+
+    def _loggable_pair(self, name: str, value: str) -> tuple[str, str]:
+        try:
+            return name, self._audit_guard.check({name: value})[name]
+        except PhiInContextError as error:
+            # A name that looks like PHI itself is not among the error's names.
+            return (name if name in error.names else _WITHHELD), _WITHHELD

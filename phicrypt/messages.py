@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from phicrypt.context import AnyContext, expected_context
+from phicrypt.context import AnyContext
 from phicrypt.context_binding import Context, ContextBinding
 from phicrypt.errors import ConfigurationError, UnsupportedOperationError
 from phicrypt.formats.esdk.frames import Buffer
@@ -116,7 +116,7 @@ class MessageClient(KeyHolder):
         UnsupportedOperationError, KeyAccessError, AuthenticationError, AuditError.
         """
         _check_bytes(message, "message")
-        expected = expected_context(context)
+        expected = self.contexts.expected(context)
         known = self._headers.find(message) if type(message) is bytes else None
         reader = ByteReader(message, 0 if known is None else known.length_bytes)
         header, use = self._begin_opening("decrypt", reader, known)
@@ -166,7 +166,7 @@ class MessageClient(KeyHolder):
         end of the source were checked. **After an error, discard what the sink holds**: verified
         frames of a message that turned out incomplete or not signed as claimed.
         """
-        expected = expected_context(context)
+        expected = self.contexts.expected(context)
         reader = StreamReader(source)
         header, audit_use = self._begin_opening("decrypt_stream", reader)
         with StreamUse(audit_use) as use, self._spool() as spool:
@@ -200,7 +200,7 @@ class MessageClient(KeyHolder):
         Seekable when the source is and the message is framed and unsigned; then a seek reads only
         the frames it needs. See :class:`phicrypt.streams.DecryptingReader` for what closing does.
         """
-        expected = expected_context(context)
+        expected = self.contexts.expected(context)
         seekable: Any = getattr(source, "seekable", None)
         can_seek = seekable is not None and seekable()
         message_start: int = source.tell() if can_seek else 0  # type: ignore[attr-defined]

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from phicrypt.errors import AuthenticationError, ConfigurationError, KeyAccessError
 from phicrypt.keys.arn import KmsArn, configured_key_arn, key_arn_of_message, parse_kms_arn
@@ -38,6 +38,9 @@ from phicrypt.materials import (
     KeyHolder,
     KeyOrigin,
 )
+
+if TYPE_CHECKING:
+    from botocore.config import Config
 
 _ABOUT_THE_CIPHERTEXT: Final = frozenset(
     ("InvalidCiphertextException", "IncorrectKeyException", "UnexpectedAnswer")
@@ -63,7 +66,7 @@ class KmsKeyring(KeyHolder):
         failover_regions: Regions with replicas of the multi-Region keys above, tried in this order
             on decrypt when a Region gives no answer or a 5xx (rule 13). A refusal ends the
             search: revoking a multi-Region key means disabling every replica.
-        use_fips_endpoint, endpoint_url, session, application: for clients made here; see
+        use_fips_endpoint, endpoint_url, session, application, config: for clients made here; see
             :func:`phicrypt.keys.kms_client.kms_client`. ``endpoint_url`` serves every Region.
 
     An encrypted data key is sent to KMS only if its ARN is one of those configured (or, for a
@@ -88,6 +91,7 @@ class KmsKeyring(KeyHolder):
         endpoint_url: str | None = None,
         session: Any = None,
         application: str | None = None,
+        config: Config | None = None,
     ) -> None:
         clients = KmsClients(
             client=client,
@@ -96,6 +100,7 @@ class KmsKeyring(KeyHolder):
             endpoint_url=endpoint_url,
             use_fips_endpoint=use_fips_endpoint,
             application=application,
+            config=config,
         )
         more = _texts(decrypt_key_arns, "decrypt_key_arns")
         keys = tuple(dict.fromkeys(configured_key_arn(text) for text in (key_arn, *more)))
@@ -142,6 +147,7 @@ class KmsKeyring(KeyHolder):
         endpoint_url: str | None = None,
         session: Any = None,
         application: str | None = None,
+        config: Config | None = None,
         **settings: Any,
     ) -> KmsKeyring:
         """A keyring for the key that an alias names now; one DescribeKey call, then the ARN is pinned.
@@ -161,6 +167,7 @@ class KmsKeyring(KeyHolder):
             "endpoint_url": endpoint_url,
             "session": session,
             "application": application,
+            "config": config,
         }
         return cls(key_arn_of_alias(KmsClients(**made), alias, region), **made, **settings)
 
@@ -182,7 +189,7 @@ class KmsKeyring(KeyHolder):
             regions: Regions that may be asked, in order of failover for multi-Region keys; by
                 default the client's own.
             clients: ``client``, ``client_factory``, ``use_fips_endpoint``, ``endpoint_url``,
-                ``session``, ``application`` as of :class:`KmsKeyring`.
+                ``session``, ``application``, ``config`` as of :class:`KmsKeyring`.
         """
         made = KmsClients(**clients)
         asked = _texts(regions, "regions") or ((made.handed_region,) if made.handed_region else ())

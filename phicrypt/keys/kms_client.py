@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from phicrypt.errors import ConfigurationError
 from phicrypt.keys.kms_errors import key_access_error
 from phicrypt.keys.redaction import redact_kms_logs
-from phicrypt.keys.tagging import check_application, tagged, tagged_call
+from phicrypt.keys.tagging import check_application, has_botocore_internals, tagged, tagged_call
+
+if TYPE_CHECKING:
+    from botocore.config import Config
 
 __all__ = ["KmsAnswer", "call_kms", "kms_client", "redact_kms_logs", "require_safe_endpoint", "tagged"]
 
@@ -47,6 +50,7 @@ def kms_client(
     read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
     max_attempts: int = MAX_ATTEMPTS,
     max_connections: int = 50,
+    config: Config | None = None,
 ) -> Any:
     """A boto3 KMS client with short timeouts, standard retries, tagged calls and redacted logs.
 
@@ -56,6 +60,7 @@ def kms_client(
         use_fips_endpoint: KMS's FIPS 140-3 endpoint of the Region; excludes ``endpoint_url``.
         session: a ``boto3.Session``; None makes one with the default credential chain.
         application: the program's name for CloudTrail's user agent.
+        config: botocore's ``Config``, whose settings win over those above.
 
     Raises ConfigurationError for a plain http endpoint that is not on loopback (also from
     ``AWS_ENDPOINT_URL_KMS`` or the profile), for FIPS with an endpoint, for an unknown Region.
@@ -71,16 +76,18 @@ def kms_client(
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
-    config = Config(
+    settings = Config(
         connect_timeout=connect_timeout_seconds,
         read_timeout=read_timeout_seconds,
         retries={"mode": "standard", "total_max_attempts": max_attempts},
         max_pool_connections=max_connections,
         use_fips_endpoint=True if use_fips_endpoint else None,
     )
+    if config is not None:
+        settings = settings.merge(config)
     try:
         client = (session or boto3.Session()).client(
-            "kms", region_name=region, endpoint_url=endpoint_url, config=config
+            "kms", region_name=region, endpoint_url=endpoint_url, config=settings
         )
     except (BotoCoreError, ValueError) as error:
         raise ConfigurationError(f"no KMS client for Region {region!r}: {error}") from None
@@ -127,7 +134,9 @@ def call_kms(client: Any, operation: str, *, key_arn: str | None, **parameters: 
         try:
             response = method(**present)
         except Exception as error:
-            refusal = key_access_error(error, operation, key_arn, present, call)
+            refusal = key_access_error(
+                error, operation, key_arn, present, call, is_botocore=has_botocore_internals(client)
+            )
             if refusal is None:
                 raise
             raise refusal from None

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from phicrypt.errors import ConfigurationError
 from phicrypt.keys.kms_client import kms_client, require_safe_endpoint, safe_kms_client
+from phicrypt.keys.tagging import check_application
+
+if TYPE_CHECKING:
+    from botocore.config import Config
 
 
 class SameObject:
@@ -40,7 +44,8 @@ class KmsClients:
         client: serves its own Region (every Region, if it does not say which one it has).
         client_factory: ``Region -> client``, the caller's code; runs without any lock, once per
             Region and process (twice if two threads ask at once; the first result is kept).
-        session, endpoint_url, use_fips_endpoint, application: for clients made here.
+        session, endpoint_url, use_fips_endpoint, config: for clients made here.
+        application: the program's name in the user agent of every client.
 
     After a fork the child makes clients of its own; a handed client is kept, with connections of
     the child's own.
@@ -55,12 +60,15 @@ class KmsClients:
         endpoint_url: str | None = None,
         use_fips_endpoint: bool = False,
         application: str | None = None,
+        config: Config | None = None,
     ) -> None:
-        if (client is not None or client_factory is not None) and (session or endpoint_url or use_fips_endpoint):
+        shaping = session or endpoint_url or use_fips_endpoint or config
+        if shaping and (client is not None or client_factory is not None):
             raise ConfigurationError(
-                "session=, endpoint_url= and use_fips_endpoint= shape clients that phicrypt makes; a client or "
-                "client_factory that you give has them already"
+                "session=, endpoint_url=, use_fips_endpoint= and config= shape clients that phicrypt makes; a "
+                "client or client_factory that you give has them already"
             )
+        check_application(application)
         if endpoint_url is not None:
             require_safe_endpoint(endpoint_url)
         self._handed_client = client
@@ -71,6 +79,7 @@ class KmsClients:
             "endpoint_url": endpoint_url,
             "use_fips_endpoint": use_fips_endpoint,
             "application": application,
+            "config": config,
         }
         self._made_in = os.getpid()
         self._own = _ProcessClients()
@@ -117,10 +126,17 @@ class KmsClients:
         if self._handed_client is not None and self._handed_region in (None, region):
             made = self._tag(self._handed_client, forked=own.pid != self._made_in)
         elif self._factory is not None:
-            made = self._tag(self._factory(region), forked=False)
+            made = self._tag(self._made_by_factory(self._factory, region), forked=False)
         else:
             return self._make(own, region)
         return own.clients.setdefault(region, made)
+
+    @staticmethod
+    def _made_by_factory(factory: Callable[[str], Any], region: str) -> Any:
+        made = factory(region)
+        if _region_of(made) not in (None, region):
+            raise ConfigurationError(f"client_factory({region!r}) gave a client of Region {_region_of(made)}")
+        return made
 
     def _tag(self, client: Any, *, forked: bool) -> Any:
         return safe_kms_client(client, self._settings["application"], own_connections=forked)

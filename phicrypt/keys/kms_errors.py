@@ -55,13 +55,19 @@ def key_access_error(
     key_arn: str | None,
     parameters: Mapping[str, Any],
     call: TaggedCall,
+    *,
+    is_botocore: bool,
 ) -> KeyAccessError | None:
-    """The refusal that an exception of boto3 stands for; None for anything that is not botocore's."""
+    """The refusal that an exception of boto3 stands for; None for anything that is not botocore's.
+
+    botocore's parsers raise a ValueError or TypeError where an answer's fields are not of their
+    types; ``is_botocore`` tells a real client's from those of a fake, which are bugs of its author.
+    """
     from botocore.exceptions import BotoCoreError, ClientError
 
     if isinstance(error, ClientError):
         return _from_answer(error.response, operation, key_arn, parameters, call)
-    if isinstance(error, BotoCoreError):
+    if isinstance(error, BotoCoreError) or (is_botocore and isinstance(error, ValueError | TypeError)):
         return _from_botocore(error, operation, key_arn, call)
     return None
 

@@ -77,7 +77,7 @@ def tagged(client: Any, application: str | None = None, *, own_connections: bool
             parent's sockets and locks are shared.
     """
     check_application(application)
-    if not _has_botocore_internals(client):
+    if not has_botocore_internals(client):
         return client
     present: _UserAgentTag | None = client.__dict__.get(_TAG_ATTRIBUTE)
     tag = present if present and application in (None, present.application) else _UserAgentTag(application)
@@ -147,7 +147,8 @@ class _UserAgentTag:
             call.request_ids.append(str(request_id))
 
 
-def _has_botocore_internals(client: Any) -> bool:
+def has_botocore_internals(client: Any) -> bool:
+    """Whether this is a boto3 client and no fake."""
     attributes = getattr(client, "__dict__", {})
     meta, endpoint = attributes.get("meta"), attributes.get("_endpoint")
     return hasattr(meta, "events") and hasattr(meta, "service_model") and hasattr(endpoint, "_event_emitter")

@@ -20,6 +20,7 @@ from keyring_support import (
 )
 from strict_kms import StrictKms
 
+from phicrypt.errors import ConfigurationError
 from phicrypt.keys.cache import CachePolicy
 from phicrypt.keys.kms import KmsKeyring
 from phicrypt.keys.provider import MaterialsProvider
@@ -92,6 +93,12 @@ def test_rule_12_the_client_factory_runs_in_prepare_and_not_in_the_flight(kms: S
     with kms.region_down(EAST):
         provider.decryption_materials(suite, CONTEXT, sealed.encrypted_data_keys, expected=CONTEXT)
     assert made == [(EAST, False), (WEST, False)]
+
+
+def test_a_factory_that_gives_a_client_of_another_region_is_refused(kms: StrictKms) -> None:
+    ring = KmsKeyring(kms.create_key(WEST), client_factory=lambda region: kms.client(EAST))
+    with pytest.raises(ConfigurationError, match="gave a client of Region us-east-1"):
+        ring.on_encrypt(to_encrypt())
 
 
 def test_threads_that_start_together_share_one_client(kms: StrictKms) -> None:

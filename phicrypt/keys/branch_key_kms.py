@@ -7,19 +7,24 @@ create and rotate, Decrypt for applications. Applications never need ``kms:Encry
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from phicrypt.errors import ConfigurationError, KeyAccessError
 from phicrypt.keys.arn import KmsArn, parse_kms_arn
 from phicrypt.keys.branch_key_records import BranchKeyRecord
 from phicrypt.keys.branch_keys import BRANCH_KEY_LENGTH_BYTES
 from phicrypt.keys.kms_answers import ciphertext_of, origin_of, plaintext_of, unexpected_answer
-from phicrypt.keys.kms_client import KmsAnswer, call_kms
+from phicrypt.keys.kms_client import KmsAnswer, call_kms, kms_client
 from phicrypt.keys.kms_clients import KmsClients
 from phicrypt.keys.kms_errors import combined_refusal, refused_calls
 from phicrypt.materials import KeyOrigin
+
+FAILOVER_CONNECT_TIMEOUT_SECONDS: Final = 1.0
+FAILOVER_READ_TIMEOUT_SECONDS: Final = 2.0
+FAILOVER_ATTEMPTS: Final = 2
+"""With these, a Region that does not answer is left after at most 7 seconds (two attempts of 3, and a pause)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +83,9 @@ class BranchKeyKms:
         self._key = key
         self._multi_region = multi_region
         self._grant_tokens = list(grant_tokens)
-        self._clients = KmsClients(client=client)
-        self._failover = tuple((region, KmsClients(client=given)) for region, given in failover)
+        make = _impatient_client if failover else None
+        self._clients = _clients(client, make)
+        self._failover = tuple((region, _clients(given, make)) for region, given in failover)
         for region, clients in self._all_clients():
             clients.check_region(region)
 
@@ -128,7 +134,8 @@ class BranchKeyKms:
                 continue
             key_bytes = plaintext_of(answer, "Decrypt", key, BRANCH_KEY_LENGTH_BYTES)
             return key_bytes, origin_of(answer, "Decrypt", key, other_calls=refused_calls(refusals))
-        raise combined_refusal(refusals)
+        # A refusal says more than an outage, so it goes first and gives the error its code.
+        raise combined_refusal(sorted(refusals, key=lambda refusal: refusal.is_outage))
 
     def key_for(self, record: BranchKeyRecord) -> KmsArn:
         """The key to call for a row; KeyAccessError where the row names a foreign key (rule 14)."""
@@ -187,3 +194,17 @@ class BranchKeyKms:
         if answer.response.get("KeyId") != str(key):
             raise unexpected_answer(operation, key, "the answer names another key than the one asked", answer)
         return answer
+
+
+def _clients(given: Any, make: Callable[[str], Any] | None) -> KmsClients:
+    return KmsClients(client=given) if given is not None else KmsClients(client_factory=make)
+
+
+def _impatient_client(region: str) -> Any:
+    """A client that gives up soon, because another Region is waiting to be asked."""
+    return kms_client(
+        region,
+        connect_timeout_seconds=FAILOVER_CONNECT_TIMEOUT_SECONDS,
+        read_timeout_seconds=FAILOVER_READ_TIMEOUT_SECONDS,
+        max_attempts=FAILOVER_ATTEMPTS,
+    )

@@ -52,7 +52,8 @@ class FailoverRegion:
 
     Attributes:
         region: the Region's name.
-        dynamodb_client, kms_client: boto3 clients of that Region; made with short timeouts if None.
+        dynamodb_client, kms_client: boto3 clients of that Region, with timeouts of your choice. If
+            None they are made, and leave a Region that does not answer after at most 7 seconds.
     """
 
     region: str

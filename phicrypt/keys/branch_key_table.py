@@ -11,12 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from phicrypt.errors import ConfigurationError, KeyAccessError
+from phicrypt.keys.branch_key_kms import (
+    FAILOVER_ATTEMPTS,
+    FAILOVER_CONNECT_TIMEOUT_SECONDS,
+    FAILOVER_READ_TIMEOUT_SECONDS,
+)
 from phicrypt.keys.branch_key_records import PARTITION_KEY, SORT_KEY, TOMBSTONE_TYPE, Item
+from phicrypt.keys.kms_client import CONNECT_TIMEOUT_SECONDS, MAX_ATTEMPTS, READ_TIMEOUT_SECONDS
 from phicrypt.keys.tagging import tagged
 
-CONNECT_TIMEOUT_SECONDS: Final = 2.0
-READ_TIMEOUT_SECONDS: Final = 5.0
-MAX_ATTEMPTS: Final = 3
 MAX_TRANSACTION_ITEMS: Final = 100
 
 _KEY_SCHEMA: Final = [
@@ -204,7 +207,7 @@ class BranchKeyTable:
         client = self._clients.get(process_key)
         if client is None:
             region, given = self._regions[region_index]
-            client = _dynamodb_client(region) if given is None else given
+            client = _dynamodb_client(region, in_haste=len(self._regions) > 1) if given is None else given
             client = tagged(client, own_connections=os.getpid() != self._owner_pid)
             self._clients[process_key] = client
         return client
@@ -264,15 +267,16 @@ def shredded() -> KeyAccessError:
     )
 
 
-def _dynamodb_client(region: str | None) -> Any:
+def _dynamodb_client(region: str | None, *, in_haste: bool) -> Any:
+    """A client with short timeouts; shorter ones where another Region is waiting to be asked."""
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
     config = Config(
-        connect_timeout=CONNECT_TIMEOUT_SECONDS,
-        read_timeout=READ_TIMEOUT_SECONDS,
-        retries={"mode": "standard", "total_max_attempts": MAX_ATTEMPTS},
+        connect_timeout=FAILOVER_CONNECT_TIMEOUT_SECONDS if in_haste else CONNECT_TIMEOUT_SECONDS,
+        read_timeout=FAILOVER_READ_TIMEOUT_SECONDS if in_haste else READ_TIMEOUT_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": FAILOVER_ATTEMPTS if in_haste else MAX_ATTEMPTS},
     )
     try:
         return boto3.Session().client("dynamodb", region_name=region, config=config)

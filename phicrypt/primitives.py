@@ -49,6 +49,7 @@ __all__ = [
     "open_gcm",
     "random_bytes",
     "seal_gcm",
+    "verify_rsa_pkcs1_sha256",
 ]
 
 random_bytes: Final[Callable[[int], bytes]] = os.urandom
@@ -343,6 +344,27 @@ def _curve_object(curve: Curve) -> EllipticCurve:
     from cryptography.hazmat.primitives.asymmetric import ec
 
     return ec.SECP256R1() if curve is Curve.P256 else ec.SECP384R1()
+
+
+def verify_rsa_pkcs1_sha256(public_key_der: bytes, message: bytes, signature: bytes) -> None:
+    """RSASSA-PKCS1-v1_5 with SHA-256 under a PKCS #1 or SubjectPublicKeyInfo key: CloudTrail's digest files.
+
+    Raises AuthenticationError unless the signature fits, and for bytes that are no RSA key.
+    """
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import padding, rsa
+    from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+    try:
+        public_key = load_der_public_key(public_key_der)
+    except ValueError:
+        raise AuthenticationError("public key") from None
+    if not isinstance(public_key, rsa.RSAPublicKey):
+        raise AuthenticationError("public key")
+    try:
+        public_key.verify(signature, message, padding.PKCS1v15(), hashes.SHA256())
+    except InvalidSignature:
+        raise AuthenticationError("signature") from None
 
 
 class SignaturePublicKey:

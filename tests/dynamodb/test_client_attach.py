@@ -1,0 +1,121 @@
+"""attach: the one call that changes a client it is handed; PynamoDB through it."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import Any
+
+import pytest
+from dynamodb_support import Clinic, Server, key, open_clinic, patient, patient_config
+
+from phicrypt import PhiCrypt, RawAesKeyring
+from phicrypt.dynamodb.client import attach
+from phicrypt.dynamodb.facade import DynamoDb
+from phicrypt.errors import ConfigurationError, UnsupportedOperationError
+
+
+@pytest.fixture
+def moto_clinic(moto: Server, phi: PhiCrypt) -> Clinic:
+    return open_clinic(moto, phi)
+
+
+def test_an_attached_client_encrypts(clinic: Clinic) -> None:
+    client = clinic.server.raw_client()
+    assert DynamoDb(clinic.phi).attach(client, [clinic.config]) is client
+    client.put_item(TableName=clinic.name, Item=patient())
+    assert "aws_dbe_foot" in (clinic.stored() or {})
+    assert client.get_item(TableName=clinic.name, Key=key())["Item"] == patient()
+    with pytest.raises(UnsupportedOperationError):
+        client.scan(TableName="other")
+
+
+def test_attach_is_idempotent_and_refuses_other_tables(moto_clinic: Clinic) -> None:
+    client = moto_clinic.server.raw_client()
+    for _ in range(3):
+        attach(moto_clinic.phi, client, [patient_config(moto_clinic.name)])
+    client.put_item(TableName=moto_clinic.name, Item=patient())
+    assert client.get_item(TableName=moto_clinic.name, Key=key())["Item"] == patient()
+    with pytest.raises(ConfigurationError):
+        attach(moto_clinic.phi, client, [patient_config("others")])
+    with pytest.raises(ConfigurationError):
+        attach(moto_clinic.phi, client, [patient_config(moto_clinic.name)], plaintext_tables=["others"])
+    other_phi = PhiCrypt(RawAesKeyring("clinic", "other", bytes(32)))
+    with pytest.raises(ConfigurationError):
+        attach(other_phi, client, [patient_config(moto_clinic.name)])
+
+
+def test_a_resource_made_before_or_after_attaching_is_covered(moto_clinic: Clinic) -> None:
+    resource = moto_clinic.server.session().resource("dynamodb", endpoint_url=moto_clinic.server.endpoint_url)
+    table = resource.Table(moto_clinic.name)
+    attach(moto_clinic.phi, resource.meta.client, [moto_clinic.config])
+    table.put_item(Item={"patient_id": "p-1", "visit": 1, "name": "Ada"})
+    assert set((moto_clinic.stored() or {})["name"]) == {"B"}
+    assert table.get_item(Key={"patient_id": "p-1", "visit": 1})["Item"]["name"] == "Ada"
+
+
+@pytest.mark.parametrize("handed", ["text", None])
+def test_attach_refuses_what_is_no_dynamodb_client(phi: PhiCrypt, handed: Any) -> None:
+    with pytest.raises(ConfigurationError):
+        attach(phi, handed, [patient_config("patients")])
+
+
+def test_attach_refuses_clients_of_other_services(moto_clinic: Clinic) -> None:
+    with pytest.raises(ConfigurationError):
+        attach(moto_clinic.phi, moto_clinic.server.session().client("s3"), [moto_clinic.config])
+
+
+def test_clients_are_not_kept_alive(moto_clinic: Clinic) -> None:
+    client = moto_clinic.server.raw_client()
+    attach(moto_clinic.phi, client, [moto_clinic.config])
+    gone = weakref.ref(client)
+    del client
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_pynamodb_model_is_encrypted(clinic: Clinic) -> None:
+    pytest.importorskip("pynamodb", reason="PynamoDB is in the extra `test`")
+    from pynamodb.attributes import ListAttribute, NumberAttribute, UnicodeAttribute
+    from pynamodb.connection import Connection
+    from pynamodb.exceptions import PutError
+    from pynamodb.models import Model
+
+    class Patient(Model):
+        class Meta:
+            table_name = clinic.name
+            host = clinic.server.endpoint_url
+            region = "us-east-1"
+            aws_access_key_id = "AKIAIOSFODNN7EXAMPLE"
+            aws_secret_access_key = "no-secret"
+
+        patient_id = UnicodeAttribute(hash_key=True)
+        visit = NumberAttribute(range_key=True)
+        name = UnicodeAttribute(null=True)
+        conditions: Any = ListAttribute(null=True)
+        clinic = UnicodeAttribute(null=True)
+        note = UnicodeAttribute(null=True)
+
+    connection: Connection = Patient._get_connection().connection
+    DynamoDb(clinic.phi).attach(connection.client, [clinic.config])
+
+    Patient("p-1", 1, name="Ada", conditions=["asthma"], clinic="north").save()
+    assert set((clinic.stored() or {})["name"]) == {"B"}
+    read = Patient.get("p-1", 1)
+    assert (read.name, list(read.conditions), read.clinic) == ("Ada", ["asthma"], "north")
+    with Patient.batch_write() as batch:
+        for number in range(2, 30):
+            batch.save(Patient("p-1", number, name=f"Ada {number}"))
+    assert [found.name for found in Patient.query("p-1", Patient.visit > 27)] == ["Ada 28", "Ada 29"]
+    assert {found.name for found in Patient.batch_get([("p-1", 2), ("p-1", 3)])} == {"Ada 2", "Ada 3"}
+    assert len(list(Patient.scan(page_size=7))) == 29
+    with pytest.raises(UnsupportedOperationError, match="'name'"):
+        list(Patient.scan(Patient.name == "Ada"))
+    with pytest.raises(UnsupportedOperationError, match="update_encrypted"):
+        read.update(actions=[Patient.name.set("Eve")])
+    read.update(actions=[Patient.note.set("called")])
+    assert Patient.get("p-1", 1).note == "called"
+    with pytest.raises(PutError):
+        Patient("p-1", 1, name="Eve").save(Patient.patient_id.does_not_exist())
+    read.delete()
+    assert clinic.stored() is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from phicrypt.dynamodb.config import TableConfig
@@ -60,11 +60,19 @@ class DynamoDb:
 
         return make_resource(self._phi, tables, **options)
 
-    def attach(self, client: Any, tables: Iterable[TableConfig]) -> Any:
+    def attach(self, client: Any, tables: Iterable[TableConfig], **options: Any) -> Any:
         """Change a client that another library made, so that it encrypts and decrypts from now on."""
         from phicrypt.dynamodb.client import attach
 
-        return attach(self._phi, client, tables)
+        return attach(self._phi, client, tables, **options)
+
+    def update_encrypted(
+        self, client: Any, table_name: str, key_attributes: Mapping[str, Any], change: Callable[[Item], Item | None]
+    ) -> Item | None:
+        """Change signed attributes of one item: :func:`phicrypt.dynamodb.updates.update_encrypted`."""
+        from phicrypt.dynamodb.updates import update_encrypted
+
+        return update_encrypted(client, table_name, key_attributes, change)
 
     def table(self, model: type[Model], **options: Any) -> TypedTable[Model]:
         """The typed table whose schema is a :class:`~phicrypt.dynamodb.PhiModel`."""

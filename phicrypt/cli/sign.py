@@ -192,11 +192,6 @@ def _print_statement(statement: Statement, as_json: bool) -> None:
         print(f"verified: {statement.subject.name}, signed at {statement.signed_at} by {statement.key_arn}")
 
 
-MacAlgorithmOption = Annotated[
-    str, typer.Option("--algorithm", help="HMAC_SHA_256, HMAC_SHA_384 or HMAC_SHA_512.")
-]
-
-
 @mac_app.command("generate")
 def mac_generate(
     file: OneFile,

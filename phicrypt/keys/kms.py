@@ -65,7 +65,8 @@ class KmsKeyring(KeyHolder):
         grant_tokens: sent with every call.
         failover_regions: Regions with replicas of the multi-Region keys above, tried in this order
             on decrypt when a Region gives no answer or a 5xx (rule 13). A refusal ends the
-            search: revoking a multi-Region key means disabling every replica.
+            search: revoking a multi-Region key means disabling every replica. Clients made here
+            then give up after about 7 seconds instead of 30.
         use_fips_endpoint, endpoint_url, session, application, config: for clients made here; see
             :func:`phicrypt.keys.kms_client.kms_client`. ``endpoint_url`` serves every Region.
 
@@ -122,9 +123,14 @@ class KmsKeyring(KeyHolder):
         self._failover_regions = failover_regions
         self._discovery = discovery
         self._grant_tokens = grant_tokens
-        for key in keys:
-            clients.check_region(key.region)
-        for region in (*failover_regions, *(discovery.regions if discovery else ())):
+        spare_regions = (*failover_regions, *(discovery.regions[1:] if discovery else ()))
+        if spare_regions:
+            clients.give_up_early()
+        for region in (
+            *(key.region for key in keys),
+            *(discovery.regions[:1] if discovery else ()),
+            *spare_regions,
+        ):
             clients.check_region(region)
         self._identity = (
             KMS_PROVIDER_ID,

@@ -79,6 +79,23 @@ def test_rule_13_a_timeout_fails_over(kms: StrictKms) -> None:
     assert asked(kms) == [EAST, WEST]
 
 
+def test_rule_13_own_clients_leave_a_silent_region_soon(kms: StrictKms) -> None:
+    east, sealed = dublin_setup(kms)
+    settings: list[Any] = []
+    session = kms.session()
+
+    class Watching:
+        def client(self, service: str, **given: Any) -> Any:
+            settings.append(given["config"])
+            return session.client(service, **given)
+
+    ring = KmsKeyring(east, session=Watching(), endpoint_url=kms.endpoint_url, failover_regions=[WEST])
+    with kms.region_down(EAST):
+        opens(ring, sealed)
+    assert asked(kms) == [EAST, EAST, WEST]
+    assert {(one.connect_timeout, one.read_timeout) for one in settings} == {(1.0, 2.0)}
+
+
 @pytest.mark.parametrize("name", [name for name in REFUSALS if name not in ("out of service", "gone")])
 def test_rule_13_a_refusal_never_fails_over(kms: StrictKms, name: str) -> None:
     east, sealed = dublin_setup(kms)

@@ -1,0 +1,99 @@
+"""ruff and mypy are clean; files and functions stay short; nothing in the tree names a machine."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MAX_FILE_LINES = 420
+MAX_FUNCTION_LINES = 45
+TEXT_SUFFIXES = {
+    ".py",
+    ".md",
+    ".toml",
+    ".yaml",
+    ".yml",
+    ".json",
+    ".js",
+    ".java",
+    ".xml",
+    ".tf",
+    ".sh",
+    ".html",
+    "",
+}
+
+
+def run(*arguments):
+    ending = subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return ending.returncode, ending.stdout + ending.stderr
+
+
+def tree():
+    """Every file of the project: what git tracks, or in an unpacked archive what is there."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    names = listed.stdout.split("\0")[:-1] if listed.returncode == 0 else []
+    found = [ROOT / name for name in names] or [path for path in ROOT.rglob("*") if ".venv" not in path.parts]
+    return [path for path in found if path.is_file()]
+
+
+@pytest.mark.parametrize("arguments", [("check", "."), ("format", "--check", ".")])
+def test_ruff_is_clean(arguments):
+    if importlib.util.find_spec("ruff") is None:
+        pytest.skip("ruff is not installed (extra: test)")
+    code, output = run("ruff", *arguments)
+    assert code == 0, output
+
+
+def test_mypy_is_strictly_clean():
+    if importlib.util.find_spec("mypy") is None:
+        pytest.skip("mypy is not installed (extra: test)")
+    code, output = run("mypy")
+    assert code == 0, output
+
+
+def test_files_and_functions_stay_short():
+    long = []
+    for path in (ROOT / "phicrypt").rglob("*.py"):
+        source = path.read_text()
+        if source.count("\n") > MAX_FILE_LINES:
+            long.append(f"{path.relative_to(ROOT)}: {source.count(chr(10))} lines")
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                # What is counted is the body: signatures and docstrings are documentation.
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                length = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+                if length > MAX_FUNCTION_LINES:
+                    long.append(f"{path.relative_to(ROOT)}: {node.name}, {length} lines")
+    assert long == []
+
+
+def test_no_machine_paths_in_the_tree():
+    homes = re.compile(r"(?<![\w./-])/(?:work|root|home/\w+|Users/\w+)/")
+    named = [
+        f"{path.relative_to(ROOT)}: {match.group()}"
+        for path in tree()
+        if path.suffix in TEXT_SUFFIXES
+        and path != Path(__file__)
+        and (match := homes.search(path.read_text(errors="replace")))
+    ]
+    assert named == []
+
+
+def test_no_vectors_and_no_secrets_files_are_committed():
+    names = {path.name for path in tree()}
+    assert not {name for name in names if name.endswith((".pem", ".env", ".p12")) or name == "credentials"}
+
+
+def test_no_catch_all_module_names():
+    names = {path.stem for path in (ROOT / "phicrypt").rglob("*.py")}
+    assert not names & {"utils", "util", "helpers", "helper", "manager", "misc", "common"}

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from phicrypt.dynamodb.config import Action, PhiKeyNameWarning, PlaintextPolicy, TableConfig
     from phicrypt.dynamodb.facade import DynamoDb
-    from phicrypt.dynamodb.models import Encrypted, PartitionKey, PhiModel, Signed, SortKey, TypedTable, Unsigned
+    from phicrypt.dynamodb.models import Encrypted, PartitionKey, PhiModel, Signed, SortKey, Unsigned
+    from phicrypt.dynamodb.typed_table import TypedTable
 
 _HOMES = {
     "Action": "config",
@@ -24,7 +25,7 @@ _HOMES = {
     "Signed": "models",
     "SortKey": "models",
     "TableConfig": "config",
-    "TypedTable": "models",
+    "TypedTable": "typed_table",
     "Unsigned": "models",
 }
 

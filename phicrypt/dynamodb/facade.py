@@ -11,7 +11,8 @@ from phicrypt.dynamodb.shapes import Item, ItemShape
 
 if TYPE_CHECKING:
     from phicrypt.client import PhiCrypt
-    from phicrypt.dynamodb.models import PhiModel, TypedTable
+    from phicrypt.dynamodb.models import PhiModel
+    from phicrypt.dynamodb.typed_table import TypedTable
 
     Model = TypeVar("Model", bound=PhiModel)
 
@@ -67,7 +68,11 @@ class DynamoDb:
         return attach(self._phi, client, tables, **options)
 
     def update_encrypted(
-        self, client: Any, table_name: str, key_attributes: Mapping[str, Any], change: Callable[[Item], Item | None]
+        self,
+        client: Any,
+        table_name: str,
+        key_attributes: Mapping[str, Any],
+        change: Callable[[Item], Item | None],
     ) -> Item | None:
         """Change signed attributes of one item: :func:`phicrypt.dynamodb.updates.update_encrypted`."""
         from phicrypt.dynamodb.updates import update_encrypted
@@ -76,6 +81,6 @@ class DynamoDb:
 
     def table(self, model: type[Model], **options: Any) -> TypedTable[Model]:
         """The typed table whose schema is a :class:`~phicrypt.dynamodb.PhiModel`."""
-        from phicrypt.dynamodb.models import TypedTable
+        from phicrypt.dynamodb.typed_table import TypedTable
 
         return TypedTable(self._phi, model, **options)

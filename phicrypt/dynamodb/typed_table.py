@@ -1,0 +1,241 @@
+"""``phi.dynamodb.table(Patient)``: get, put, query, update and delete models of one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from phicrypt.dynamodb.config import TableConfig
+from phicrypt.dynamodb.model_values import to_attribute
+from phicrypt.dynamodb.models import FieldRole, PhiModel, without_values
+from phicrypt.dynamodb.shapes import Item
+from phicrypt.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from phicrypt.client import PhiCrypt
+
+Model = TypeVar("Model", bound=PhiModel)
+
+
+class TypedTable(Generic[Model]):
+    """One table whose items are models. Made by ``phi.dynamodb.table``; safe to share among threads.
+
+    Args:
+        phi: encrypts and decrypts.
+        model: the schema.
+        table_name: the physical table, where it is not the model's ``table`` (which stays the
+            logical name that items are bound to).
+        client: an encrypting client of ``phi.dynamodb.client`` that knows this table; one of its
+            own unless given.
+        options: for that client: ``session``, ``region_name``, ``endpoint_url``, …
+
+    Attributes that the model does not know are verified, left out of what is read, and kept by
+    :meth:`update` if the model names them in ``retired``. :meth:`put` replaces the whole item.
+    """
+
+    def __init__(
+        self,
+        phi: PhiCrypt,
+        model: type[Model],
+        *,
+        table_name: str | None = None,
+        client: Any = None,
+        **options: Any,
+    ) -> None:
+        if not (isinstance(model, type) and issubclass(model, PhiModel)):
+            raise ConfigurationError("a typed table takes a subclass of PhiModel")
+        self.model = model
+        self.config: TableConfig = model.table_config(table_name)
+        self._key_models = {name: _key_model(model, name) for name in self.config.key_names}
+        if client is None:
+            client = phi.dynamodb.client(tables=[self.config], **options)
+        elif options:
+            raise ConfigurationError("options are for a client that the typed table makes itself")
+        self.client = client
+
+    def __repr__(self) -> str:
+        return f"<TypedTable of {self.model.__name__} in {self.config.table_name!r}>"
+
+    def get(self, partition: Any, sort: Any = None, *, consistent: bool = False) -> Model | None:
+        """The model with this key, or None. ``consistent=True`` sees every write that has ended."""
+        answer = self.client.get_item(
+            TableName=self.config.table_name, Key=self._key(partition, sort), ConsistentRead=consistent
+        )
+        item = answer.get("Item")
+        return None if item is None else self.model.from_item(item)
+
+    def put(self, model: Model, *, only_if_new: bool = False) -> None:
+        """Encrypt and write the model, in place of the whole item with its key.
+
+        With ``only_if_new`` an existing item is kept, and boto3's ConditionalCheckFailedException raised.
+        """
+        if not isinstance(model, self.model):
+            raise ConfigurationError(f"a {self.model.__name__} was expected, {type(model).__name__} came")
+        condition: dict[str, Any] = {}
+        if only_if_new:
+            condition = {
+                "ConditionExpression": "attribute_not_exists(#key)",
+                "ExpressionAttributeNames": {"#key": self.config.partition_key},
+            }
+        self.client.put_item(TableName=self.config.table_name, Item=model.to_item(), **condition)
+
+    def query(
+        self,
+        partition: Any,
+        *,
+        sort_begins_with: str | None = None,
+        sort_from: Any = None,
+        sort_to: Any = None,
+        newest_first: bool = False,
+        consistent: bool = False,
+    ) -> Iterator[Model]:
+        """The models of one partition in the order of their sort keys, fetched page by page.
+
+        Args:
+            partition: the partition key's value.
+            sort_begins_with: only sort keys that begin so.
+            sort_from, sort_to: only sort keys in this range, both ends included.
+            newest_first: descending order.
+            consistent: see every write that has ended.
+        """
+        condition, values = self._condition(partition, sort_begins_with, sort_from, sort_to)
+        names = {f"#{place}": name for place, name in zip(("p", "s"), self.config.key_names, strict=False)}
+        pages = self.client.get_paginator("query").paginate(
+            TableName=self.config.table_name,
+            KeyConditionExpression=condition,
+            ExpressionAttributeNames={place: name for place, name in names.items() if place in condition},
+            ExpressionAttributeValues=values,
+            ScanIndexForward=not newest_first,
+            ConsistentRead=consistent,
+        )
+        return (self.model.from_item(item) for page in pages for item in page["Items"])
+
+    @overload
+    def update(self, partition: Any, change: Callable[[Model], Model | None], /) -> Model | None: ...
+
+    @overload
+    def update(self, partition: Any, sort: Any, change: Callable[[Model], Model | None], /) -> Model | None: ...
+
+    def update(self, partition: Any, *sort_and_change: Any) -> Model | None:
+        """Read, verify, change, encrypt and write one item, losing no concurrent change (rule 18).
+
+        ``change`` gets the model and returns the changed one, or changes it and returns None. It is
+        called again if somebody else wrote meanwhile, so it must do nothing else. It changes
+        encrypted and signed fields only; see :meth:`set_unsigned`.
+
+        Returns the changed model, or None if no item has the key: nothing is created. Raises
+        ConfigurationError for a changed key or unsigned field, ValidationError for a changed model
+        that is not valid, and boto3's ConditionalCheckFailedException after many collisions.
+        """
+        *sort, change = sort_and_change
+        if len(sort) > 1 or not callable(change):
+            raise ConfigurationError(
+                "update takes the partition key, the sort key if there is one, and a function"
+            )
+
+        def change_item(item: Item) -> Item:
+            before, draft = self.model.from_item(item), self.model.from_item(item)
+            changed = change(draft)
+            return self._merged(item, before, draft if changed is None else changed)
+
+        item = self.client.update_encrypted(
+            TableName=self.config.table_name, Key=self._key(partition, *sort), change=change_item
+        )
+        return None if item is None else self.model.from_item(item)
+
+    def set_unsigned(self, partition: Any, sort: Any = None, /, **values: Any) -> None:
+        """Write unsigned fields of an existing item, without reading or encrypting it.
+
+        Raises ConfigurationError for other fields, ValidationError for values that do not fit, and
+        boto3's ConditionalCheckFailedException if no item has the key.
+        """
+        unsigned = self.model.fields_with(FieldRole.UNSIGNED)
+        others = sorted(values.keys() - set(unsigned))
+        if others or not values:
+            raise ConfigurationError(
+                f"set_unsigned writes the unsigned fields of {self.model.__name__} "
+                f"({', '.join(unsigned) or 'it has none'}); not {', '.join(others) or 'nothing'}"
+            )
+        attributes = [
+            to_attribute(_validated(_key_model(self.model, name), value)) for name, value in values.items()
+        ]
+        self.client.update_item(
+            TableName=self.config.table_name,
+            Key=self._key(partition, sort),
+            UpdateExpression="SET " + ", ".join(f"#u{i} = :u{i}" for i in range(len(values))),
+            ExpressionAttributeNames={f"#u{i}": name for i, name in enumerate(values)},
+            ExpressionAttributeValues={f":u{i}": attribute for i, attribute in enumerate(attributes)},
+        )
+
+    def delete(self, partition: Any, sort: Any = None) -> None:
+        """Delete the item with this key, if there is one."""
+        self.client.delete_item(TableName=self.config.table_name, Key=self._key(partition, sort))
+
+    def _merged(self, item: Item, before: Model, after: Model) -> Item:
+        """The item with those fields replaced that changed; others keep the very bytes they had."""
+        written = after.to_item()
+        unchanged = before.to_item()
+        return {**item, **{name: value for name, value in written.items() if value != unchanged.get(name)}}
+
+    def _key(self, partition: Any, sort: Any = None) -> Item:
+        names = self.config.key_names
+        if (sort is not None) != (len(names) == 2):
+            raise ConfigurationError(
+                f"the key of {self.model.__name__} is {' and '.join(names)}; give exactly these values"
+            )
+        return {
+            name: self._key_attribute(name, value) for name, value in zip(names, (partition, sort), strict=False)
+        }
+
+    def _key_attribute(self, name: str, value: Any) -> dict[str, Any]:
+        attribute = to_attribute(_validated(self._key_models[name], value))
+        if not attribute.keys() <= {"S", "N", "B"}:
+            raise ConfigurationError(f"the key attribute {name!r} is stored as text, number or binary")
+        return attribute
+
+    def _condition(
+        self, partition: Any, begins_with: str | None, first: Any, last: Any
+    ) -> tuple[str, dict[str, Any]]:
+        values = {":p": self._key_attribute(self.config.partition_key, partition)}
+        sort_key = self.config.sort_key
+        bounds = {":a": first, ":b": last}
+        given = {place: value for place, value in bounds.items() if value is not None}
+        if begins_with is None and not given:
+            return "#p = :p", values
+        if sort_key is None or (begins_with is not None and given):
+            raise ConfigurationError("a query limits the sort key by its beginning or by a range, if there is one")
+        if begins_with is not None:
+            return "#p = :p AND begins_with(#s, :a)", {**values, ":a": {"S": begins_with}}
+        values.update({place: self._key_attribute(sort_key, value) for place, value in given.items()})
+        if len(given) == 2:
+            return "#p = :p AND #s BETWEEN :a AND :b", values
+        return ("#p = :p AND #s >= :a" if ":a" in given else "#p = :p AND #s <= :b"), values
+
+
+def _key_model(model: type[PhiModel], field: str) -> type[BaseModel]:
+    """A model of one field, so that values given alone pass the same validation."""
+    info = model.model_fields[field]
+    annotation: Any = info.annotation
+    for mark in info.metadata:
+        annotation = _annotated(annotation, mark)
+    settings = ConfigDict(hide_input_in_errors=True)
+    definition: Any = {field: (annotation, ...)}
+    created: type[BaseModel] = create_model(model.__name__, __config__=settings, **definition)
+    return created
+
+
+def _annotated(annotation: Any, mark: Any) -> Any:
+    from typing import Annotated
+
+    return Annotated[annotation, mark]
+
+
+def _validated(key_model: type[BaseModel], value: Any) -> Any:
+    (field,) = key_model.model_fields
+    try:
+        checked = key_model.model_validate({field: value})
+    except ValidationError as error:
+        raise without_values(error, frozenset((field,))) from None
+    return checked.model_dump(round_trip=True, by_alias=True)[field]

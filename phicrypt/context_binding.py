@@ -76,11 +76,13 @@ class ContextBinding:
             return expected
         return dict(self._guard.check(expected))
 
-    def loggable(self, context: Mapping[str, str], context_bytes: bytes) -> Mapping[str, str]:
+    def loggable(self, context: Mapping[str, str], context_bytes: bytes | None = None) -> Mapping[str, str]:
         """A message's context as the audit trail may record it.
 
         What others wrote has not passed our guard: values that look like PHI are withheld.
         """
+        if context_bytes is None:
+            context_bytes = serialize_context(context)
         known = self._loggable.get(context_bytes)
         if known is not None:
             return known

@@ -60,6 +60,7 @@ class MaterialsProvider(KeyHolder):
         *,
         plaintext_length_bytes: int | None,
         context_bytes: bytes | None = None,
+        public_key: str | None = None,
     ) -> tuple[EncryptionMaterials, bool]:
         """Materials to seal one message, and whether they came from the cache.
 
@@ -70,13 +71,15 @@ class MaterialsProvider(KeyHolder):
             plaintext_length_bytes: charged to a cached data key; None for streams, whose bytes are
                 charged by :meth:`charge` as they pass.
             context_bytes: the context's canonical bytes, if the caller has them.
+            public_key: for signed suites, the base64 point of a signing key that the caller made
+                itself; then the materials hold no signing key.
 
         Raises KeyAccessError and whatever else the keyring raises.
         """
         if context_bytes is None:
             context_bytes = serialize_context(context)
         if suite.is_signed or not self._may_cache(suite):
-            fresh = self._generate(suite, context, context_bytes)
+            fresh = self._generate(suite, context, context_bytes, public_key)
             return fresh, fresh.key_was_cached
         cache_key = ("encrypt", self._scope, suite.suite_id, context_bytes)
         materials, hit = self.cache.get_or_load(
@@ -138,15 +141,20 @@ class MaterialsProvider(KeyHolder):
         return self._caches and suite.derives_message_keys and not suite.has_symmetric_signature
 
     def _generate(
-        self, suite: AlgorithmSuite, context: Mapping[str, str], context_bytes: bytes
+        self,
+        suite: AlgorithmSuite,
+        context: Mapping[str, str],
+        context_bytes: bytes,
+        public_key: str | None = None,
     ) -> EncryptionMaterials:
         signing_key = None
         if suite.signature_curve is not None:
             if PUBLIC_KEY_NAME in context:
                 raise ConfigurationError(f"{PUBLIC_KEY_NAME} is written by phicrypt, not by the caller")
-            signing_key = SigningKey(suite.signature_curve)
-            public_point = base64.b64encode(signing_key.compressed_public_key()).decode()
-            context = {**context, PUBLIC_KEY_NAME: public_point}
+            if public_key is None:
+                signing_key = SigningKey(suite.signature_curve)
+                public_key = base64.b64encode(signing_key.compressed_public_key()).decode()
+            context = {**context, PUBLIC_KEY_NAME: public_key}
             context_bytes = serialize_context(context)
         materials = self.keyring.on_encrypt(
             EncryptionMaterials(suite, context, context_bytes, signing_key=signing_key)

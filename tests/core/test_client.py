@@ -109,9 +109,7 @@ def test_contexts_that_are_not_text_are_refused(context: Any) -> None:
 
 def test_audit_context_binds_its_typed_pairs() -> None:
     phi = raw_client()
-    context = AuditContext(
-        tenant="clinic-7", application="viewer", dataset="ct-2026", resource_type="ImagingStudy"
-    )
+    context = AuditContext(tenant="clinic-7", application="viewer", dataset="ct-2026", resource_type="Scan")
     message = phi.encrypt(b"x", context=context)
     assert phi.decrypt(message, context={"tenant": "clinic-7", "resource-type": "Scan"}) == b"x"
     assert phi.inspect(message).context_names == ("application", "dataset", "resource-type", "tenant")

@@ -1,0 +1,173 @@
+"""phicrypt's keys for the AWS Encryption SDK's own client (extra ``esdk``).
+
+For teams that keep ``EncryptionSDKClient``: a cryptographic materials manager that lends it
+phicrypt's keyrings, cache, guard and audit trail::
+
+    manager = PhiCryptMaterialsManager(phi, expect={"tenant": "clinic-7"})
+    client = aws_encryption_sdk.EncryptionSDKClient()
+    message, _ = client.encrypt(source=data, materials_manager=manager, encryption_context={"tenant": "clinic-7"})
+    data, _ = client.decrypt(source=message, materials_manager=manager)
+
+The SDK seals and opens the message; phicrypt sees that a key was used, not how the message ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aws_encryption_sdk.identifiers import AlgorithmSuite as SdkSuite
+from aws_encryption_sdk.internal.crypto.authentication import Signer, Verifier
+from aws_encryption_sdk.internal.crypto.elliptic_curve import generate_ecc_signing_key
+from aws_encryption_sdk.internal.utils.commitment import (
+    validate_commitment_policy_on_decrypt,
+    validate_commitment_policy_on_encrypt,
+)
+from aws_encryption_sdk.materials_managers import DecryptionMaterials as SdkDecryptionMaterials
+from aws_encryption_sdk.materials_managers import DecryptionMaterialsRequest, EncryptionMaterialsRequest
+from aws_encryption_sdk.materials_managers import EncryptionMaterials as SdkEncryptionMaterials
+from aws_encryption_sdk.materials_managers.base import CryptoMaterialsManager
+from aws_encryption_sdk.structures import DataKey as SdkDataKey
+from aws_encryption_sdk.structures import EncryptedDataKey as SdkEncryptedDataKey
+from aws_encryption_sdk.structures import MasterKeyInfo
+
+from phicrypt.client import PhiCrypt
+from phicrypt.context import PUBLIC_KEY_NAME, AnyContext, AuditContext, check_expected_pairs
+from phicrypt.errors import ConfigurationError, FormatError, LimitExceededError
+from phicrypt.materials import EncryptedDataKey, EncryptionMaterials
+from phicrypt.suites import AES_256_GCM_HKDF_SHA512_COMMIT_KEY, ESDK_SUITES
+
+_FORMAT = "esdk"
+
+
+class PhiCryptMaterialsManager(CryptoMaterialsManager):  # type: ignore[misc]
+    """A materials manager of the AWS Encryption SDK over a :class:`phicrypt.PhiCrypt`.
+
+    Args:
+        phi: whose keyring, cache, guard, limits and audit trail are lent.
+        expect: the context pairs that each message to be opened must hold, or ``ANY_CONTEXT``; needed
+            for decryption only. A reproduced context that the SDK is given is checked as well.
+        allow_uncommitted: also open messages of suites without key commitment, where the SDK's own
+            commitment policy allows it.
+
+    Writes suite 0x0478 unless the SDK is told an algorithm; only committing suites are written.
+    """
+
+    def __init__(
+        self,
+        phi: PhiCrypt,
+        *,
+        expect: Mapping[str, str] | AuditContext | AnyContext | None = None,
+        allow_uncommitted: bool = False,
+    ) -> None:
+        self._phi = phi
+        self._expect = expect
+        self._allow_uncommitted = allow_uncommitted
+
+    def get_encryption_materials(self, request: EncryptionMaterialsRequest) -> SdkEncryptionMaterials:
+        """Materials for one message; see :meth:`phicrypt.PhiCrypt.encrypt` for what is raised."""
+        algorithm = request.algorithm or SdkSuite.AES_256_GCM_HKDF_SHA512_COMMIT_KEY
+        validate_commitment_policy_on_encrypt(request.commitment_policy, algorithm)
+        suite = ESDK_SUITES[algorithm.algorithm_id]
+        if not suite.is_committing:
+            raise ConfigurationError(
+                f"phicrypt writes committing suites only, such as {AES_256_GCM_HKDF_SHA512_COMMIT_KEY.name}; "
+                f"the AWS Encryption SDK was told {suite.name}"
+            )
+        pairs, context_bytes = self._phi.contexts.to_bind(request.encryption_context)
+        signer = None
+        if suite.is_signed:
+            signer = Signer(algorithm=algorithm, key=generate_ecc_signing_key(algorithm=algorithm))
+        trail = self._phi.trail
+        acting = trail.check_actor() if trail is not None else None
+        known: dict[str, Any] = {"format": _FORMAT, "suite_id": suite.suite_id, "context": pairs}
+        try:
+            materials, hit = self._phi.provider.encryption_materials(
+                suite,
+                pairs,
+                plaintext_length_bytes=request.plaintext_length,
+                context_bytes=context_bytes,
+                public_key=signer.encoded_public_key().decode() if signer is not None else None,
+            )
+        except BaseException as error:
+            if trail is not None:
+                trail.record("esdk.encrypt", **known, error=error, captured=acting)
+            raise
+        if trail is not None:
+            trail.record(
+                "esdk.encrypt",
+                **known,
+                origin=materials.origin,
+                cache_hit=hit,
+                byte_count=request.plaintext_length,
+                captured=acting,
+            )
+        return _sdk_encryption_materials(algorithm, materials, signer)
+
+    def decrypt_materials(self, request: DecryptionMaterialsRequest) -> SdkDecryptionMaterials:
+        """The data key of one message; see :meth:`phicrypt.PhiCrypt.decrypt` for what is raised."""
+        validate_commitment_policy_on_decrypt(request.commitment_policy, request.algorithm)
+        expected = self._phi.contexts.expected(self._expect)
+        suite = ESDK_SUITES[request.algorithm.algorithm_id]
+        if not suite.is_committing and not self._allow_uncommitted:
+            raise ConfigurationError(f"{suite.name} does not commit to its key; allow_uncommitted=True opens it")
+        if (PUBLIC_KEY_NAME in request.encryption_context) != suite.is_signed:
+            raise FormatError("present exactly when the suite signs was expected", field=PUBLIC_KEY_NAME)
+        bound = self._phi.limits.max_encrypted_data_keys
+        if len(request.encrypted_data_keys) > bound:
+            raise LimitExceededError(
+                "too many encrypted data keys", limit=bound, actual=len(request.encrypted_data_keys)
+            )
+        check_expected_pairs(request.encryption_context, request.reproduced_encryption_context)
+        encrypted_data_keys = sorted(
+            EncryptedDataKey(key.key_provider.provider_id, key.key_provider.key_info, key.encrypted_data_key)
+            for key in request.encrypted_data_keys
+        )
+        use = None
+        if self._phi.trail is not None:
+            context = self._phi.contexts.loggable(request.encryption_context)
+            use = self._phi.trail.begin("esdk.decrypt", format=_FORMAT, suite_id=suite.suite_id, context=context)
+        try:
+            materials, hit = self._phi.provider.decryption_materials(
+                suite, request.encryption_context, encrypted_data_keys, expected=expected
+            )
+        except BaseException as error:
+            if use is not None:
+                use.end(error=error)
+            raise
+        if use is not None:
+            use.end(origin=materials.origin, cache_hit=hit)
+        assert materials.data_key is not None
+        opened = encrypted_data_keys[materials.recipient_index or 0]
+        verification_key = None
+        if suite.is_signed:
+            verification_key = Verifier.from_encoded_point(
+                algorithm=request.algorithm, encoded_point=request.encryption_context[PUBLIC_KEY_NAME]
+            ).key_bytes()
+        return SdkDecryptionMaterials(
+            data_key=SdkDataKey(
+                MasterKeyInfo(opened.provider_id, opened.provider_info),
+                materials.data_key.key_bytes,
+                opened.ciphertext,
+            ),
+            verification_key=verification_key,
+        )
+
+
+def _sdk_encryption_materials(
+    algorithm: SdkSuite, materials: EncryptionMaterials, signer: Signer | None
+) -> SdkEncryptionMaterials:
+    assert materials.data_key is not None
+    recipients = [
+        SdkEncryptedDataKey(MasterKeyInfo(key.provider_id, key.provider_info), key.ciphertext)
+        for key in materials.encrypted_data_keys
+    ]
+    return SdkEncryptionMaterials(
+        algorithm=algorithm,
+        data_encryption_key=SdkDataKey(
+            recipients[0].key_provider, materials.data_key.key_bytes, recipients[0].encrypted_data_key
+        ),
+        encrypted_data_keys=set(recipients),
+        encryption_context=dict(materials.context),
+        signing_key=signer.key_bytes() if signer is not None else None,
+    )

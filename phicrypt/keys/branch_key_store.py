@@ -16,7 +16,7 @@ import os
 import threading
 import uuid
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -384,13 +384,16 @@ def _no_tombstone(branch_key_id: str) -> dict[str, Any]:
 
 
 def _checked_key(
-    kms_key_arn: str | KeyDiscovery, *, multi_region: bool, failover: Iterable[FailoverRegion]
+    kms_key_arn: str | KeyDiscovery, *, multi_region: bool, failover: Sequence[FailoverRegion]
 ) -> KmsArn | KeyDiscovery:
     if isinstance(kms_key_arn, KeyDiscovery):
-        if multi_region or tuple(failover):
+        if multi_region or failover:
             raise ConfigurationError("multi_region and failover need a pinned KMS key ARN; discovery has a region")
         return kms_key_arn
     key = configured_key_arn(kms_key_arn)
-    if tuple(failover) and not (multi_region and key.is_multi_region):
+    if failover and not (multi_region and key.is_multi_region):
         raise ConfigurationError("failover needs multi_region=True and a multi-Region KMS key (mrk-…)")
+    regions = [key.region, *(one.region for one in failover)]
+    if len(set(regions)) != len(regions):
+        raise ConfigurationError(f"failover names Regions other than the first one, each once; {regions} came")
     return key

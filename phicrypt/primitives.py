@@ -136,11 +136,6 @@ def hmac_sha512(mac_key: bytes, message: bytes) -> bytes:
     return hmac.digest(mac_key, message, "sha512")
 
 
-def hmac_sha512(mac_key: bytes, message: bytes) -> bytes:
-    """HMAC with SHA-512: 64 bytes."""
-    return hmac.digest(mac_key, message, "sha512")
-
-
 def hkdf_extract(hash_name: str, salt: bytes, input_key: bytes) -> bytes:
     """RFC 5869 section 2.2; an empty salt means a string of zeros of the hash's length."""
     # HMAC pads its key with zeros, so the empty key and a zero key of hash length are the same key.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -222,3 +224,12 @@ def test_from_alias_refuses_what_cannot_wrap_data_keys(kms: StrictKms) -> None:
         KmsKeyring.from_alias("alias/phi", client_factory=kms.client)
     with pytest.raises(KeyAccessError, match="NotFound"):
         KmsKeyring.from_alias("alias/none", client=kms.client())
+
+
+def test_importing_the_keyrings_loads_neither_boto3_nor_botocore() -> None:
+    code = (
+        "import sys, phicrypt.keys.kms, phicrypt.keys.multi, phicrypt.keys.raw_aes, phicrypt.testing; "
+        "print(sorted({'boto3', 'botocore', 'urllib3', 'moto', 'pydantic'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -88,6 +88,7 @@ class AuditEvent(NamedTuple):
         cache_hit: whether the key came from the cache, so that no KMS call belongs to this use.
         context: the encryption context.
         actor, purpose: as given to ``acting_as``; never part of the context.
+        recipient: who receives what is disclosed, for the accounting of disclosures.
         break_glass: the id of the break-glass grant under which this happened.
         application: the program, as the trail was told.
         principal: the AWS principal whose credentials called KMS, as the trail was told.
@@ -112,6 +113,7 @@ class AuditEvent(NamedTuple):
     context: Mapping[str, str] | None = None
     actor: str | None = None
     purpose: str | None = None
+    recipient: str | None = None
     break_glass: str | None = None
     application: str | None = None
     principal: str | None = None
@@ -128,8 +130,8 @@ class AuditEvent(NamedTuple):
         # fmt: off
         (
             time_ns, kind, use_id, operation, outcome, format_name, suite_id, message_id, origin, cache_hit,
-            context, actor, purpose, break_glass, application, principal, resource, error, reason, byte_count,
-            duration_us, detail,
+            context, actor, purpose, recipient, break_glass, application, principal, resource, error, reason,
+            byte_count, duration_us, detail,
         ) = self
         # fmt: on
         repeated = _repeated_json(
@@ -142,6 +144,7 @@ class AuditEvent(NamedTuple):
             cache_hit,
             actor,
             purpose,
+            recipient,
             break_glass,
             application,
             principal,
@@ -183,6 +186,7 @@ _PLAIN_FIELDS: Final = (
     "context",
     "actor",
     "purpose",
+    "recipient",
     "break_glass",
     "application",
     "principal",
@@ -232,6 +236,7 @@ def _repeated_json(
     cache_hit: bool | None,
     actor: str | None,
     purpose: str | None,
+    recipient: str | None,
     break_glass: str | None,
     application: str | None,
     principal: str | None,
@@ -245,8 +250,8 @@ def _repeated_json(
         fields["kms_operation"] = origin.operation
         fields["kms_error"] = origin.error_code
         fields["other_calls"] = [_call_fields(call) for call in origin.other_calls] or None
-    fields |= {"cache_hit": cache_hit, "actor": actor, "purpose": purpose, "break_glass": break_glass}
-    fields |= {"application": application, "principal": principal}
+    fields |= {"cache_hit": cache_hit, "actor": actor, "purpose": purpose, "recipient": recipient}
+    fields |= {"break_glass": break_glass, "application": application, "principal": principal}
     present = {name: value for name, value in fields.items() if value is not None}
     return "," + json.dumps(present, separators=(",", ":"))[1:-1]
 

@@ -34,7 +34,7 @@ from phicrypt.errors import AuditError, ConfigurationError
 from phicrypt.materials import KeyOrigin
 
 _log = logging.getLogger("phicrypt.audit")
-_MAX_ACTOR_LENGTH: Final = 256
+_MAX_NAME_LENGTH: Final = 256
 
 
 class Acting(NamedTuple):
@@ -42,6 +42,7 @@ class Acting(NamedTuple):
 
     actor: str | None = None
     purpose: str | None = None
+    recipient: str | None = None
     break_glass: str | None = None
 
 
@@ -51,30 +52,31 @@ _acting: ContextVar[Acting] = ContextVar("phicrypt_acting", default=_NOBODY)
 
 @contextmanager
 def acting_as(
-    actor: str, purpose: Purpose | str | None = None, *, break_glass: str | None = None
+    actor: str,
+    purpose: Purpose | str | None = None,
+    *,
+    recipient: str | None = None,
+    break_glass: str | None = None,
 ) -> Iterator[Acting]:
     """Uses inside the block are recorded as this actor's. Threads and asyncio tasks keep their own.
 
     Args:
         actor: an opaque id of the person or service, at most 256 characters, such as ``"dr-4711"``.
         purpose: why; a :class:`Purpose` or its text.
+        recipient: who receives what is disclosed, for the accounting of disclosures (45 CFR 164.528);
+            the same form as an actor.
         break_glass: the id of a break-glass grant.
 
     A reader or writer that is opened inside keeps its actor after the block has ended (rule 20).
     Raises ConfigurationError for an actor or a purpose that is not one.
     """
-    if (
-        not isinstance(actor, str)
-        or not actor.strip()
-        or len(actor) > _MAX_ACTOR_LENGTH
-        or not actor.isprintable()
-    ):
-        raise ConfigurationError(f"an actor is 1 to {_MAX_ACTOR_LENGTH} printable characters")
+    if not isinstance(actor, str) or not actor.strip() or len(actor) > _MAX_NAME_LENGTH or not actor.isprintable():
+        raise ConfigurationError(f"an actor is 1 to {_MAX_NAME_LENGTH} printable characters")
     try:
         checked = None if purpose is None else Purpose(purpose).value
     except ValueError:
         raise ConfigurationError(f"purpose is one of {', '.join(known.value for known in Purpose)}") from None
-    acting = Acting(actor, checked, break_glass)
+    acting = Acting(actor, checked, recipient, break_glass)
     token = _acting.set(acting)
     try:
         yield acting
@@ -163,7 +165,7 @@ class AuditTrail:
         For sealing one message. ``started_ns`` is ``time.perf_counter_ns()`` at the start, for the
         duration; ``opening=True`` delivers the event by the policy of decryption. Raises AuditError.
         """
-        actor, purpose, break_glass = self.check_actor(captured)
+        actor, purpose, recipient, break_glass = self.check_actor(captured)
         outcome, error_name, reason = _SUCCESS
         if error is not None:
             outcome, error_name, reason = describe_error(error)
@@ -182,6 +184,7 @@ class AuditTrail:
             context,
             actor,
             purpose,
+            recipient,
             break_glass,
             self.application,
             self.principal,
@@ -373,7 +376,7 @@ class Use:
 
     def _event(self, kind: str, result: tuple[str, str | None, str | None]) -> AuditEvent:
         outcome, error_name, reason = result
-        actor, purpose, break_glass = self._acting
+        actor, purpose, recipient, break_glass = self._acting
         ended = kind == "end"
         return AuditEvent(
             time.time_ns(),
@@ -389,6 +392,7 @@ class Use:
             self.context,
             actor,
             purpose,
+            recipient,
             break_glass,
             self._trail.application,
             self._trail.principal,

@@ -129,7 +129,7 @@ def _get_range(gateway: Gateway, message: OpenedMessage, request: RangeRequest) 
 def _range_stream(
     message: OpenedMessage, layout: FramedLayout, span: Span, final: bytes, use: Use | NoUse
 ) -> FramesStream:
-    first, last = frames_of(layout, span)
+    first, last = frames_of(layout, span) if span.length else (1, 1)
     final_start = plaintext_span(layout, final_number(layout)).start
     tail = final[max(0, span.start - final_start) : max(0, span.end - final_start)]
     if first == final_number(layout):
@@ -241,6 +241,8 @@ def _translated(source: ObjectSource, length: int, format_name: str) -> dict[str
 
 
 def _as_partial(response: dict[str, Any], span: Span, total: int) -> dict[str, Any]:
+    if not span.length:
+        return response  # the last bytes of an empty object: all of it, as S3 says
     response["ContentRange"] = span.content_range(total)
     response["ResponseMetadata"]["HTTPStatusCode"] = 206
     response["ResponseMetadata"]["HTTPHeaders"]["content-range"] = response["ContentRange"]

@@ -8,7 +8,8 @@ S3 knows one range per request, in three forms (RFC 9110 section 14.1.2)::
 
 Anything else (several ranges, another unit, b before a, no number at all) is not an error: S3
 ignores the header and answers with the whole object. A well-formed range that holds no byte of the
-object (a at or beyond the end, n of zero, any range of an empty object) is answered with 416.
+object (a at or beyond the end, n of zero) is answered with 416. One case has no bytes and no error:
+the last n bytes of an empty object are the whole of it, with 200.
 """
 
 from __future__ import annotations
@@ -47,14 +48,14 @@ class RangeRequest(NamedTuple):
     last: int | None
 
     def resolve(self, total: int) -> Span | None:
-        """The bytes meant in an object of ``total`` bytes; None where S3 answers 416."""
+        """The bytes meant in an object of ``total`` bytes; None where S3 answers 416.
+
+        An empty span is the last n bytes of an empty object, which S3 answers with 200.
+        """
         if self.first is None:
-            assert self.last is not None
-            span = Span(max(0, total - self.last), total)
-        else:
-            end = total if self.last is None else min(self.last + 1, total)
-            span = Span(self.first, end)
-        return span if span.length > 0 else None
+            return Span(max(0, total - self.last), total) if self.last else None
+        end = total if self.last is None else min(self.last + 1, total)
+        return Span(self.first, end) if self.first < end else None
 
 
 def parse_range(header: str | None) -> RangeRequest | None:

@@ -260,7 +260,9 @@ def test_signed_objects_are_read_whole_and_refuse_ranges(client_of: Callable[...
         unsigned.get_object(Bucket=bucket, Key="u", RequireSigned=True)
 
 
-def test_refused_operations_raise_before_the_network(client_of: Callable[..., S3Client], raw: Any, bucket: str) -> None:
+def test_refused_operations_raise_before_the_network(
+    client_of: Callable[..., S3Client], raw: Any, bucket: str
+) -> None:
     watched = WatchedS3(raw)
     client = client_of(raw=watched)
     for name in ("select_object_content", "upload_part_copy", "rename_object", "put_object_annotation"):

@@ -97,6 +97,8 @@ def expected_answer(header: str, data: bytes) -> tuple[int, str | None, int | No
     span = request.resolve(len(data))
     if span is None:
         return 416, None, None, b""
+    if not span.length:
+        return 200, None, 0, b""
     return 206, f"bytes {span.start}-{span.end - 1}/{len(data)}", span.length, data[span.start : span.end]
 
 
@@ -107,7 +109,7 @@ def assert_few_bytes(watched: WatchedS3, layout: FramedLayout, header: str) -> N
     wanted = {final}
     if request is None:
         wanted = set(range(1, final + 1))
-    elif (span := request.resolve(layout.plaintext_length_bytes)) is not None:
+    elif (span := request.resolve(layout.plaintext_length_bytes)) is not None and span.length:
         first, last = frames_of(layout, span)
         wanted |= set(range(first, last + 1))
     bound = layout.header_length_bytes + sum(frames_span(layout, number, number).length for number in wanted)
@@ -145,7 +147,9 @@ def test_every_changed_byte_in_the_fetched_frames_is_refused(
     assert ask(small, bucket, "k", "bytes=70-180")[3] == data[70:181]
 
 
-@pytest.mark.parametrize("header", ["bytes=0-9", "bytes=0-", "bytes=-1", "bytes=999999999-", "bytes=0-0,5-6", None])
+@pytest.mark.parametrize(
+    "header", ["bytes=0-9", "bytes=0-", "bytes=-1", "bytes=999999999-", "bytes=0-0,5-6", None]
+)
 def test_rule_10_an_object_cut_at_a_frame_boundary_is_refused(
     s3: S3Client, raw: Any, bucket: str, header: str | None
 ) -> None:

@@ -23,6 +23,8 @@ def reference(header: str, data: bytes) -> tuple[int, bytes]:
             return 200, data
         stop = int(last) if last else len(data)
         wanted = [index for index in range(len(data)) if int(first) <= index <= stop]
+    if suffix is not None and int(suffix) and not data:
+        return 200, b""
     if not wanted:
         return 416, b""
     return 206, bytes(data[index] for index in wanted)
@@ -35,7 +37,7 @@ def answer(header: str, data: bytes) -> tuple[int, bytes]:
     span = request.resolve(len(data))
     if span is None:
         return 416, b""
-    return 206, data[span.start : span.end]
+    return 206 if span.length else 200, data[span.start : span.end]
 
 
 NUMBERS = st.integers(0, 40).map(str)

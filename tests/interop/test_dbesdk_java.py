@@ -20,10 +20,12 @@ from dbesdk_support import (
 from interop.dbesdk_java import JavaCounterpart, JavaRefusedError, JavaUnavailableError, java_counterpart
 from interop.dynamodb_local import ServerUnavailableError, dynamodb_local
 
+from phicrypt import BranchKeyStore, HierarchicalKeyring
 from phicrypt.dynamodb import Action, TableConfig
 from phicrypt.dynamodb.items import open_item, seal_item
 from phicrypt.errors import PhiCryptError
 from phicrypt.formats.dbesdk.attributes import serialize
+from phicrypt.testing import local_aws
 
 WRAPPING_KEY = os.urandom(32)
 JAVA_RAW_AES = {
@@ -180,3 +182,40 @@ def test_services_share_a_table_of_dynamodb_local(
     stored = client.get_item(TableName=name, Key={"patient_id": {"S": "from-java"}})["Item"]
     assert stored["text"].keys() == {"B"}
     assert in_normal_form(open_item(phi, stored, table).item) == in_normal_form(theirs)
+
+
+@pytest.fixture(scope="module")
+def key_store() -> Iterator[tuple[HierarchicalKeyring, dict[str, Any]]]:
+    """One branch key store for both sides: phicrypt's keyring, and what Java makes its own of."""
+    with local_aws() as aws:
+        store = BranchKeyStore(
+            "key-store",
+            "clinic-keys",
+            aws.kms_key_arn,
+            dynamodb_client=aws.client("dynamodb"),
+            kms_client=aws.client("kms"),
+        )
+        store.create_table()
+        branch_key_id = store.create_key(context={"tenant": "clinic-7"})
+        java_keyring = {
+            "endpoint": aws.endpoint_url,
+            "kmsEndpoint": aws.endpoint_url,
+            "storeTable": "key-store",
+            "logicalName": "clinic-keys",
+            "kmsKeyArn": aws.kms_key_arn,
+            "branchKeyId": branch_key_id,
+        }
+        yield HierarchicalKeyring(store, branch_key_id=branch_key_id), java_keyring
+
+
+@pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
+def test_services_share_a_branch_key_store(
+    java: JavaCounterpart, key_store: tuple[HierarchicalKeyring, dict[str, Any]], signed: bool
+) -> None:
+    keyring, java_keyring = key_store
+    phi = phi_with(keyring)
+    table = patients(unsigned_prefix=None, signed=signed)
+    ours = seal_item(phi, patient(), table).item
+    assert java.decrypt(ours, table, java_keyring) == patient()
+    theirs = java.encrypt(patient(), table, java_keyring)
+    assert open_item(phi, theirs, table).item == patient()

@@ -13,20 +13,22 @@ if TYPE_CHECKING:
     from phicrypt.dynamodb.facade import DynamoDb
     from phicrypt.dynamodb.models import Encrypted, PartitionKey, PhiModel, Signed, SortKey, Unsigned
     from phicrypt.dynamodb.typed_table import TypedTable
+    from phicrypt.formats.dbesdk.item_context import attributes_of_context
 
 _HOMES = {
-    "Action": "config",
-    "DynamoDb": "facade",
-    "Encrypted": "models",
-    "PartitionKey": "models",
-    "PhiKeyNameWarning": "config",
-    "PhiModel": "models",
-    "PlaintextPolicy": "config",
-    "Signed": "models",
-    "SortKey": "models",
-    "TableConfig": "config",
-    "TypedTable": "typed_table",
-    "Unsigned": "models",
+    "Action": "phicrypt.dynamodb.config",
+    "DynamoDb": "phicrypt.dynamodb.facade",
+    "Encrypted": "phicrypt.dynamodb.models",
+    "PartitionKey": "phicrypt.dynamodb.models",
+    "PhiKeyNameWarning": "phicrypt.dynamodb.config",
+    "PhiModel": "phicrypt.dynamodb.models",
+    "PlaintextPolicy": "phicrypt.dynamodb.config",
+    "Signed": "phicrypt.dynamodb.models",
+    "SortKey": "phicrypt.dynamodb.models",
+    "TableConfig": "phicrypt.dynamodb.config",
+    "TypedTable": "phicrypt.dynamodb.typed_table",
+    "Unsigned": "phicrypt.dynamodb.models",
+    "attributes_of_context": "phicrypt.formats.dbesdk.item_context",
 }
 
 __all__ = [
@@ -42,13 +44,14 @@ __all__ = [
     "TableConfig",
     "TypedTable",
     "Unsigned",
+    "attributes_of_context",
 ]
 
 
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'phicrypt.dynamodb' has no attribute {name!r}")
-    value = getattr(import_module(f"phicrypt.dynamodb.{_HOMES[name]}"), name)
+    value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
 

@@ -156,7 +156,11 @@ def _parse_stored_context(reader: ByteReader, header_bytes: bytes, limits: ReadL
             limit=limits.max_context_length_bytes,
             actual=length,
         )
-    return parse_context(header_bytes[start : reader.offset], offset=start)
+    serialized = header_bytes[start : reader.offset]
+    context = parse_context(serialized, offset=start)
+    if serialize_context(context) != serialized:
+        raise FormatError("names must be sorted by their bytes", field=field, offset=start)
+    return context
 
 
 def _parse_encrypted_data_keys(reader: ByteReader, limits: ReadLimits) -> tuple[EncryptedDataKey, ...]:

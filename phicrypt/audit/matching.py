@@ -262,7 +262,7 @@ class Matcher:
                 call,
                 f"CloudTrail says {record.error_code or 'success'}, the log {error or 'success'}",
             )
-        self._database.execute("UPDATE calls SET found = 1 WHERE id = ?", (call,))
+        self._database.execute("UPDATE calls SET found = ? WHERE id = ?", (1 if principal_is_known else 2, call))
         if error:
             return Category.DENIED, call, record.error_code
         if not principal_is_known:
@@ -318,6 +318,22 @@ class Matcher:
             " AND id NOT IN (SELECT call FROM findings WHERE call IS NOT NULL AND category = ?)",
             (Category.LOCAL_ONLY, self._since_ns, self._until_ns, Category.EXCEPTION),
         )
+
+    def category_of(self, origin: KeyOrigin | None) -> str:
+        """What was found for the KMS call behind a use; empty for a local key. After :meth:`finish`."""
+        if origin is None or (not origin.request_ids and origin.correlation_id is None):
+            return ""
+        row = self._database.execute(
+            "SELECT found, probable, error FROM calls WHERE id IN (SELECT call FROM requests WHERE request_id = ?)"
+            " OR id IN (SELECT call FROM correlations WHERE correlation = ?)",
+            (origin.request_ids[-1] if origin.request_ids else "", origin.correlation_id or ""),
+        ).fetchone()
+        if row is None:
+            return ""
+        found, probable, error = row
+        if error:
+            return Category.DENIED
+        return Category.MATCHED if found == 1 else Category.PROBABLE if found or probable else Category.LOCAL_ONLY
 
     def counts(self) -> dict[str, int]:
         """How many findings of each category, exceptions first; categories without any count 0."""

@@ -443,7 +443,7 @@ def test_memory_does_not_grow_with_the_number_of_records() -> None:
         assert matcher.counts()[Category.MATCHED] == count
         assert sum(1 for _ in matcher.findings()) == count
     grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - at_start
-    assert grown_kib < 60_000
+    assert grown_kib < 100_000  # a million records kept in memory are far more than ten times this
 
 
 def test_begin_without_end_is_one_use_and_pairs_are_one(tmp_path: Path) -> None:

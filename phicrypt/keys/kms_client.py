@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -85,10 +86,13 @@ def kms_client(
     )
     if config is not None:
         settings = settings.merge(config)
+    make = partial((session or boto3.Session()).client, "kms", region_name=region, endpoint_url=endpoint_url)
+    # A proxy would read the plaintext data keys that loopback is meant to keep on this machine.
+    past_proxies = settings.merge(Config(proxies={}))
     try:
-        client = (session or boto3.Session()).client(
-            "kms", region_name=region, endpoint_url=endpoint_url, config=settings
-        )
+        client = make(config=past_proxies if _is_plain(endpoint_url) else settings)
+        if endpoint_url is None and _is_plain(client.meta.endpoint_url):
+            client = make(config=past_proxies)
     except (BotoCoreError, ValueError) as error:
         raise ConfigurationError(f"no KMS client for Region {region!r}: {error}") from None
     return safe_kms_client(client, application)
@@ -100,6 +104,10 @@ def safe_kms_client(client: Any, application: str | None = None, *, own_connecti
     if isinstance(endpoint_url, str):
         require_safe_endpoint(endpoint_url)
     return tagged(client, application, own_connections=own_connections)
+
+
+def _is_plain(endpoint_url: str | None) -> bool:
+    return endpoint_url is not None and urlsplit(endpoint_url).scheme == "http"
 
 
 def require_safe_endpoint(endpoint_url: str) -> None:

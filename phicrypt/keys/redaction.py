@@ -25,6 +25,9 @@ class KmsBodyFilter(logging.Filter):
         if isinstance(arguments, tuple):
             is_kms = any(_is_kms_operation(argument) for argument in arguments)
             record.args = tuple(_without_body(argument, is_kms_request=is_kms) for argument in arguments)
+        elif isinstance(arguments, Mapping):  # logging's form for one mapping
+            record.args = {name: _without_body(value, is_kms_request=False) for name, value in arguments.items()}
+        record.msg = _without_body(record.msg, is_kms_request=False)
         return True
 
 

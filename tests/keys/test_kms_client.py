@@ -65,6 +65,24 @@ def test_refuses_a_plain_http_endpoint_from_the_environment(monkeypatch: pytest.
         kms_client("us-east-1")
 
 
+@pytest.mark.parametrize("from_environment", [False, True])
+def test_calls_to_loopback_never_pass_a_proxy(
+    kms: StrictKms, monkeypatch: pytest.MonkeyPatch, from_environment: bool
+) -> None:
+    with StrictKms() as proxy:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy.endpoint_url)
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        if from_environment:
+            monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", kms.endpoint_url)
+            client = kms_client("us-east-1", session=kms.session())
+        else:
+            client = own_client(kms)
+        generate(client, kms.create_key())
+        assert (len(kms.requests), proxy.requests) == (1, [])
+
+
 def test_fips_switch_chooses_the_fips_endpoint_of_the_region() -> None:
     client = kms_client("us-east-1", use_fips_endpoint=True)
     assert client.meta.endpoint_url == "https://kms-fips.us-east-1.amazonaws.com"

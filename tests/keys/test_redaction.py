@@ -107,3 +107,20 @@ def test_the_filter_is_installed_once_and_leaves_other_services_alone(
     assert sum(isinstance(one, KmsBodyFilter) for one in logger.filters) == 1
     logger.debug("Response body:\n%r", b'{"Item": {"id": {"S": "1"}}}')
     assert '"Item"' in every_logger_at_debug.text
+
+
+@pytest.mark.parametrize("form", ["mapping", "message", "bytearray"])
+def test_bodies_are_removed_however_a_record_carries_them(
+    every_logger_at_debug: pytest.LogCaptureFixture, form: str
+) -> None:
+    redact_kms_logs()
+    logger = logging.getLogger("botocore.endpoint")
+    body = '{"Plaintext": "c2VjcmV0"}'
+    if form == "mapping":
+        logger.debug("request %s", {"body": body.encode()})
+    elif form == "message":
+        logger.debug(body)
+    else:
+        logger.debug("request %s", bytearray(body.encode()))
+    assert "c2VjcmV0" not in every_logger_at_debug.text
+    assert "bytes removed by phicrypt" in every_logger_at_debug.text

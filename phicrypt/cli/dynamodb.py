@@ -1,0 +1,183 @@
+"""``phicrypt dynamodb``: encrypt a table in place, and prove that no plaintext is left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from phicrypt.cli.console import CHECK_EXIT_CODE, EXIT_CODES_EPILOG, complain, print_json, print_table, progress
+from phicrypt.cli.options import (
+    AwsAccess,
+    EndpointUrlOption,
+    FipsOption,
+    JsonOption,
+    ProfileOption,
+    RegionOption,
+)
+from phicrypt.errors import ConfigurationError
+
+app = typer.Typer(no_args_is_help=True, help="Encrypt tables in place and prove that no plaintext is left.")
+
+TableArgument = Annotated[str, typer.Argument(metavar="TABLE", help="Table name or ARN.")]
+ConfigOption = Annotated[
+    Path, typer.Option("--config", metavar="FILE", help="TOML or JSON: sections [table] and [keyring].")
+]
+KeyOption = Annotated[
+    str | None,
+    typer.Option("--key", metavar="ARN", envvar="PHICRYPT_KEY", help="KMS key ARN, if the file names no keyring."),
+]
+SegmentsOption = Annotated[int, typer.Option("--segments", help="Parallel workers, 1 to 64.")]
+RateOption = Annotated[
+    float | None, typer.Option("--items-per-second", help="At most so many items a second, over all workers.")
+]
+PageOption = Annotated[int | None, typer.Option("--page-size", help="Items per page of the scan.")]
+CheckpointOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoint",
+        metavar="FILE",
+        help="Keep the position here and go on from it after a kill. It holds item keys; only you can read it.",
+    ),
+]
+ProblemsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--problems",
+        metavar="FILE",
+        help="Write the keys of items that need attention here; only you can read it.",
+    ),
+]
+
+
+@app.command(epilog=EXIT_CODES_EPILOG)
+def migrate(
+    table: TableArgument,
+    config: ConfigOption,
+    key: KeyOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Encrypt in memory and report; write nothing.")
+    ] = False,
+    segments: SegmentsOption = 4,
+    items_per_second: RateOption = None,
+    page_size: PageOption = None,
+    checkpoint: CheckpointOption = None,
+    problems: ProblemsOption = None,
+    region: RegionOption = None,
+    endpoint_url: EndpointUrlOption = None,
+    profile: ProfileOption = None,
+    fips: FipsOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Encrypt the plaintext items of a table in place, while it is used.
+
+    Every write is conditional: an item that somebody changes meanwhile is read again, and nobody's
+    change is lost. Ends with 1 if items are left that need attention. Run `phicrypt dynamodb verify`
+    afterwards.
+    """
+    from phicrypt.dynamodb.migration import WalkOptions, migrate_table
+
+    access = AwsAccess(region=region, endpoint_url=endpoint_url, profile=profile, use_fips_endpoint=fips)
+    client = _client(table, config, key, access)
+    options = WalkOptions(
+        segments=segments,
+        items_per_second=items_per_second,
+        page_size=page_size,
+        checkpoint_file=checkpoint,
+        problems_file=problems,
+    )
+    with progress("Encrypting" if not dry_run else "Trying", None) as advance:
+        report = migrate_table(client, table, options, dry_run=dry_run, on_progress=lambda done: advance(done))
+    counts = {
+        "can be encrypted" if dry_run else "encrypted now": report.encrypted_now,
+        "encrypted before": report.encrypted_before,
+        "legacy client": report.legacy,
+        "damaged": report.damaged,
+        "refused": report.refused,
+        "changed too often": report.contended,
+        "deleted meanwhile": report.vanished,
+    }
+    _print(as_json, f"Dry run of {table}" if dry_run else table, counts, report.reasons, report.is_complete)
+    if not report.is_complete:
+        complain("items are left that need attention")
+        raise typer.Exit(CHECK_EXIT_CODE)
+
+
+@app.command(epilog=EXIT_CODES_EPILOG)
+def verify(
+    table: TableArgument,
+    config: ConfigOption,
+    key: KeyOption = None,
+    segments: SegmentsOption = 4,
+    items_per_second: RateOption = None,
+    page_size: PageOption = None,
+    checkpoint: CheckpointOption = None,
+    problems: ProblemsOption = None,
+    region: RegionOption = None,
+    endpoint_url: EndpointUrlOption = None,
+    profile: ProfileOption = None,
+    fips: FipsOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Open every item of a table, and prove that none is plaintext, damaged or of the legacy client.
+
+    Ends with 1 otherwise. It proves the table itself: backups, point-in-time recovery, exports, streams
+    and replicas hold what was there before.
+    """
+    from phicrypt.dynamodb.migration import WalkOptions, verify_table
+
+    access = AwsAccess(region=region, endpoint_url=endpoint_url, profile=profile, use_fips_endpoint=fips)
+    client = _client(table, config, key, access)
+    options = WalkOptions(
+        segments=segments,
+        items_per_second=items_per_second,
+        page_size=page_size,
+        checkpoint_file=checkpoint,
+        problems_file=problems,
+    )
+    with progress("Verifying", None) as advance:
+        report = verify_table(client, table, options, on_progress=lambda done: advance(done))
+    counts = {
+        "verified": report.verified,
+        "plaintext": report.plaintext,
+        "legacy client": report.legacy,
+        "damaged": report.damaged,
+    }
+    _print(as_json, table, counts, report.reasons, report.is_proven)
+    if not report.is_proven:
+        complain("the table holds items that are not encrypted, or not genuine")
+        raise typer.Exit(CHECK_EXIT_CODE)
+    complain("every item is encrypted and genuine; backups, exports and streams from before are not covered")
+
+
+def _client(table_name: str, config_path: Path, key: str | None, access: AwsAccess) -> Any:
+    from phicrypt.client import PhiCrypt
+    from phicrypt.dynamodb.client import attach
+    from phicrypt.dynamodb.config_file import make_keyring, read_config_file
+    from phicrypt.dynamodb.tables import plain_table_name
+
+    content = read_config_file(config_path)
+    if (content.keyring is None) == (key is None):
+        raise ConfigurationError("name the key once: a [keyring] section in the file, or --key")
+    if content.keyring is not None:
+        clients = {service: access.client(service) for service in ("dynamodb", "kms")}
+        keyring = make_keyring(content.keyring, clients)
+    else:
+        keyring = access.kms_keyring(str(key))
+    return attach(
+        PhiCrypt(keyring), access.client("dynamodb"), [content.table.for_table(plain_table_name(table_name))]
+    )
+
+
+def _print(
+    as_json: bool, title: str, counts: Mapping[str, int], reasons: Mapping[str, int], is_done: bool
+) -> None:
+    if as_json:
+        named = {name.replace(" ", "_"): count for name, count in counts.items()}
+        print_json({**named, "reasons": dict(reasons), "complete": is_done})
+        return
+    print_table(title, ("items", ""), [(f"{count:,}", name) for name, count in counts.items()])
+    if reasons:
+        print_table("", ("items", "why"), [(f"{count:,}", reason) for reason, count in reasons.items()])

@@ -1,0 +1,135 @@
+"""Table configurations in files, for the command line: TOML or JSON.
+
+::
+
+    [table]
+    partition_key = "patient_id"
+    sort_key = "visit"
+    unsigned_attributes = ["note"]
+
+    [table.actions]
+    patient_id = "SIGN_ONLY"
+    visit = "SIGN_ONLY"
+    name = "ENCRYPT_AND_SIGN"
+    note = "DO_NOTHING"
+
+    [keyring]
+    branch_key_store = "keys"            # with logical_name, branch_key_id and kms_key_arn: hierarchical
+    logical_name = "keys"
+    branch_key_id = "tenant-7"
+    kms_key_arn = "arn:aws:kms:…"        # alone: a KMS key
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from phicrypt.dynamodb.config import Action, PlaintextPolicy, TableConfig
+from phicrypt.errors import ConfigurationError
+
+_MAX_FILE_BYTES: Final = 1 << 20
+
+
+class KeyringSection(BaseModel):
+    """Which keys the command uses: a KMS key, or a branch key of a key store."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kms_key_arn: str
+    branch_key_store: str | None = None
+    logical_name: str | None = None
+    branch_key_id: str | None = None
+
+
+class TableSection(BaseModel):
+    """The fields of :class:`TableConfig`, without the physical table's name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    partition_key: str
+    sort_key: str | None = None
+    actions: dict[str, str]
+    logical_table_name: str | None = None
+    unsigned_attributes: tuple[str, ...] = ()
+    unsigned_prefix: str | None = None
+    plaintext_policy: PlaintextPolicy = PlaintextPolicy.FORBID_PLAINTEXT_WRITE_FORBID_PLAINTEXT_READ
+    plaintext_reads_until: date | None = None
+    signed: bool = False
+    require_signed: bool = False
+
+    def for_table(self, table_name: str) -> TableConfig:
+        """The configuration of the physical table of that name."""
+        fields = self.model_dump() | {
+            "actions": {name: _action(name, text) for name, text in self.actions.items()},
+            "logical_table_name": self.logical_table_name or table_name,
+        }
+        return TableConfig(table_name=table_name, **fields)
+
+
+class ConfigFile(BaseModel):
+    """The whole file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    table: TableSection
+    keyring: KeyringSection | None = None
+
+
+def read_config_file(path: Path) -> ConfigFile:
+    """The checked content of a ``.toml`` or ``.json`` file; ConfigurationError for anything else."""
+    try:
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            raise ConfigurationError(
+                f"{path} is larger than {_MAX_FILE_BYTES} bytes; is it a table configuration?"
+            )
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        return ConfigFile.model_validate(content)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
+        raise ConfigurationError(f"{path}: {faults}") from None
+    except ValueError as error:  # not JSON, TOML or UTF-8
+        raise ConfigurationError(f"{path} is neither TOML nor JSON: {error}") from None
+
+
+def make_keyring(section: KeyringSection, clients: Mapping[str, Any]) -> Any:
+    """The keyring that the file names; ``clients`` has the boto3 clients ``dynamodb`` and ``kms``.
+
+    Raises ConfigurationError.
+    """
+    named = (section.branch_key_store, section.logical_name, section.branch_key_id)
+    if not any(named):
+        from phicrypt.keys.kms import KmsKeyring
+
+        return KmsKeyring(section.kms_key_arn, client=clients["kms"])
+    if not all(named):
+        raise ConfigurationError(
+            "a branch key needs branch_key_store, logical_name, branch_key_id and kms_key_arn"
+        )
+    from phicrypt.keys.branch_key_store import BranchKeyStore
+    from phicrypt.keys.hierarchical import HierarchicalKeyring
+
+    store = BranchKeyStore(
+        str(section.branch_key_store),
+        str(section.logical_name),
+        section.kms_key_arn,
+        dynamodb_client=clients["dynamodb"],
+        kms_client=clients["kms"],
+    )
+    return HierarchicalKeyring(store, branch_key_id=str(section.branch_key_id))
+
+
+def _action(attribute: str, text: str) -> Action:
+    try:
+        return Action[text] if text in Action.__members__ else Action(text)
+    except ValueError:
+        raise ConfigurationError(
+            f"the action of {attribute!r} is one of {', '.join(Action.__members__)}"
+        ) from None

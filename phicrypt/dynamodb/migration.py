@@ -1,0 +1,398 @@
+"""From a plaintext table to an encrypted one, in place, while it is used.
+
+:func:`migrate_table` walks the table in parallel segments and replaces each plaintext item by its
+encrypted form with one UpdateItem, on condition that no signed attribute changed since it was read
+(rule 18): a concurrent writer wins, and the item is read again. :func:`verify_table` opens every item
+and counts what is not encrypted. The order of a whole migration stands in ``docs/dynamodb-client.md``.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import dataclasses
+import hashlib
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from phicrypt.dynamodb.client import layer_of
+from phicrypt.dynamodb.config import PlaintextPolicy, TableConfig
+from phicrypt.dynamodb.layer import Layer
+from phicrypt.dynamodb.shapes import Item
+from phicrypt.dynamodb.survey import MAX_ITEM_BYTES, Checkpoint, ItemKind, Pace, Tally, item_size_bytes, kind_of
+from phicrypt.dynamodb.tables import carries_beacons, check_no_beacons
+from phicrypt.dynamodb.updates import MAX_ATTEMPTS, back_off, replacing_update
+from phicrypt.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    FormatError,
+    KeyAccessError,
+    LimitExceededError,
+    PhiCryptError,
+    UnsupportedOperationError,
+)
+
+MAX_SEGMENTS: Final = 64
+_UNREADABLE: Final = (AuthenticationError, FormatError, LimitExceededError, UnsupportedOperationError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WalkOptions:
+    """How a table is walked.
+
+    Attributes:
+        segments: parallel workers, 1 to 64.
+        items_per_second: upper bound on items written (migration) or opened (verification); None for none.
+        page_size: items per page of the scan; None leaves it to DynamoDB (1 MB). A kill costs at most a page.
+        checkpoint_file: where the position is kept, to go on after a kill; None keeps none.
+        problems_file: where the keys of items that need attention are written (mode 0600); None for nowhere.
+    """
+
+    segments: int = 4
+    items_per_second: float | None = None
+    page_size: int | None = None
+    checkpoint_file: Path | None = None
+    problems_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.segments <= MAX_SEGMENTS:
+            raise ConfigurationError(f"segments is 1 to {MAX_SEGMENTS}")
+        if self.page_size is not None and self.page_size < 1:
+            raise ConfigurationError("page_size is at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationReport:
+    """What a migration did, or in a dry run would do. Counts only; an item is in one of them.
+
+    Attributes:
+        encrypted_now: plaintext items that were encrypted (dry run: that can be).
+        encrypted_before: items that were encrypted already.
+        legacy: items of the DynamoDB Encryption Client, left as they are.
+        damaged: items with header or footer alone, left as they are.
+        refused: plaintext items that cannot be encrypted; ``reasons`` says why.
+        contended: plaintext items that other writers kept changing; run again.
+        vanished: items that were deleted meanwhile.
+        reasons: why items were refused, with counts.
+        dry_run: nothing was written.
+        resumed: the walk went on from a checkpoint.
+    """
+
+    encrypted_now: int
+    encrypted_before: int
+    legacy: int
+    damaged: int
+    refused: int
+    contended: int
+    vanished: int
+    reasons: Mapping[str, int]
+    dry_run: bool
+    resumed: bool
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether no item was left that needs attention."""
+        return not (self.legacy or self.damaged or self.refused or self.contended)
+
+
+@dataclass(frozen=True, slots=True)
+class VerificationReport:
+    """What is in a table.
+
+    Attributes:
+        verified: items that were opened: genuine, of this table, at their own key.
+        plaintext, legacy: items that are readable without a key, or by the legacy client.
+        damaged: items with header or footer alone, or that did not verify; ``reasons`` says why.
+        reasons: why items did not verify, with counts.
+    """
+
+    verified: int
+    plaintext: int
+    legacy: int
+    damaged: int
+    reasons: Mapping[str, int]
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether every item of the table is encrypted and genuine."""
+        return not (self.plaintext or self.legacy or self.damaged)
+
+
+Progress = Callable[[int], None]
+"""Told how many more items are done."""
+
+
+def migrate_table(
+    client: Any,
+    table_name: str,
+    options: WalkOptions = WalkOptions(),
+    *,
+    dry_run: bool = False,
+    on_progress: Progress | None = None,
+) -> MigrationReport:
+    """Encrypt every plaintext item of a table.
+
+    Args:
+        client: an encrypting client that has the table (``phi.dynamodb.client([config])``).
+        table_name: name or ARN.
+        options: see :class:`WalkOptions`.
+        dry_run: encrypt each item in memory and report, but write nothing.
+        on_progress: told of each page.
+
+    Each written item is verified as DynamoDB returns it. Raises ConfigurationError,
+    UnsupportedOperationError for a table with beacons, KeyAccessError and botocore's errors; after one
+    of them, run again with the same ``checkpoint_file``.
+    """
+    layer, table = _layer_and_table(client, table_name)
+    if table.plaintext_policy is PlaintextPolicy.FORCE_PLAINTEXT_WRITE_ALLOW_PLAINTEXT_READ:
+        raise ConfigurationError(
+            "the plaintext policy forces plaintext writes: a migration would be undone by the next write. Use "
+            f"{PlaintextPolicy.FORBID_PLAINTEXT_WRITE_ALLOW_PLAINTEXT_READ.value}"
+        )
+    layer.check_writable(table)
+    tally = Tally(table, options.problems_file)
+    checkpoint_file = None if dry_run else options.checkpoint_file
+    checkpoint = Checkpoint(checkpoint_file, _identity(layer, table, table_name), options.segments)
+    checkpoint.restore(tally)
+    pace = Pace(options.items_per_second)
+    walk = _Walk(layer, table_name, options, checkpoint, tally, on_progress)
+
+    def migrate(stored: Item) -> None:
+        _Migration(layer, table, table_name, tally, pace, dry_run).migrate(stored)
+
+    walk.run(migrate)
+    checkpoint.remove()
+    names = [part.name for part in dataclasses.fields(MigrationReport) if part.type == "int"]
+    return MigrationReport(
+        **{name: tally.counts[name] for name in names},
+        reasons=dict(tally.reasons),
+        dry_run=dry_run,
+        resumed=checkpoint.is_resumed,
+    )
+
+
+def verify_table(
+    client: Any,
+    table_name: str,
+    options: WalkOptions = WalkOptions(),
+    *,
+    on_progress: Progress | None = None,
+) -> VerificationReport:
+    """Open every item of a table; whatever the table's policy, plaintext counts as plaintext.
+
+    Arguments as :func:`migrate_table`. It proves what a consistent scan saw: not what is in backups,
+    exports, streams or replicas, which may hold plaintext from before. Raises KeyAccessError where
+    keys cannot be had at all, and botocore's errors.
+    """
+    layer, table = _layer_and_table(client, table_name)
+    strict = dataclasses.replace(
+        table,
+        plaintext_policy=PlaintextPolicy.FORBID_PLAINTEXT_WRITE_FORBID_PLAINTEXT_READ,
+        plaintext_reads_until=None,
+    )
+    tally = Tally(table, options.problems_file)
+    checkpoint = Checkpoint(options.checkpoint_file, _identity(layer, table, table_name), options.segments)
+    checkpoint.restore(tally)
+    pace = Pace(options.items_per_second)
+
+    def verify(stored: Item) -> None:
+        pace.wait()
+        _verify_item(layer, strict, stored, tally)
+
+    _Walk(layer, table_name, options, checkpoint, tally, on_progress).run(verify)
+    checkpoint.remove()
+    counts = {name: tally.counts[name] for name in ("verified", "plaintext", "legacy", "damaged")}
+    return VerificationReport(**counts, reasons=dict(tally.reasons))
+
+
+def _verify_item(layer: Layer, table: TableConfig, stored: Item, tally: Tally) -> None:
+    kind = kind_of(stored)
+    if kind is not ItemKind.ENCRYPTED:
+        outcome = {ItemKind.PLAINTEXT: "plaintext", ItemKind.LEGACY: "legacy", ItemKind.DAMAGED: "damaged"}[kind]
+        tally.count(outcome, problem=stored, reason=kind.value if kind is ItemKind.DAMAGED else None)
+        return
+    try:
+        layer.open(stored, table)
+    except _UNREADABLE as error:
+        tally.count("damaged", problem=stored, reason=_reason(error))
+    except KeyAccessError as error:
+        if error.is_retryable:
+            raise
+        tally.count("damaged", problem=stored, reason=f"no data key: {error.code}")
+    else:
+        tally.count("verified")
+
+
+class _Migration:
+    """The migration of one item."""
+
+    def __init__(
+        self, layer: Layer, table: TableConfig, table_name: str, tally: Tally, pace: Pace, dry_run: bool
+    ) -> None:
+        self._layer, self._table, self._table_name = layer, table, table_name
+        self._tally, self._pace, self._dry_run = tally, pace, dry_run
+
+    def migrate(self, stored: Item) -> None:
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            kind = kind_of(stored)
+            if kind is ItemKind.ENCRYPTED:
+                self._tally.count("encrypted_before")
+                return
+            if kind is not ItemKind.PLAINTEXT:
+                self._tally.count(
+                    "legacy" if kind is ItemKind.LEGACY else "damaged", problem=stored, reason=kind.value
+                )
+                return
+            if self._encrypt(stored):
+                return
+            back_off(attempt)
+            again = self._layer.call(
+                "GetItem",
+                {
+                    "TableName": self._table_name,
+                    "Key": {name: stored[name] for name in self._table.key_names},
+                    "ConsistentRead": True,
+                },
+            ).get("Item")
+            if not again:
+                self._tally.count("vanished")
+                return
+            stored = again
+        self._tally.count("contended", problem=stored)
+
+    def _encrypt(self, stored: Item) -> bool:
+        """Whether this item is settled; False if somebody changed it since it was read."""
+        from botocore.exceptions import ClientError
+
+        check_no_beacons(self._table, carries_beacons(stored))
+        try:
+            sealed = self._layer.seal(stored, self._table).item
+            size = item_size_bytes(sealed)
+            if size > MAX_ITEM_BYTES:
+                raise LimitExceededError(
+                    "the encrypted item is too large in bytes", limit=MAX_ITEM_BYTES, actual=None
+                )
+        except (ConfigurationError, LimitExceededError) as error:
+            self._tally.count("refused", problem=stored, reason=str(error))
+            return True
+        if self._dry_run:
+            self._tally.count("encrypted_now")
+            return True
+        self._pace.wait()
+        try:
+            answer = self._layer.call(
+                "UpdateItem",
+                {
+                    "TableName": self._table_name,
+                    "ReturnValues": "ALL_NEW",
+                    **replacing_update(self._table, stored, sealed),
+                },
+            )
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            if code == "ConditionalCheckFailedException":
+                return False
+            if code != "ValidationException":
+                raise
+            self._tally.count("refused", problem=stored, reason="DynamoDB does not accept the encrypted item")
+            return True
+        self._check_written(answer["Attributes"])
+        return True
+
+    def _check_written(self, written: Item) -> None:
+        try:
+            self._layer.open(written, self._table)
+        except PhiCryptError as error:
+            self._tally.count("damaged", problem=written, reason=f"after writing: {_reason(error)}")
+        else:
+            self._tally.count("encrypted_now")
+
+
+class _Walk:
+    """A scan in parallel segments with a checkpoint after each page."""
+
+    def __init__(
+        self,
+        layer: Layer,
+        table_name: str,
+        options: WalkOptions,
+        checkpoint: Checkpoint,
+        tally: Tally,
+        on_progress: Progress | None,
+    ) -> None:
+        self._layer, self._table_name, self._options = layer, table_name, options
+        self._checkpoint, self._tally, self._on_progress = checkpoint, tally, on_progress
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+
+    def run(self, visit: Callable[[Item], None]) -> None:
+        """Visit every item; the first error stops all segments and is raised."""
+        with ThreadPoolExecutor(self._options.segments, thread_name_prefix="phicrypt-walk") as pool:
+            # Each worker gets a copy of the caller's context: the audit trail's actor goes along (rule 20).
+            futures = [
+                pool.submit(contextvars.copy_context().run, self._segment, segment, visit)
+                for segment in range(self._options.segments)
+            ]
+            try:
+                wait(futures, return_when=FIRST_EXCEPTION)
+            finally:
+                self._stop.set()
+        for future in futures:
+            future.result()
+
+    def _segment(self, segment: int, visit: Callable[[Item], None]) -> None:
+        position, finished = self._checkpoint.position(segment)
+        while not finished and not self._stop.is_set():
+            page = self._layer.call("Scan", self._page_parameters(segment, position))
+            for stored in page.get("Items", ()):
+                if self._stop.is_set():
+                    return
+                visit(stored)
+            position = page.get("LastEvaluatedKey")
+            finished = not position
+            with self._lock:
+                self._tally.page_done()
+                self._checkpoint.save(segment, position or None, self._tally)
+                if self._on_progress is not None:
+                    self._on_progress(len(page.get("Items", ())))
+
+    def _page_parameters(self, segment: int, position: Item | None) -> dict[str, Any]:
+        parameters: dict[str, Any] = {
+            "TableName": self._table_name,
+            "Segment": segment,
+            "TotalSegments": self._options.segments,
+            "ConsistentRead": True,
+        }
+        if self._options.page_size is not None:
+            parameters["Limit"] = self._options.page_size
+        if position is not None:
+            parameters["ExclusiveStartKey"] = position
+        return parameters
+
+
+def _layer_and_table(client: Any, table_name: str) -> tuple[Layer, TableConfig]:
+    layer = layer_of(client)
+    table = layer.book.resolve(table_name, "The walk over the table")
+    if table is None:
+        raise ConfigurationError(f"the table {table_name!r} is in plaintext_tables; give it a TableConfig")
+    return layer, table
+
+
+def _identity(layer: Layer, table: TableConfig, table_name: str) -> dict[str, str]:
+    """What a checkpoint belongs to: this very table and this configuration."""
+    description = layer.call("DescribeTable", {"TableName": table_name})["Table"]
+    said = [str(getattr(table, part)) for part in ("partition_key", "sort_key", "unsigned_prefix", "signed")]
+    said += [table.logical_table_name, *sorted(table.unsigned_attributes)]
+    said += sorted(f"{name}={action.value}" for name, action in table.actions.items())
+    return {
+        "table": str(description.get("TableArn", table_name)),
+        "created": str(description.get("TableId") or description.get("CreationDateTime")),
+        "config": hashlib.sha256("\n".join(said).encode()).hexdigest(),
+    }
+
+
+def _reason(error: PhiCryptError) -> str:
+    return f"{type(error).__name__}: {error.reason}" if isinstance(error, AuthenticationError) else str(error)

@@ -14,13 +14,13 @@ and are refused; the same bytes may be sent again. The upload belongs to the pro
 from __future__ import annotations
 
 import hashlib
-import io
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from phicrypt.errors import ConfigurationError, LimitExceededError, UnsupportedOperationError
+from phicrypt.formats.esdk.frames import FINAL_OVERHEAD_BYTES
 from phicrypt.formats.esdk.random_access import RandomAccessSealer
 from phicrypt.materials import KeyHolder
 from phicrypt.primitives import constant_time_equal
@@ -103,19 +103,13 @@ class _SignedSealer(_InOrderSealer):
     def _seal_next(self, plaintext: memoryview, *, is_first: bool, is_last: bool) -> bytes:
         sealer = self._sealer
         length = sealer.frame_length_bytes
-        room = memoryview(bytearray(length + 64))
-        output = io.BytesIO()
-        if is_first:
-            output.write(sealer.header)
         regular = max(0, len(plaintext) - 1) // length if is_last else len(plaintext) // length
-        for index in range(regular):
-            written = sealer.seal_regular_into(plaintext[index * length : (index + 1) * length], room)
-            output.write(room[:written])
+        room = memoryview(bytearray(len(plaintext) + (regular + 2) * FINAL_OVERHEAD_BYTES))
+        written = sealer.seal_regular_into(plaintext[: regular * length], room) if regular else 0
         if is_last:
-            written = sealer.seal_final_into(plaintext[regular * length :], room)
-            output.write(room[:written])
-            output.write(sealer.footer())
-        return output.getvalue()
+            written += sealer.seal_final_into(plaintext[regular * length :], room[written:])
+        pieces = (sealer.header if is_first else b"", room[:written], sealer.footer() if is_last else b"")
+        return b"".join(pieces)
 
 
 class _S3ecPartSealer(_InOrderSealer):

@@ -63,16 +63,13 @@ class RandomAccessSealer(ProcessBound):
             buffer = io.BytesIO(bytes(size))
             with buffer.getbuffer() as output:
                 output[: len(prefix)] = prefix
-                position = len(prefix)
-                for index in range(regular):
-                    self._cipher.seal_regular_into(
-                        first + index,
-                        source[index * length : (index + 1) * length],
-                        output[position : position + stride],
+                end = len(prefix) + regular * stride
+                if regular:
+                    self._cipher.seal_regular_frames_into(
+                        first, source[: regular * length], output[len(prefix) : end]
                     )
-                    position += stride
                 if is_last:
-                    self._cipher.seal_final_into(first + regular, source[regular * length :], output[position:])
+                    self._cipher.seal_final_into(first + regular, source[regular * length :], output[end:])
         return buffer.getvalue()
 
     def _claim(self, start: int, end: int) -> None:

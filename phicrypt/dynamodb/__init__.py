@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from phicrypt.dynamodb.config import Action, PhiKeyNameWarning, PlaintextPolicy, TableConfig
+    from phicrypt.dynamodb.config import Action, KmsContextWarning, PhiKeyNameWarning, PlaintextPolicy, TableConfig
     from phicrypt.dynamodb.facade import DynamoDb
     from phicrypt.dynamodb.models import Encrypted, PartitionKey, PhiModel, Signed, SortKey, Unsigned
     from phicrypt.dynamodb.typed_table import TypedTable
@@ -19,6 +19,7 @@ _HOMES = {
     "Action": "phicrypt.dynamodb.config",
     "DynamoDb": "phicrypt.dynamodb.facade",
     "Encrypted": "phicrypt.dynamodb.models",
+    "KmsContextWarning": "phicrypt.dynamodb.config",
     "PartitionKey": "phicrypt.dynamodb.models",
     "PhiKeyNameWarning": "phicrypt.dynamodb.config",
     "PhiModel": "phicrypt.dynamodb.models",
@@ -35,6 +36,7 @@ __all__ = [
     "Action",
     "DynamoDb",
     "Encrypted",
+    "KmsContextWarning",
     "PartitionKey",
     "PhiKeyNameWarning",
     "PhiModel",

@@ -54,6 +54,10 @@ class PhiKeyNameWarning(UserWarning):
     """A key or context attribute's name suggests that its readable values identify a patient."""
 
 
+class KmsContextWarning(UserWarning):
+    """Values of key and context attributes go to KMS with every item, and stand in CloudTrail."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TableConfig:
     """How one table's items are encrypted. Immutable; checked when it is made.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from phicrypt.dynamodb.config import TableConfig
+from phicrypt.dynamodb.config import KmsContextWarning, TableConfig
 from phicrypt.dynamodb.items import open_item, seal_item
 from phicrypt.dynamodb.shapes import Item, ItemShape
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from phicrypt.client import PhiCrypt
     from phicrypt.dynamodb.models import PhiModel
     from phicrypt.dynamodb.typed_table import TypedTable
+    from phicrypt.materials import Keyring
 
     Model = TypeVar("Model", bound=PhiModel)
 
@@ -53,19 +55,19 @@ class DynamoDb:
         """A boto3 DynamoDB client of phicrypt's own that encrypts and decrypts these tables' items."""
         from phicrypt.dynamodb.client import make_client
 
-        return make_client(self._phi, tables, **options)
+        return make_client(self._phi, self._announced(tables), **options)
 
     def resource(self, tables: Iterable[TableConfig], **options: Any) -> Any:
         """A boto3 DynamoDB resource of phicrypt's own that encrypts and decrypts these tables' items."""
         from phicrypt.dynamodb.client import make_resource
 
-        return make_resource(self._phi, tables, **options)
+        return make_resource(self._phi, self._announced(tables), **options)
 
     def attach(self, client: Any, tables: Iterable[TableConfig], **options: Any) -> Any:
         """Change a client that another library made, so that it encrypts and decrypts from now on."""
         from phicrypt.dynamodb.client import attach
 
-        return attach(self._phi, client, tables, **options)
+        return attach(self._phi, client, self._announced(tables), **options)
 
     def update_encrypted(
         self,
@@ -84,3 +86,25 @@ class DynamoDb:
         from phicrypt.dynamodb.typed_table import TypedTable
 
         return TypedTable(self._phi, model, **options)
+
+    def _announced(self, tables: Iterable[TableConfig]) -> tuple[TableConfig, ...]:
+        """The tables, after a warning where the keyring shows KMS what identifies each item."""
+        tables = tuple(tables)
+        if tables and _shows_context_to_kms(self._phi.provider.keyring):
+            shown = sorted({name for table in tables for name in (*table.key_names, *table.context_attributes)})
+            warnings.warn(
+                f"the keyring calls KMS for each item and sends it the values of {', '.join(shown)}, which then "
+                "stand in CloudTrail; HierarchicalKeyring binds them locally and calls KMS once per branch key",
+                KmsContextWarning,
+                stacklevel=3,
+            )
+        return tables
+
+
+def _shows_context_to_kms(keyring: Keyring) -> bool:
+    from phicrypt.keys.kms import KmsKeyring
+    from phicrypt.keys.multi import MultiKeyring
+
+    if isinstance(keyring, MultiKeyring):
+        return any(map(_shows_context_to_kms, keyring.keyrings))
+    return isinstance(keyring, KmsKeyring)

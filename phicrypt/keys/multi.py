@@ -69,6 +69,11 @@ class MultiKeyring(KeyHolder):
         return f"<MultiKeyring of {', '.join(repr(keyring) for keyring in self._keyrings)}>"
 
     @property
+    def keyrings(self) -> tuple[Keyring, ...]:
+        """The joined keyrings, the generator first."""
+        return self._keyrings
+
+    @property
     def encrypted_data_key_count(self) -> int:
         """How many encrypted data keys a message gets."""
         return sum(getattr(keyring, "encrypted_data_key_count", 1) for keyring in self._keyrings)

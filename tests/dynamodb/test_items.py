@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import random
+import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -22,7 +23,7 @@ from dbesdk_support import (
     table_of_every_type,
 )
 
-from phicrypt.dynamodb import Action, PhiKeyNameWarning, PlaintextPolicy, TableConfig
+from phicrypt.dynamodb import Action, KmsContextWarning, PhiKeyNameWarning, PlaintextPolicy, TableConfig
 from phicrypt.dynamodb.items import is_legacy, open_item, seal_item
 from phicrypt.errors import (
     AuthenticationError,
@@ -38,6 +39,7 @@ from phicrypt.formats.dbesdk.attributes import serialize
 from phicrypt.formats.dbesdk.header import parse_header
 from phicrypt.formats.reader import ReadLimits
 from phicrypt.keys.cache import CachePolicy
+from phicrypt.keys.kms import KmsKeyring
 from phicrypt.keys.multi import MultiKeyring
 
 CASES = int(os.environ.get("PHICRYPT_FUZZ_CASES", "60"))
@@ -624,3 +626,14 @@ def test_key_names_that_look_like_phi_warn() -> None:
     for name in ("ssn", "patientMRN", "email_address", "DOB"):
         with pytest.warns(PhiKeyNameWarning, match=name):
             TableConfig("t", name, actions={name: Action.SIGN_ONLY})
+
+
+def test_a_kms_keyring_warns_of_what_it_shows_to_kms() -> None:
+    shown = phi_with(KmsKeyring("arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"))
+    joined = phi_with(MultiKeyring(static_keyring(), shown.provider.keyring))
+    for phi in (shown, joined):
+        with pytest.warns(KmsContextWarning, match="patient_id, visit"):
+            phi.dynamodb.client([patients()], region_name="us-east-1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        phi_with(static_keyring()).dynamodb.client([patients()], region_name="us-east-1")

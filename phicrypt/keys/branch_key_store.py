@@ -300,16 +300,11 @@ class BranchKeyStore(KeyHolder):
 
     def list_keys(self) -> list[BranchKeyRow]:
         """The ACTIVE row or the tombstone of every branch key, by id: a scan of the table, not authenticated."""
-        rows = map(records.listed_row, self._table.all_rows(records.LISTED_NAMES))
-        return sorted(
-            (row for row in rows if row.row_type in (ACTIVE_TYPE, TOMBSTONE_TYPE)),
-            key=lambda row: row.branch_key_id,
-        )
+        return self._table.list_keys()
 
     def list_rows(self, branch_key_id: str) -> list[BranchKeyRow]:
         """Every row of one branch key, the newest first; not authenticated."""
-        rows = map(records.listed_row, self._table.rows(check_branch_key_id(branch_key_id), records.LISTED_NAMES))
-        return sorted(rows, key=lambda row: (row.create_time, row.row_type), reverse=True)
+        return self._table.list_rows(check_branch_key_id(branch_key_id))
 
     def on_purge(self, forget: Callable[[str], None]) -> None:
         """Have the bound method ``forget(branch_key_id)`` called after each rotation and shred.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 from phicrypt.errors import ConfigurationError, KeyAccessError
@@ -16,7 +17,16 @@ from phicrypt.keys.branch_key_kms import (
     FAILOVER_CONNECT_TIMEOUT_SECONDS,
     FAILOVER_READ_TIMEOUT_SECONDS,
 )
-from phicrypt.keys.branch_key_records import PARTITION_KEY, SORT_KEY, TOMBSTONE_TYPE, Item
+from phicrypt.keys.branch_key_records import (
+    ACTIVE_TYPE,
+    LISTED_NAMES,
+    PARTITION_KEY,
+    SORT_KEY,
+    TOMBSTONE_TYPE,
+    BranchKeyRow,
+    Item,
+    listed_row,
+)
 from phicrypt.keys.kms_client import CONNECT_TIMEOUT_SECONDS, MAX_ATTEMPTS, READ_TIMEOUT_SECONDS
 from phicrypt.keys.tagging import tagged
 
@@ -95,20 +105,21 @@ class BranchKeyTable:
         """The tombstone of a shredded branch key, or None."""
         return self._get(0, branch_key_id, TOMBSTONE_TYPE)
 
-    def rows(self, branch_key_id: str, names: Sequence[str]) -> Iterator[Item]:
-        """The named attributes of every row of a branch key."""
-        projection = _projection(names)
-        projection["ExpressionAttributeNames"]["#partition_key"] = PARTITION_KEY
-        return self._items(
+    def list_keys(self) -> list[BranchKeyRow]:
+        """The ACTIVE row or the tombstone of every branch key, by id: a scan, not authenticated."""
+        listed = map(listed_row, self._rows("scan"))
+        rows = [row for row in listed if row.row_type in (ACTIVE_TYPE, TOMBSTONE_TYPE)]
+        return sorted(rows, key=lambda row: (row.branch_key_id, row.row_type))
+
+    def list_rows(self, branch_key_id: str) -> list[BranchKeyRow]:
+        """Every row of one branch key, the newest first; not authenticated."""
+        rows = self._rows(
             "query",
             KeyConditionExpression="#partition_key = :id",
             ExpressionAttributeValues={":id": {"S": branch_key_id}},
-            **projection,
+            names={"#partition_key": PARTITION_KEY},
         )
-
-    def all_rows(self, names: Sequence[str]) -> Iterator[Item]:
-        """The named attributes of every row of the table: a scan, for operators."""
-        return self._items("scan", **_projection(names))
+        return sorted(map(listed_row, rows), key=lambda row: (row.create_time, row.row_type), reverse=True)
 
     def pages(
         self, method: str, member: str, token: str, start_token: str, **parameters: Any
@@ -190,7 +201,10 @@ class BranchKeyTable:
         ).get("Item")
         return item
 
-    def _items(self, method: str, **parameters: Any) -> Iterator[Item]:
+    def _rows(
+        self, method: str, *, names: Mapping[str, str] = MappingProxyType({}), **parameters: Any
+    ) -> Iterator[Item]:
+        listed = {f"#n{index}": name for index, name in enumerate(LISTED_NAMES)}
         return self.pages(
             method,
             "Items",
@@ -198,6 +212,8 @@ class BranchKeyTable:
             "ExclusiveStartKey",
             TableName=self.name,
             ConsistentRead=True,
+            ProjectionExpression=", ".join(listed),
+            ExpressionAttributeNames={**listed, **names},
             **parameters,
         )
 
@@ -251,11 +267,6 @@ class BranchKeyTable:
             is_retryable=is_outage or code in _RETRYABLE,
             is_outage=is_outage,
         )
-
-
-def _projection(names: Sequence[str]) -> dict[str, Any]:
-    placeholders = {f"#n{index}": name for index, name in enumerate(names)}
-    return {"ExpressionAttributeNames": placeholders, "ProjectionExpression": ", ".join(placeholders)}
 
 
 def shredded() -> KeyAccessError:

@@ -24,14 +24,12 @@ from phicrypt.errors import KeyAccessError
 from phicrypt.keys.branch_key_records import (
     ACTIVE_TYPE,
     BEACON_TYPE,
-    LISTED_NAMES,
     PARTITION_KEY,
     SORT_KEY,
     TOMBSTONE_TYPE,
     VERSION_PREFIX,
     BranchKeyRow,
     format_time,
-    listed_row,
 )
 from phicrypt.keys.branch_key_table import MAX_TRANSACTION_ITEMS, BranchKeyTable, ConditionFailed
 from phicrypt.keys.branch_keys import no_such_branch_key
@@ -162,8 +160,7 @@ class Shredder:
         )
 
     def _rows(self, branch_key_id: str) -> list[BranchKeyRow]:
-        rows = map(listed_row, self._table.rows(branch_key_id, LISTED_NAMES))
-        return [row for row in rows if row.row_type != TOMBSTONE_TYPE]
+        return [row for row in self._table.list_rows(branch_key_id) if row.row_type != TOMBSTONE_TYPE]
 
     def _delete(
         self, branch_key_id: str, condition: Callable[[BranchKeyRow], bool], *, even_if_none: bool = False

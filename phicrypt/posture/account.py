@@ -174,7 +174,7 @@ class AwsAccount:
         except (BotoCoreError, ValueError) as error:
             raise ConfigurationError(f"no {service} client for Region {region!r}: {error}") from None
         if service == "s3control" and self._endpoint_url is not None:
-            client.meta.events.register("before-sign.s3control", _take_account_from_host)
+            client.meta.events.register("before-sign.s3-control", _take_account_from_host)
         return client
 
 

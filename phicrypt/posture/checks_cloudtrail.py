@@ -145,8 +145,8 @@ def _missing_data_events(account: AccountSettings, resource_type: str, arns: tup
 
 
 def _data_events_fix(account: AccountSettings, resource_type: str) -> str:
-    assert not isinstance(account.trails, Unread)
-    trail = account.trails[0].resource if account.trails else "TRAIL-ARN"
+    seen = account.present_trails
+    trail = "TRAIL-ARN" if isinstance(seen, Unread) or not seen else seen[0].resource
     return (
         f"aws cloudtrail put-event-selectors --trail-name {trail} --advanced-event-selectors "
         '\'[{"Name":"management","FieldSelectors":[{"Field":"eventCategory","Equals":["Management"]}]},'
@@ -156,8 +156,7 @@ def _data_events_fix(account: AccountSettings, resource_type: str) -> str:
 
 
 def _present(account: AccountSettings) -> str | None:
-    assert not isinstance(account.trails, Unread)
-    return None if account.trails else "there is no trail"
+    return None if account.present_trails else "there is no trail"
 
 
 RULES: Final[tuple[Rule[TrailSettings], ...]] = (
@@ -239,7 +238,7 @@ ACCOUNT_RULES: Final[tuple[Rule[AccountSettings], ...]] = (
         "There is a trail",
         Severity.CRITICAL,
         "at least one trail, or the declared ones",
-        ("trails",),
+        ("present_trails",),
         _present,
         lambda account: (
             "aws cloudtrail create-trail --name account-trail --s3-bucket-name LOG-BUCKET --is-multi-region-trail "

@@ -36,14 +36,13 @@ def read_trails(account: AwsAccount, declaration: Declaration) -> tuple[TrailSet
             region=region,
             trailNameList=[declared.name],
         )
-        found = answer if isinstance(answer, Unread) else answer.get("trailList", ())
-        if isinstance(found, Unread) or not found:
-            missing = found if isinstance(found, Unread) else Unread("it does not exist", is_gone=True)
-            trails.append(
-                TrailSettings(declared.name, region, missing, missing, missing, missing, missing, missing)
-            )
-        else:
-            trails.append(_read_trail(account, found[0], region))
+        listed = () if isinstance(answer, Unread) else answer.get("trailList", ())
+        found = next((e for e in listed if declared.name in (e.get("Name"), e.get("TrailARN"))), None)
+        if found is not None:
+            trails.append(_read_trail(account, found, region))
+            continue
+        missing = answer if isinstance(answer, Unread) else Unread("it does not exist", is_gone=True)
+        trails.append(TrailSettings(declared.name, region, missing, missing, missing, missing, missing, missing))
     return tuple(trails)
 
 
@@ -121,14 +120,13 @@ def read_account(
 
 def _read_iam(account: AwsAccount) -> tuple[IamPolicy, ...] | Unread:
     """Customer managed policies and every inline policy, by one paged question."""
-    permission = "iam:GetAccountAuthorizationDetails"
     found: list[IamPolicy] = []
     marker: dict[str, Any] = {}
     while True:
         page = account.ask(
             "iam",
             "get_account_authorization_details",
-            permission,
+            "iam:GetAccountAuthorizationDetails",
             Filter=["LocalManagedPolicy", "User", "Role", "Group"],
             **marker,
         )

@@ -130,6 +130,15 @@ class AccountSettings:
         return f"arn:{self.partition}:iam::{self.account_id}:root"
 
     @property
+    def present_trails(self) -> tuple[TrailSettings, ...] | Unread:
+        """The trails that were seen; unread if none was and one could not be looked for."""
+        if isinstance(self.trails, Unread):
+            return self.trails
+        seen = tuple(trail for trail in self.trails if not isinstance(trail.described, Unread))
+        unread = [t.described for t in self.trails if isinstance(t.described, Unread) and not t.described.is_gone]
+        return unread[0] if unread and not seen else seen
+
+    @property
     def selectors(self) -> tuple[Mapping[str, Any], ...] | Unread:
         """The event selectors of every trail; unread as soon as one trail's are."""
         if isinstance(self.trails, Unread):

@@ -38,6 +38,7 @@ class PhiCrypt(MessageClient):
         guard: refuses contexts that look like PHI; None switches it off.
         limits: bounds on what is believed of a message that is read.
         frame_length_bytes: plaintext bytes of a frame in what is written.
+        threads: how many threads seal and open the frames of one large message together.
         partition: keeps this object's cached keys apart from another's.
 
     Safe to share among threads; after a fork the child starts with an empty cache; cannot be copied
@@ -55,15 +56,18 @@ class PhiCrypt(MessageClient):
         guard: PhiGuard | None = PhiGuard(),  # noqa: B008 - the same for all, and never changed
         limits: ReadLimits = ReadLimits(),  # noqa: B008 - frozen
         frame_length_bytes: int = DEFAULT_FRAME_LENGTH_BYTES,
+        threads: int = 1,
         partition: str = "",
     ) -> None:
         if not isinstance(keyring, Keyring):
             raise ConfigurationError(
                 f"a keyring was expected (KmsKeyring, HierarchicalKeyring, …), {type(keyring).__name__} came"
             )
+        if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= 64:
+            raise ConfigurationError("threads is a whole number from 1 to 64")
         provider = MaterialsProvider(keyring, cache, partition=partition)
         trail = _trail(audit, application, require_actor)
-        super().__init__(provider, trail, guard, limits, frame_length_bytes)
+        super().__init__(provider, trail, guard, limits, frame_length_bytes, threads)
         self.cache = CacheControl(provider)
 
     def __repr__(self) -> str:

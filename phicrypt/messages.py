@@ -1,69 +1,32 @@
-"""Messages: bytes and streams to and from the AWS Encryption SDK's format, with their audit events.
-
-Sealing one message leaves one audit event; whatever opens, and every stream, leaves a begin event
-before the first plaintext byte and a linked end event (rule 20).
-"""
+"""Messages: bytes and streams to and from the AWS Encryption SDK's format."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from phicrypt.context import AnyContext
-from phicrypt.context_binding import Context, ContextBinding
-from phicrypt.errors import ConfigurationError, UnsupportedOperationError
+from phicrypt.context_binding import Context
+from phicrypt.errors import ConfigurationError
 from phicrypt.formats.esdk.frames import Buffer
-from phicrypt.formats.esdk.header import MessageHeader, parse_header
-from phicrypt.formats.esdk.header_memo import HeaderMemo
-from phicrypt.formats.esdk.opening import MessageOpener, open_message
-from phicrypt.formats.esdk.sealing import MessageSealer, check_frame_length, seal_message
+from phicrypt.formats.esdk.opening import MessageOpener, open_message, open_message_into
+from phicrypt.formats.esdk.sealing import seal_message, seal_message_into
 from phicrypt.formats.esdk.summary import MessageSummary, summarize
-from phicrypt.formats.reader import ByteReader, ReadableStream, ReadLimits, StreamReader
-from phicrypt.guard import PhiGuard
-from phicrypt.keys.provider import MaterialsProvider
-from phicrypt.materials import DecryptionMaterials, EncryptionMaterials, KeyHolder
+from phicrypt.formats.reader import ByteReader, ReadableStream, StreamReader
+from phicrypt.materials import EncryptionMaterials
+from phicrypt.message_uses import MessageUses
 from phicrypt.spool import CiphertextSpool
-from phicrypt.streams import (
-    DecryptingReader,
-    EncryptingReader,
-    SeekableDecryptingReader,
-    StreamUse,
-    WritableStream,
-    sealed_pieces,
-    write_all,
-)
-from phicrypt.suites import (
-    AES_256_GCM_HKDF_SHA512_COMMIT_KEY,
-    AES_256_GCM_HKDF_SHA512_COMMIT_KEY_ECDSA_P384,
-    AlgorithmSuite,
-)
+from phicrypt.stream_uses import StreamUse, WritableStream, sealed_pieces, write_all
+from phicrypt.streams import DecryptingReader, EncryptingReader, SeekableDecryptingReader
 
 if TYPE_CHECKING:
-    from phicrypt.audit.trail import AuditTrail, Use
+    pass
 
 _FORMAT: Final = "esdk"
+T = TypeVar("T")
 
 
-class MessageClient(KeyHolder):
+class MessageClient(MessageUses):
     """Encrypts and decrypts messages with a provider's keys; :class:`phicrypt.PhiCrypt` is one."""
-
-    def __init__(
-        self,
-        provider: MaterialsProvider,
-        trail: AuditTrail | None,
-        guard: PhiGuard | None,
-        limits: ReadLimits,
-        frame_length_bytes: int,
-    ) -> None:
-        check_frame_length(frame_length_bytes, limits)
-        self.provider = provider
-        self.trail = trail
-        self.guard = guard
-        self.limits = limits
-        self.frame_length_bytes = frame_length_bytes
-        self.contexts = ContextBinding(guard)
-        self._headers = HeaderMemo()
 
     def encrypt(
         self,
@@ -83,16 +46,34 @@ class MessageClient(KeyHolder):
 
         Raises ConfigurationError, PhiInContextError, KeyAccessError, LimitExceededError, AuditError.
         """
-        _check_bytes(plaintext, "plaintext")
-        pairs, context_bytes = self.contexts.to_bind(context)
-        suite = _suite_to_write(signed)
+
+        def seal(materials: EncryptionMaterials) -> tuple[bytes, bytes]:
+            return seal_message(materials, plaintext, frame_length, self.limits, threads=self.threads)
+
         frame_length = self._frame_length(frame_length_bytes)
-        if self.trail is not None:
-            return self._encrypt_audited(self.trail, plaintext, suite, pairs, context_bytes, frame_length)
-        materials, _ = self.provider.encryption_materials(
-            suite, pairs, plaintext_length_bytes=len(plaintext), context_bytes=context_bytes
-        )
-        return seal_message(materials, plaintext, frame_length, self.limits)[0]
+        return self._seal_once("encrypt", plaintext, context, signed, seal)
+
+    def encrypt_into(
+        self,
+        plaintext: Buffer,
+        buffer: bytearray | memoryview,
+        *,
+        context: Context | None = None,
+        signed: bool = False,
+        frame_length_bytes: int | None = None,
+    ) -> int:
+        """:meth:`encrypt` into a caller's buffer; returns the length of the message in bytes.
+
+        Reusing one buffer for many large messages saves the page faults of fresh memory, which cost
+        more than the cipher. Raises ConfigurationError, naming the needed length, if it is too short.
+        """
+        output = _writable_view(buffer)
+
+        def seal(materials: EncryptionMaterials) -> tuple[int, bytes]:
+            return seal_message_into(materials, plaintext, frame_length, output, self.limits, threads=self.threads)
+
+        frame_length = self._frame_length(frame_length_bytes)
+        return self._seal_once("encrypt_into", plaintext, context, signed, seal)
 
     def decrypt(
         self,
@@ -115,24 +96,34 @@ class MessageClient(KeyHolder):
         Raises ConfigurationError, FormatError, LimitExceededError, ContextMismatchError,
         UnsupportedOperationError, KeyAccessError, AuthenticationError, AuditError.
         """
-        _check_bytes(message, "message")
-        expected = self.contexts.expected(context)
-        known = self._headers.find(message) if type(message) is bytes else None
-        reader = ByteReader(message, 0 if known is None else known.length_bytes)
-        header, use = self._begin_opening("decrypt", reader, known)
-        spool = self._spool()
-        try:
-            opener = self._opener(header, expected, require_signed, allow_uncommitted, use)
-            plaintext = open_message(opener, reader, spool, self.limits)
-        except BaseException as error:
-            if use is not None:
-                use.end(error=error)
-            raise
-        finally:
-            spool.close()
-        if use is not None:
-            use.end(byte_count=len(plaintext))
-        return plaintext
+
+        def open_whole(opener: MessageOpener, reader: ByteReader, spool: CiphertextSpool) -> tuple[bytes, int]:
+            plaintext = open_message(opener, reader, spool, self.limits, threads=self.threads)
+            return plaintext, len(plaintext)
+
+        return self._open_once("decrypt", message, context, require_signed, allow_uncommitted, open_whole)
+
+    def decrypt_into(
+        self,
+        message: Buffer,
+        buffer: bytearray | memoryview,
+        *,
+        context: Context | AnyContext | None = None,
+        require_signed: bool = False,
+        allow_uncommitted: bool = False,
+    ) -> int:
+        """:meth:`decrypt` into a caller's buffer; returns the length of the plaintext in bytes.
+
+        The buffer must not be read before this returns: frames are opened straight into it, and it is
+        zeroed if one of them does not verify.
+        """
+        output = _writable_view(buffer)
+
+        def open_whole(opener: MessageOpener, reader: ByteReader, spool: CiphertextSpool) -> tuple[int, int]:
+            length = open_message_into(opener, reader, spool, self.limits, output, threads=self.threads)
+            return length, length
+
+        return self._open_once("decrypt_into", message, context, require_signed, allow_uncommitted, open_whole)
 
     def encrypt_stream(
         self,
@@ -149,7 +140,9 @@ class MessageClient(KeyHolder):
         """
         sealer, use = self._begin_sealing("encrypt_stream", context, signed, frame_length_bytes)
         with use:
-            return sum(write_all(sink, piece) for piece in sealed_pieces(sealer, source, use.count))
+            return sum(
+                write_all(sink, piece) for piece in sealed_pieces(sealer, source, use.count, threads=self.threads)
+            )
 
     def decrypt_stream(
         self,
@@ -224,150 +217,9 @@ class MessageClient(KeyHolder):
         """
         return summarize(message, self.limits)
 
-    def _encrypt_audited(
-        self,
-        trail: AuditTrail,
-        plaintext: Buffer,
-        suite: AlgorithmSuite,
-        pairs: dict[str, str],
-        context_bytes: bytes,
-        frame_length_bytes: int,
-    ) -> bytes:
-        started_ns = time.perf_counter_ns()
-        acting = trail.check_actor()
-        try:
-            materials, hit = self.provider.encryption_materials(
-                suite, pairs, plaintext_length_bytes=len(plaintext), context_bytes=context_bytes
-            )
-            message, message_id = seal_message(materials, plaintext, frame_length_bytes, self.limits)
-        except BaseException as error:
-            trail.record(
-                "encrypt",
-                format=_FORMAT,
-                suite_id=suite.suite_id,
-                context=pairs,
-                started_ns=started_ns,
-                error=error,
-                captured=acting,
-            )
-            raise
-        trail.record(
-            "encrypt",
-            format=_FORMAT,
-            suite_id=suite.suite_id,
-            message_id=message_id,
-            context=pairs,
-            origin=materials.origin,
-            cache_hit=hit,
-            byte_count=len(plaintext),
-            started_ns=started_ns,
-            captured=acting,
-        )
-        return message
 
-    def _begin_sealing(
-        self, operation: str, context: Context | None, signed: bool, frame_length_bytes: int | None
-    ) -> tuple[MessageSealer, StreamUse]:
-        pairs, context_bytes = self.contexts.to_bind(context)
-        suite = _suite_to_write(signed)
-        frame_length = self._frame_length(frame_length_bytes)
-        audit_use = None
-        if self.trail is not None:
-            audit_use = self.trail.begin(
-                operation, format=_FORMAT, suite_id=suite.suite_id, context=pairs, sealing=True
-            )
-        use = StreamUse(audit_use)
-        try:
-            materials, hit = self.provider.encryption_materials(
-                suite, pairs, plaintext_length_bytes=None, context_bytes=context_bytes
-            )
-            sealer = MessageSealer(materials, frame_length, self.limits)
-        except BaseException as error:
-            use.end(error)
-            raise
-        use.charge = _charge_to(self.provider, materials)
-        if audit_use is not None:
-            audit_use.origin, audit_use.cache_hit = materials.origin, hit
-            audit_use.message_id = sealer.message_id.hex()
-        return sealer, use
-
-    def _begin_opening(
-        self, operation: str, reader: ByteReader | StreamReader, header: MessageHeader | None = None
-    ) -> tuple[MessageHeader, Use | None]:
-        """Parse the header and write the begin event; a header that does not parse leaves one event."""
-        if self.trail is not None:
-            self.trail.check_actor()
-        try:
-            if header is None:
-                header = parse_header(reader, self.limits)
-                self._headers.keep(header)
-        except BaseException as error:
-            if self.trail is not None:
-                self.trail.record(operation, format=_FORMAT, error=error, opening=True)
-            raise
-        if self.trail is None:
-            return header, None
-        return header, self.trail.begin(
-            operation,
-            format=_FORMAT,
-            suite_id=header.suite.suite_id,
-            message_id=header.message_id,
-            context=self.contexts.loggable(header.context, header.context_bytes),
-        )
-
-    def materials_to_open(
-        self,
-        header: MessageHeader,
-        expected: Mapping[str, str] | None,
-        require_signed: bool,
-        allow_uncommitted: bool,
-    ) -> tuple[DecryptionMaterials, bool]:
-        """Check what the caller demands of the suite, before any key is used (rule 7), then get the key."""
-        suite = header.suite
-        if require_signed and not suite.is_signed:
-            raise UnsupportedOperationError(f"a signed message was required; this one is {suite.name}")
-        if not suite.is_committing and not allow_uncommitted:
-            raise UnsupportedOperationError(
-                f"the message's suite {suite.name} does not commit to its key; "
-                "pass allow_uncommitted=True to open old messages from a writer you trust"
-            )
-        return self.provider.decryption_materials(
-            suite,
-            header.context,
-            header.encrypted_data_keys,
-            expected=expected,
-            context_bytes=header.context_bytes,
-        )
-
-    def _opener(
-        self,
-        header: MessageHeader,
-        expected: Mapping[str, str] | None,
-        require_signed: bool,
-        allow_uncommitted: bool,
-        use: Use | None,
-    ) -> MessageOpener:
-        materials, hit = self.materials_to_open(header, expected, require_signed, allow_uncommitted)
-        if use is not None:
-            use.origin, use.cache_hit = materials.origin, hit
-        return MessageOpener(header, materials)
-
-    def _frame_length(self, frame_length_bytes: int | None) -> int:
-        return self.frame_length_bytes if frame_length_bytes is None else frame_length_bytes
-
-    def _spool(self) -> CiphertextSpool:
-        return CiphertextSpool(memory_bytes=self.limits.spool_memory_bytes, max_bytes=self.limits.max_spool_bytes)
-
-
-def _charge_to(provider: MaterialsProvider, materials: EncryptionMaterials) -> Any:
-    return lambda byte_count: provider.charge(materials, byte_count)
-
-
-def _suite_to_write(signed: bool) -> AlgorithmSuite:
-    return AES_256_GCM_HKDF_SHA512_COMMIT_KEY_ECDSA_P384 if signed else AES_256_GCM_HKDF_SHA512_COMMIT_KEY
-
-
-def _check_bytes(value: object, name: str) -> None:
-    if not isinstance(value, bytes | bytearray | memoryview):
-        hint = "; encode it first: text.encode()" if isinstance(value, str) else ""
-        raise ConfigurationError(f"{name} is bytes, {type(value).__name__} came{hint}")
+def _writable_view(buffer: bytearray | memoryview) -> memoryview:
+    view = memoryview(buffer)
+    if view.readonly or not view.c_contiguous:
+        raise ConfigurationError("a writable contiguous buffer was expected, such as a bytearray")
+    return view.cast("B")

@@ -16,7 +16,7 @@ from phicrypt.formats.reader import ReadableStream, StreamReader
 from phicrypt.formats.s3ec.content import S3ecSealer
 from phicrypt.materials import EncryptionMaterials
 from phicrypt.primitives import FIXED_SIGNATURE_LENGTH_BYTES
-from phicrypt.streams import sealed_pieces
+from phicrypt.stream_uses import sealed_pieces
 
 Buffer = bytes | bytearray | memoryview
 

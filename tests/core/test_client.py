@@ -319,3 +319,62 @@ def test_closing_writes_waiting_events_and_forgets_keys() -> None:
         phi.encrypt(b"x", context=CONTEXT)
     assert len(sink.events) == 1
     assert phi.cache.stats().entries == 0
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("size", [0, 1, 100, 64 * 1024, 5 * 1024 * 1024 + 3])
+def test_buffers_of_the_caller_are_written_and_read(size: int, signed: bool) -> None:
+    phi = raw_client(frame_length_bytes=64 * 1024, threads=2)
+    plaintext = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    sealed = bytearray(size + 10_000)
+    length = phi.encrypt_into(plaintext, sealed, context=CONTEXT, signed=signed)
+    assert phi.decrypt(bytes(sealed[:length]), context=CONTEXT) == plaintext
+    opened = bytearray(size)
+    assert phi.decrypt_into(sealed[:length], opened, context=CONTEXT) == size
+    assert opened == plaintext
+
+
+def test_a_buffer_that_is_too_short_or_read_only_is_refused() -> None:
+    phi = raw_client()
+    message = phi.encrypt(bytes(100), context=CONTEXT, frame_length_bytes=64)
+    for call in (
+        lambda: phi.encrypt_into(bytes(100), bytearray(100), context=CONTEXT),
+        lambda: phi.decrypt_into(message, bytearray(99), context=CONTEXT),
+        lambda: phi.decrypt_into(message, memoryview(bytes(100)), context=CONTEXT),
+    ):
+        with pytest.raises(ConfigurationError, match="buffer"):
+            call()
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_rule_06_a_buffer_holds_nothing_of_a_message_that_does_not_verify(signed: bool, threads: int) -> None:
+    phi = raw_client(frame_length_bytes=64 * 1024, threads=threads)
+    size = 3 * 1024 * 1024
+    message = bytearray(phi.encrypt(b"\xaa" * size, context=CONTEXT, signed=signed))
+    message[-10] ^= 1
+    buffer = bytearray(size)
+    with pytest.raises(PhiCryptError):
+        phi.decrypt_into(message, buffer, context=CONTEXT)
+    assert buffer == bytes(size)
+
+
+def test_two_threads_seal_and_open_what_one_opens_and_seals() -> None:
+    one, two = raw_client(frame_length_bytes=64 * 1024), raw_client(frame_length_bytes=64 * 1024, threads=2)
+    plaintext = bytes(range(256)) * (20 * 1024 + 1)
+    assert one.decrypt(two.encrypt(plaintext, context=CONTEXT), context=CONTEXT) == plaintext
+    message = one.encrypt(plaintext, context=CONTEXT)
+    assert two.decrypt(message, context=CONTEXT) == plaintext
+    for position in (1000, len(message) // 2, len(message) - 1):
+        changed = message[:position] + bytes((message[position] ^ 1,)) + message[position + 1 :]
+        with pytest.raises(PhiCryptError):
+            two.decrypt(changed, context=CONTEXT)
+    sink = io.BytesIO()
+    two.encrypt_stream(io.BytesIO(plaintext), sink, context=CONTEXT)
+    assert one.decrypt(sink.getvalue(), context=CONTEXT) == plaintext
+
+
+@pytest.mark.parametrize("threads", [0, 65, 1.5, True])
+def test_threads_outside_their_bounds_are_refused(threads: Any) -> None:
+    with pytest.raises(ConfigurationError):
+        raw_client(threads=threads)

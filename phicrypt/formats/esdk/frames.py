@@ -151,16 +151,30 @@ class FrameCipher(ProcessBound):
     def __repr__(self) -> str:
         return "<FrameCipher>"
 
-    def seal_regular_into(self, sequence_number: int, plaintext: Buffer, output: memoryview) -> None:
-        """Write a whole regular frame of exactly ``frame_length_bytes`` of plaintext."""
+    def seal_regular_frames_into(self, first_number: int, plaintext: memoryview, output: memoryview) -> None:
+        """Write whole regular frames, for a plaintext of a whole number of frame lengths.
+
+        One tight loop for all frames: at 128 KiB a frame's cipher takes 13 µs, and a call with
+        objects of its own for each frame would take a quarter of that again.
+        """
         self.check_process()
-        sequence = _sequence_bytes(sequence_number)
-        iv = _IV_PADDING + sequence
-        output[:4] = sequence
-        output[4:16] = iv
-        self._gcm.encrypt_into(
-            iv, plaintext, self._regular_aad + sequence + self._regular_length, output[REGULAR_HEAD_BYTES:]
-        )
+        frame_length = self.frame_length_bytes
+        stride = frame_length + REGULAR_OVERHEAD_BYTES
+        count = len(plaintext) // frame_length
+        _check_sequence_number(first_number + count - 1)
+        encrypt_into, aad_start, aad_end = self._gcm.encrypt_into, self._regular_aad, self._regular_length
+        for index in range(count):
+            sequence = (first_number + index).to_bytes(4, "big")
+            iv = _IV_PADDING + sequence
+            start, at = index * frame_length, index * stride
+            content = at + REGULAR_HEAD_BYTES
+            output[at:content] = sequence + iv
+            encrypt_into(
+                iv,
+                plaintext[start : start + frame_length],
+                aad_start + sequence + aad_end,
+                output[content : at + stride],
+            )
 
     def seal_final_into(self, sequence_number: int, plaintext: Buffer, output: memoryview) -> None:
         """Write the whole final frame of 0 to ``frame_length_bytes`` of plaintext."""
@@ -208,6 +222,21 @@ class FrameCipher(ProcessBound):
             output,
         )
 
+    def open_regular_frames_into(self, first_number: int, frames: memoryview, output: memoryview) -> None:
+        """Verify whole regular frames and write their plaintext.
+
+        On failure the frame's output is zeroed and AuthenticationError or FormatError is raised;
+        earlier frames of the call stand verified in the output, which is the caller's to discard.
+        """
+        stride = self.frame_length_bytes + REGULAR_OVERHEAD_BYTES
+        for index in range(len(frames) // stride):
+            start = index * self.frame_length_bytes
+            self.open_regular_into(
+                first_number + index,
+                frames[index * stride : (index + 1) * stride],
+                output[start : start + self.frame_length_bytes],
+            )
+
     def open_final_into(self, sequence_number: int, frame: memoryview, output: memoryview) -> None:
         """Verify a whole final frame (end marker included) and write its plaintext."""
         self._check_final_head(sequence_number, frame)
@@ -242,18 +271,18 @@ class FrameCipher(ProcessBound):
 
 def final_frame_head(sequence_number: int, length_bytes: int) -> bytes:
     """The 24 bytes before the content of a final frame."""
-    sequence = _sequence_bytes(sequence_number)
+    _check_sequence_number(sequence_number)
+    sequence = sequence_number.to_bytes(4, "big")
     return b"".join((END_MARKER, sequence, _IV_PADDING, sequence, length_bytes.to_bytes(4, "big")))
 
 
-def _sequence_bytes(sequence_number: int) -> bytes:
+def _check_sequence_number(sequence_number: int) -> None:
     if not 1 <= sequence_number <= MAX_SEQUENCE_NUMBER:
         raise LimitExceededError(
             "the message has too many frames; choose a longer frame",
             limit=MAX_SEQUENCE_NUMBER,
             actual=sequence_number,
         )
-    return sequence_number.to_bytes(4, "big")
 
 
 def _wrong_place(sequence_number: int) -> FormatError:

@@ -20,10 +20,12 @@ from phicrypt.formats.esdk.frames import (
     MAX_NON_FRAMED_LENGTH_BYTES,
     REGULAR_OVERHEAD_BYTES,
     FrameCipher,
+    FramedLayout,
     layout_of_body,
     single_block_aad,
 )
 from phicrypt.formats.esdk.header import MessageHeader
+from phicrypt.formats.esdk.parallel import in_shares
 from phicrypt.formats.reader import ByteReader, ReadLimits, StreamReader
 from phicrypt.materials import DecryptionMaterials
 from phicrypt.primitives import AESGCM, GcmStreamOpener, InvalidTag, constant_time_equal, new_signature_digest
@@ -168,32 +170,96 @@ def read_ahead_for(frame_bytes: int) -> int:
     return max(1, _READ_AHEAD_BYTES // frame_bytes) * frame_bytes
 
 
-def open_message(opener: MessageOpener, reader: ByteReader, spool: CiphertextSpool, limits: ReadLimits) -> bytes:
+def open_message(
+    opener: MessageOpener,
+    reader: ByteReader,
+    spool: CiphertextSpool,
+    limits: ReadLimits,
+    *,
+    threads: int = 1,
+) -> bytes:
     """The whole plaintext of a message in memory; the reader stands behind the header.
 
     Nothing is returned before everything is verified. Frames of unsigned messages are opened
     straight into the result, so that payload bytes are written exactly once.
     """
-    header = opener.header
-    if not header.is_framed or header.suite.is_signed:
+    layout = whole_layout(opener, reader)
+    if layout is None:
         return b"".join([bytes(piece) for piece in opener.pieces(reader, spool, limits)])
-    layout = layout_of_body(reader.remaining(), header.frame_length_bytes, header.length_bytes)
     body = reader.take(layout.body_length_bytes, "message body")
     if layout.regular_frames == 0:
         return opener.cipher.open_final(1, body)
-    stride = header.frame_length_bytes + REGULAR_OVERHEAD_BYTES
     buffer = io.BytesIO(bytes(layout.plaintext_length_bytes))
     with buffer.getbuffer() as plaintext:
-        for frame in range(layout.regular_frames):
-            start = frame * header.frame_length_bytes
-            opener.cipher.open_regular_into(
-                frame + 1,
-                body[frame * stride : (frame + 1) * stride],
-                plaintext[start : start + header.frame_length_bytes],
-            )
-        opener.cipher.open_final_into(
-            layout.regular_frames + 1,
-            body[layout.regular_frames * stride :],
-            plaintext[layout.regular_frames * header.frame_length_bytes :],
-        )
+        _open_frames_into(opener.cipher, layout, body, plaintext, threads)
     return buffer.getvalue()
+
+
+def open_message_into(
+    opener: MessageOpener,
+    reader: ByteReader,
+    spool: CiphertextSpool,
+    limits: ReadLimits,
+    output: memoryview,
+    *,
+    threads: int = 1,
+) -> int:
+    """The same into a caller's buffer; returns the plaintext's length in bytes.
+
+    Raises ConfigurationError for a buffer that is too short. After any error the buffer is zeroed:
+    nothing of a message that did not verify as a whole stays in it.
+    """
+    written = 0
+    try:
+        layout = whole_layout(opener, reader)
+        if layout is not None:
+            written = layout.plaintext_length_bytes
+            _check_room(output, written)
+            body = reader.take(layout.body_length_bytes, "message body")
+            _open_frames_into(opener.cipher, layout, body, output[:written], threads)
+            return written
+        for piece in opener.pieces(reader, spool, limits):
+            _check_room(output, written + len(piece))
+            output[written : written + len(piece)] = piece
+            written += len(piece)
+    except BaseException:
+        cleared = min(written, len(output))
+        output[:cleared] = bytes(cleared)
+        raise
+    return written
+
+
+def whole_layout(opener: MessageOpener, reader: ByteReader) -> FramedLayout | None:
+    """The layout of a framed unsigned body in memory; None where only reading in order tells it."""
+    header = opener.header
+    if not header.is_framed or header.suite.is_signed:
+        return None
+    return layout_of_body(reader.remaining(), header.frame_length_bytes, header.length_bytes)
+
+
+def _check_room(output: memoryview, wanted_bytes: int) -> None:
+    if wanted_bytes > len(output):
+        raise ConfigurationError(f"the buffer has {len(output)} bytes; the plaintext has {wanted_bytes} or more")
+
+
+def _open_frames_into(
+    cipher: FrameCipher, layout: FramedLayout, body: memoryview, plaintext: memoryview, threads: int
+) -> None:
+    """Open every frame into its place; whatever fails, the caller must not release the output."""
+    frame_length = layout.frame_length_bytes
+    stride = frame_length + REGULAR_OVERHEAD_BYTES
+
+    def open_share(first: int, share: int) -> None:
+        end = first + share
+        cipher.open_regular_frames_into(
+            first + 1,
+            body[first * stride : end * stride],
+            plaintext[first * frame_length : end * frame_length],
+        )
+
+    in_shares(layout.regular_frames, frame_length, threads, open_share)
+    cipher.open_final_into(
+        layout.regular_frames + 1,
+        body[layout.regular_frames * stride :],
+        plaintext[layout.regular_frames * frame_length :],
+    )

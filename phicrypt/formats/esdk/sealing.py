@@ -20,9 +20,10 @@ from phicrypt.formats.esdk.frames import (
     layout_for_plaintext,
 )
 from phicrypt.formats.esdk.header import constant_header_part_v2, serialize_header_body_v2
+from phicrypt.formats.esdk.parallel import in_shares
 from phicrypt.formats.reader import ReadLimits
 from phicrypt.materials import EncryptionMaterials
-from phicrypt.primitives import AESGCM, new_signature_digest, random_bytes
+from phicrypt.primitives import AESGCM, FIXED_SIGNATURE_LENGTH_BYTES, new_signature_digest, random_bytes
 from phicrypt.process import ProcessBound
 from phicrypt.suites import IV_LENGTH_BYTES
 
@@ -78,12 +79,27 @@ class MessageSealer(ProcessBound):
     def __repr__(self) -> str:
         return f"<MessageSealer {self._materials.suite.name}, next frame {self._next}>"
 
-    def seal_regular_into(self, plaintext: Buffer, output: memoryview) -> int:
-        """Write the next regular frame; returns its length in bytes."""
-        written = output[: self.frame_length_bytes + REGULAR_OVERHEAD_BYTES]
-        sequence_number = self._take_number()
-        self._next = sequence_number + 1
-        self._cipher.seal_regular_into(sequence_number, plaintext, written)
+    def seal_regular_into(self, plaintext: Buffer, output: memoryview, *, threads: int = 1) -> int:
+        """Write the next regular frames, for a plaintext of a whole number of frame lengths.
+
+        Returns their length in bytes. ``threads`` seal long runs of long frames together.
+        """
+        frame_length, stride = self.frame_length_bytes, self.frame_length_bytes + REGULAR_OVERHEAD_BYTES
+        source = memoryview(plaintext).cast("B")
+        count = len(source) // frame_length
+        written = output[: count * stride]
+        first_number = self._take_number()
+        self._next = first_number + count
+
+        def seal_share(first: int, share: int) -> None:
+            end = first + share
+            self._cipher.seal_regular_frames_into(
+                first_number + first,
+                source[first * frame_length : end * frame_length],
+                written[first * stride : end * stride],
+            )
+
+        in_shares(count, frame_length, threads, seal_share)
         if self._digest is not None:
             self._digest.update(written)
         return len(written)
@@ -106,11 +122,22 @@ class MessageSealer(ProcessBound):
 
     def seal_only_frame(self, plaintext: Buffer) -> bytes:
         """The whole body of a message of one frame, as new bytes."""
-        sequence_number, self._next = self._next, 0
+        sequence_number = self._take_number()
         frame = self._cipher.seal_final(sequence_number, plaintext)
         if self._digest is not None:
             self._digest.update(frame)
         return frame
+
+    def unsigned_length_bytes(self, plaintext_length_bytes: int) -> int:
+        """Length of header and frames together, for a plaintext of this length."""
+        layout = layout_for_plaintext(plaintext_length_bytes, self.frame_length_bytes, len(self.header))
+        return len(self.header) + layout.body_length_bytes
+
+    @property
+    def longest_footer_bytes(self) -> int:
+        """At most this many bytes follow the frames."""
+        curve = self._materials.suite.signature_curve
+        return 0 if curve is None else _FOOTER_LENGTH_FIELD_BYTES + FIXED_SIGNATURE_LENGTH_BYTES[curve]
 
     def footer(self) -> bytes:
         """The footer, after the final frame: ``b""`` for unsigned suites.
@@ -176,6 +203,8 @@ def seal_message(
     plaintext: Buffer,
     frame_length_bytes: int,
     limits: ReadLimits | None = None,
+    *,
+    threads: int = 1,
 ) -> tuple[bytes, bytes]:
     """A whole message from bytes in memory; returns the message and its message id.
 
@@ -183,21 +212,54 @@ def seal_message(
     written exactly once.
     """
     sealer = MessageSealer(materials, frame_length_bytes, limits)
-    if len(plaintext) <= frame_length_bytes:
+    length = memoryview(plaintext).nbytes
+    if length <= frame_length_bytes:
         body = sealer.seal_only_frame(plaintext)
         return b"".join((sealer.header, body, sealer.footer())), sealer.message_id
-    layout = layout_for_plaintext(len(plaintext), frame_length_bytes, len(sealer.header))
     # A BytesIO hands its buffer out as bytes without a copy, which bytes(bytearray) would make.
-    buffer = io.BytesIO(bytes(len(sealer.header) + layout.body_length_bytes))
-    with buffer.getbuffer() as output, memoryview(plaintext) as source:
-        output[: len(sealer.header)] = sealer.header
-        for frame in range(layout.regular_frames):
-            start = frame * frame_length_bytes
-            sealer.seal_regular_into(
-                source[start : start + frame_length_bytes], output[layout.frame_offset(frame + 1) :]
-            )
-        final_start = layout.regular_frames * frame_length_bytes
-        sealer.seal_final_into(source[final_start:], output[layout.frame_offset(layout.regular_frames + 1) :])
+    buffer = io.BytesIO(bytes(sealer.unsigned_length_bytes(length)))
+    with buffer.getbuffer() as output:
+        seal_unsigned_part_into(sealer, plaintext, output, threads)
     footer = sealer.footer()
     message = buffer.getvalue()
     return (message + footer if footer else message), sealer.message_id
+
+
+def seal_message_into(
+    materials: EncryptionMaterials,
+    plaintext: Buffer,
+    frame_length_bytes: int,
+    output: memoryview,
+    limits: ReadLimits | None = None,
+    *,
+    threads: int = 1,
+) -> tuple[int, bytes]:
+    """The same into a caller's buffer; returns the message's length in bytes and its message id.
+
+    Raises ConfigurationError, with the length that is needed, for a buffer that is too short:
+    nothing has been sealed then.
+    """
+    sealer = MessageSealer(materials, frame_length_bytes, limits)
+    unsigned_length = sealer.unsigned_length_bytes(memoryview(plaintext).nbytes)
+    longest = unsigned_length + sealer.longest_footer_bytes
+    if len(output) < longest:
+        raise ConfigurationError(
+            f"the buffer has {len(output)} bytes; a message of this plaintext, context and keyring needs {longest}"
+        )
+    seal_unsigned_part_into(sealer, plaintext, output, threads)
+    footer = sealer.footer()
+    output[unsigned_length : unsigned_length + len(footer)] = footer
+    return unsigned_length + len(footer), sealer.message_id
+
+
+def seal_unsigned_part_into(sealer: MessageSealer, plaintext: Buffer, output: memoryview, threads: int) -> None:
+    """Header and all frames, to the start of ``output``."""
+    source = memoryview(plaintext).cast("B")
+    header_length = len(sealer.header)
+    layout = layout_for_plaintext(len(source), sealer.frame_length_bytes, header_length)
+    final_start = layout.regular_frames * sealer.frame_length_bytes
+    output[:header_length] = sealer.header
+    body_end = header_length
+    if final_start:
+        body_end += sealer.seal_regular_into(source[:final_start], output[header_length:], threads=threads)
+    sealer.seal_final_into(source[final_start:], output[body_end:])

@@ -1,0 +1,103 @@
+"""What every stream has in common: whole writes, counted uses, and a source sealed piece by piece."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from phicrypt.errors import ConfigurationError
+from phicrypt.formats.esdk.frames import FINAL_OVERHEAD_BYTES, REGULAR_OVERHEAD_BYTES
+from phicrypt.formats.esdk.opening import read_ahead_for
+from phicrypt.formats.esdk.sealing import MessageSealer
+from phicrypt.formats.reader import ReadableStream, StreamReader
+
+if TYPE_CHECKING:
+    from phicrypt.audit.trail import Use
+
+
+class WritableStream(Protocol):
+    """A binary sink: ``write(b)`` takes bytes and returns how many it took, or None for all."""
+
+    def write(self, data: Any, /) -> Any: ...
+
+
+class StreamUse:
+    """One use of a key by a stream: counts its plaintext, charges the cache, ends the audit event once.
+
+    Args:
+        audit_use: the event that has begun, or None without an audit trail.
+    """
+
+    __slots__ = ("_audit_use", "byte_count", "charge")
+
+    def __init__(self, audit_use: Use | None) -> None:
+        self._audit_use = audit_use
+        self.byte_count = 0
+        self.charge: Callable[[int], None] | None = None
+
+    def count(self, byte_count: int) -> None:
+        """That many more plaintext bytes have passed."""
+        self.byte_count += byte_count
+        if self.charge is not None:
+            self.charge(byte_count)
+
+    def end(self, error: BaseException | None = None) -> None:
+        """The stream is over, or failed. Later calls do nothing. Raises AuditError."""
+        audit_use, self._audit_use = self._audit_use, None
+        if audit_use is not None:
+            audit_use.end(error=error, byte_count=self.byte_count)
+
+    def __enter__(self) -> StreamUse:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end(error)
+
+
+def write_all(sink: WritableStream, piece: memoryview | bytes) -> int:
+    """Write a whole piece; returns its length.
+
+    Real file objects take views, since they keep no reference to what they are given. Any other
+    sink might keep one, and the view's buffer is reused for the next frame: it gets bytes.
+    """
+    length = len(piece)
+    if not isinstance(sink, io.IOBase):
+        sink.write(bytes(piece))
+        return length
+    view = memoryview(piece)
+    while len(view):
+        written = sink.write(view)
+        if written is None:
+            raise ConfigurationError("the sink is non-blocking; a blocking binary file object is expected")
+        view = view[written:]
+    return length
+
+
+def sealed_pieces(
+    sealer: MessageSealer, source: ReadableStream, charge: Callable[[int], None], *, threads: int = 1
+) -> Iterator[memoryview | bytes]:
+    """The message of a source, piece by piece. A piece is valid until the next one is asked for.
+
+    ``charge`` is told the plaintext bytes of each piece before the piece is given out.
+    """
+    frame_length = sealer.frame_length_bytes
+    stride = frame_length + REGULAR_OVERHEAD_BYTES
+    run_bytes = read_ahead_for(frame_length)
+    # One byte more than whole frames: it tells full frames in the middle from the last one.
+    reader = StreamReader(source, read_ahead_bytes=run_bytes + 1)
+    output = memoryview(bytearray(run_bytes // frame_length * stride + FINAL_OVERHEAD_BYTES))
+    yield sealer.header
+    while (held := reader.available(run_bytes + 1)) > frame_length:
+        whole_frames = (held - 1) // frame_length * frame_length
+        charge(whole_frames)
+        yield output[: sealer.seal_regular_into(reader.take(whole_frames, "plaintext"), output, threads=threads)]
+    last = reader.take(held, "plaintext")
+    charge(held)
+    yield output[: sealer.seal_final_into(last, output)]
+    footer = sealer.footer()
+    if footer:
+        yield footer

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from phicrypt.audit.acting import acting_as
     from phicrypt.audit.anchors import AnchoredSink
     from phicrypt.audit.break_glass import record_review
     from phicrypt.audit.cloud_sinks import CloudWatchLogsSink, S3SegmentSink
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from phicrypt.audit.resources import ResourceTokens
     from phicrypt.audit.sessions import assume_role
     from phicrypt.audit.sinks import LoggingSink, RecordingSink
-    from phicrypt.audit.trail import AuditTrail, Use, acting_as
+    from phicrypt.audit.trail import AuditTrail, Use
 
 _HOMES = {
     "AnchoredSink": "phicrypt.audit.anchors",
@@ -39,7 +40,7 @@ _HOMES = {
     "Use": "phicrypt.audit.trail",
     "WRITE_THROUGH": "phicrypt.audit.delivery",
     "WithPolicy": "phicrypt.audit.delivery",
-    "acting_as": "phicrypt.audit.trail",
+    "acting_as": "phicrypt.audit.acting",
     "assume_role": "phicrypt.audit.sessions",
     "record_review": "phicrypt.audit.break_glass",
 }

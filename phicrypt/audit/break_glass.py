@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from phicrypt.audit.acting import acting_as
 from phicrypt.audit.events import AuditEvent, Kind, Outcome, Purpose, describe_error
-from phicrypt.audit.trail import AuditTrail, acting_as
+from phicrypt.audit.trail import AuditTrail
 from phicrypt.errors import AuditError, ConfigurationError, UnsupportedOperationError
 
 if TYPE_CHECKING:
@@ -111,14 +112,11 @@ def break_glass(
     emergency = keyring or _emergency_keyring(phi.provider.keyring, session, client)
     PhiGuard().check({"reason": reason}, where="break-glass reason")
     grant_id = trail.next_use_id()
-    phi = PhiCrypt(keyring=keyring, cache=None, audit=trail)
+    opener = PhiCrypt(keyring=emergency, cache=None, audit=trail)
+    terms = {"reason": reason, "expires_in_seconds": expires_in_seconds}
     with acting_as(actor, Purpose.EMERGENCY, break_glass=grant_id):
-        trail.write(
-            _event(
-                trail, Kind.BREAK_GLASS_OPEN, grant_id, actor, reason=reason, expires_in_seconds=expires_in_seconds
-            )
-        )
-    grant = BreakGlass(phi, grant_id, actor, clock() + expires_in_seconds, clock)
+        trail.write(_event(trail, Kind.BREAK_GLASS_OPEN, grant_id, actor, **terms))
+    grant = BreakGlass(opener, grant_id, actor, clock() + expires_in_seconds, clock)
     failure: BaseException | None = None
     try:
         yield grant

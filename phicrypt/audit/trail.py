@@ -21,67 +21,20 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
+from phicrypt.audit.acting import Acting, acting_as, current_acting
 from phicrypt.audit.delivery import BUFFERED, WRITE_THROUGH, AuditSink, Channel, Delivery, WithPolicy
-from phicrypt.audit.events import AuditEvent, Kind, Outcome, Purpose, describe_error, refused_origin
+from phicrypt.audit.events import AuditEvent, Kind, Outcome, describe_error, refused_origin
 from phicrypt.audit.resources import Resource, ResourceTokens
 from phicrypt.errors import AuditError, ConfigurationError
 from phicrypt.materials import KeyOrigin
 
+__all__ = ["Acting", "AuditTrail", "Use", "acting_as"]
+
 _log = logging.getLogger("phicrypt.audit")
-_MAX_NAME_LENGTH: Final = 256
-
-
-class Acting(NamedTuple):
-    """On whose behalf the current thread or task works."""
-
-    actor: str | None = None
-    purpose: str | None = None
-    recipient: str | None = None
-    break_glass: str | None = None
-
-
-_NOBODY: Final = Acting()
-_acting: ContextVar[Acting] = ContextVar("phicrypt_acting", default=_NOBODY)
-
-
-@contextmanager
-def acting_as(
-    actor: str,
-    purpose: Purpose | str | None = None,
-    *,
-    recipient: str | None = None,
-    break_glass: str | None = None,
-) -> Iterator[Acting]:
-    """Uses inside the block are recorded as this actor's. Threads and asyncio tasks keep their own.
-
-    Args:
-        actor: an opaque id of the person or service, at most 256 characters, such as ``"dr-4711"``.
-        purpose: why; a :class:`Purpose` or its text.
-        recipient: who receives what is disclosed, for the accounting of disclosures (45 CFR 164.528);
-            the same form as an actor.
-        break_glass: the id of a break-glass grant.
-
-    A reader or writer that is opened inside keeps its actor after the block has ended (rule 20).
-    Raises ConfigurationError for an actor or a purpose that is not one.
-    """
-    if not isinstance(actor, str) or not actor.strip() or len(actor) > _MAX_NAME_LENGTH or not actor.isprintable():
-        raise ConfigurationError(f"an actor is 1 to {_MAX_NAME_LENGTH} printable characters")
-    try:
-        checked = None if purpose is None else Purpose(purpose).value
-    except ValueError:
-        raise ConfigurationError(f"purpose is one of {', '.join(known.value for known in Purpose)}") from None
-    acting = Acting(actor, checked, recipient, break_glass)
-    token = _acting.set(acting)
-    try:
-        yield acting
-    finally:
-        _acting.reset(token)
 
 
 class AuditTrail:
@@ -134,11 +87,11 @@ class AuditTrail:
     @staticmethod
     def capture() -> Acting:
         """Who acts now: to be carried into another thread, and passed to ``begin`` or ``record``."""
-        return _acting.get()
+        return current_acting()
 
     def check_actor(self, captured: Acting | None = None) -> Acting:
         """Who acts; raises AuditError if nobody does and ``require_actor`` is set."""
-        acting = _acting.get() if captured is None else captured
+        acting = current_acting() if captured is None else captured
         if self.require_actor and acting.actor is None:
             raise AuditError("this trail requires an actor: use phi.acting_as(actor=…) around the operation")
         return acting

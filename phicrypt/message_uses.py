@@ -65,10 +65,10 @@ class MessageUses(KeyHolder):
         plaintext: Buffer,
         context: Context | None,
         signed: bool,
-        seal: Callable[[EncryptionMaterials], tuple[T, bytes]],
+        seal: Callable[[EncryptionMaterials, Buffer], tuple[T, bytes]],
     ) -> T:
-        """Seal one message in memory, with its one audit event; ``seal`` returns the result and the message id."""
-        _check_bytes(plaintext, "plaintext")
+        """Seal one message in memory, with its one audit event; ``seal`` gives the result and the message id."""
+        plaintext = _as_bytes(plaintext, "plaintext")
         pairs, context_bytes = self.contexts.to_bind(context)
         suite = _suite_to_write(signed)
         byte_count = len(plaintext)
@@ -77,14 +77,14 @@ class MessageUses(KeyHolder):
             materials, _ = self.provider.encryption_materials(
                 suite, pairs, plaintext_length_bytes=byte_count, context_bytes=context_bytes
             )
-            return seal(materials)[0]
+            return seal(materials, plaintext)[0]
         started_ns = time.perf_counter_ns()
         acting = trail.check_actor()
         try:
             materials, hit = self.provider.encryption_materials(
                 suite, pairs, plaintext_length_bytes=byte_count, context_bytes=context_bytes
             )
-            result, message_id = seal(materials)
+            result, message_id = seal(materials, plaintext)
         except BaseException as error:
             trail.record(
                 operation,
@@ -120,7 +120,7 @@ class MessageUses(KeyHolder):
         open_whole: Callable[[MessageOpener, ByteReader, CiphertextSpool], tuple[T, int]],
     ) -> T:
         """Open one message in memory, between its two audit events."""
-        _check_bytes(message, "message")
+        message = _as_bytes(message, "message")
         expected = self.contexts.expected(context)
         known = self._headers.find(message) if type(message) is bytes else None
         reader = ByteReader(message, 0 if known is None else known.length_bytes)
@@ -241,7 +241,11 @@ def _suite_to_write(signed: bool) -> AlgorithmSuite:
     return AES_256_GCM_HKDF_SHA512_COMMIT_KEY_ECDSA_P384 if signed else AES_256_GCM_HKDF_SHA512_COMMIT_KEY
 
 
-def _check_bytes(value: object, name: str) -> None:
-    if not isinstance(value, bytes | bytearray | memoryview):
-        hint = "; encode it first: text.encode()" if isinstance(value, str) else ""
-        raise ConfigurationError(f"{name} is bytes, {type(value).__name__} came{hint}")
+def _as_bytes(value: object, name: str) -> Buffer:
+    """The value as a buffer whose ``len`` is its number of bytes; raises ConfigurationError for others."""
+    if isinstance(value, bytes | bytearray):
+        return value
+    if isinstance(value, memoryview) and value.c_contiguous:
+        return value.cast("B")
+    hint = "; encode it first: text.encode()" if isinstance(value, str) else ""
+    raise ConfigurationError(f"{name} is bytes or a contiguous buffer, {type(value).__name__} came{hint}")

@@ -47,7 +47,7 @@ class MessageClient(MessageUses):
         Raises ConfigurationError, PhiInContextError, KeyAccessError, LimitExceededError, AuditError.
         """
 
-        def seal(materials: EncryptionMaterials) -> tuple[bytes, bytes]:
+        def seal(materials: EncryptionMaterials, plaintext: Buffer) -> tuple[bytes, bytes]:
             return seal_message(materials, plaintext, frame_length, self.limits, threads=self.threads)
 
         frame_length = self._frame_length(frame_length_bytes)
@@ -69,7 +69,7 @@ class MessageClient(MessageUses):
         """
         output = _writable_view(buffer)
 
-        def seal(materials: EncryptionMaterials) -> tuple[int, bytes]:
+        def seal(materials: EncryptionMaterials, plaintext: Buffer) -> tuple[int, bytes]:
             return seal_message_into(materials, plaintext, frame_length, output, self.limits, threads=self.threads)
 
         frame_length = self._frame_length(frame_length_bytes)

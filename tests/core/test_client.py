@@ -53,6 +53,19 @@ def test_any_buffer_is_encrypted_and_decrypted(buffer: type) -> None:
     assert phi.decrypt(buffer(message), context=CONTEXT) == b"payload"
 
 
+def test_a_buffer_of_wider_items_is_its_bytes_and_a_scattered_one_is_refused() -> None:
+    phi = raw_client()
+    wide = memoryview(bytes(range(64))).cast("I")
+    assert phi.decrypt(phi.encrypt(wide, context=CONTEXT), context=CONTEXT) == bytes(range(64))
+    message = phi.encrypt(bytes(64), context=CONTEXT)
+    for call in (
+        lambda: phi.encrypt(memoryview(bytes(64))[::2], context=CONTEXT),
+        lambda: phi.decrypt(memoryview(message)[::2], context=CONTEXT),
+    ):
+        with pytest.raises(ConfigurationError, match="contiguous"):
+            call()
+
+
 def test_text_for_bytes_is_refused_with_the_remedy() -> None:
     phi = raw_client()
     for call in (

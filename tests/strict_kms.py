@@ -13,6 +13,7 @@ that a further operation is one more method of :class:`strict_kms_operations.Ope
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import socket
@@ -26,6 +27,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from strict_kms_operations import Account, Denial, Fault, KeyRecord, KmsError, Operations, Request
+
+_session_lock = threading.RLock()
+
+
+@functools.cache
+def _session(access_key_id: str, region: str) -> Any:
+    import boto3
+
+    return boto3.Session(aws_access_key_id=access_key_id, aws_secret_access_key="x", region_name=region)
 
 
 class StrictKms:
@@ -63,9 +73,9 @@ class StrictKms:
         return [(request.operation, request.region) for request in self.requests]
 
     def session(self, access_key_id: str = "AKIDSTRICT", region: str = "us-east-1") -> Any:
-        import boto3
-
-        return boto3.Session(aws_access_key_id=access_key_id, aws_secret_access_key="x", region_name=region)
+        """A ``boto3.Session``; one per caller and Region, because each loads the service model anew."""
+        with _session_lock:
+            return _session(access_key_id, region)
 
     def client(
         self,
@@ -85,9 +95,9 @@ class StrictKms:
             read_timeout=read_timeout_seconds,
             max_pool_connections=64,
         )
-        return self.session(access_key_id, region).client(
-            "kms", endpoint_url=endpoint_url or self.endpoint_url, config=config
-        )
+        session = self.session(access_key_id, region)
+        with _session_lock:
+            return session.client("kms", endpoint_url=endpoint_url or self.endpoint_url, config=config)
 
     def create_key(self, region: str = "us-east-1", *, replicas: tuple[str, ...] = (), **parameters: Any) -> str:
         """A key's ARN; with ``replicas``, a multi-Region key that also lives in those Regions."""

@@ -159,7 +159,7 @@ def is_legacy(item: Mapping[str, Any]) -> bool:
 def _seal(
     phi: PhiCrypt, item: Mapping[str, Any], table: TableConfig, sealing: Sealing | None = None
 ) -> SealedRecord:
-    layout = _layout_to_write(table, tuple(item))
+    layout = _layout_to_write(table, frozenset(item))
     terminals = _terminals_to_write(item, layout)
     context = item_context(
         table.version,
@@ -211,7 +211,7 @@ def _open(
         raise UnsupportedOperationError(
             f"table {table.table_name!r} requires signed items; this one is {header.suite.name}"
         )
-    plan = _plan_to_read(table, tuple(item), header.legend)
+    plan = _plan_to_read(table, frozenset(item), header.legend)
     if (header.version == 2) != bool(plan.context_attributes):
         raise FormatError("it does not fit the legend", field="format version", offset=0)
     stored, terminals = _stored_values(item, plan.layout)
@@ -277,22 +277,21 @@ def _has_beacons(names: Iterable[str]) -> bool:
     return any(name.startswith(BEACON_PREFIX) for name in names)
 
 
-def _layout_to_write(table: TableConfig, names: tuple[str, ...]) -> Layout:
+def _layout_to_write(table: TableConfig, names: frozenset[str]) -> Layout:
     # The cache holds names only, and none of unusual size: whoever writes the table chooses them.
     cached = sum(map(len, names)) <= _CACHED_NAMES_LENGTH
     return (_write_layout if cached else _write_layout.__wrapped__)(table, names)
 
 
 @lru_cache(_CACHED_LAYOUTS)
-def _write_layout(table: TableConfig, names: tuple[str, ...]) -> Layout:
-    present = frozenset(names)
+def _write_layout(table: TableConfig, names: frozenset[str]) -> Layout:
     for name in (*table.key_names, *table.context_attributes):
-        if name not in present:
+        if name not in names:
             raise ConfigurationError(
                 f"the item of table {table.table_name!r} lacks the attribute {name!r}; key attributes and those "
                 "included in the context are in every item"
             )
-    actions = {name: table.action_of(name) for name in names}
+    actions = {name: table.action_of(name) for name in sorted(names)}
     return layout_to_write(
         table.logical_table_name,
         {name: _LEGEND_ACTIONS[action] for name, action in actions.items() if action is not Action.DO_NOTHING},
@@ -317,13 +316,13 @@ class _ReadPlan(NamedTuple):
     has_beacons: bool
 
 
-def _plan_to_read(table: TableConfig, names: tuple[str, ...], legend: bytes) -> _ReadPlan:
+def _plan_to_read(table: TableConfig, names: frozenset[str], legend: bytes) -> _ReadPlan:
     cached = sum(map(len, names)) <= _CACHED_NAMES_LENGTH
     return (_read_plan if cached else _read_plan.__wrapped__)(table, names, legend)
 
 
 @lru_cache(_CACHED_LAYOUTS)
-def _read_plan(table: TableConfig, names: tuple[str, ...], legend: bytes) -> _ReadPlan:
+def _read_plan(table: TableConfig, names: frozenset[str], legend: bytes) -> _ReadPlan:
     reserved = tuple(name for name in names if name.startswith(RESERVED_ATTRIBUTE_PREFIX))
     for name in reserved:
         if name not in (HEADER_ATTRIBUTE, FOOTER_ATTRIBUTE) and not name.startswith(_IGNORED_PREFIXES):

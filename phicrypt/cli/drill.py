@@ -1,0 +1,256 @@
+"""``phicrypt drill``: rehearse recovery on files or S3 objects."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from phicrypt.cli.console import (
+    CHECK_EXIT_CODE,
+    EXIT_CODES_EPILOG,
+    complain,
+    print_json,
+    print_table,
+    progress,
+)
+from phicrypt.cli.options import (
+    AnyContextOption,
+    AwsAccess,
+    EndpointUrlOption,
+    ExpectOption,
+    FipsOption,
+    JsonOption,
+    ProfileOption,
+    RegionOption,
+    parse_pairs,
+)
+from phicrypt.cli.transfers import MESSAGE_SUFFIX
+from phicrypt.client import PhiCrypt
+from phicrypt.context import ANY_CONTEXT, AnyContext
+from phicrypt.drill import DrillReport, Sample, digest_of, parse_digests, rehearse
+from phicrypt.errors import ConfigurationError
+from phicrypt.materials import Keyring
+
+PATHS = ("rsa", "kms", "keystore")
+_CHUNK_LENGTH_BYTES = 1024 * 1024
+_S3_SCHEME = "s3://"
+
+app = typer.Typer()
+
+TakePiece = Callable[[bytes], object]
+Expected = dict[str, str] | AnyContext
+
+
+class Place(NamedTuple):
+    """A message or object.
+
+    Attributes:
+        name: what the report and the file of digests call it.
+        read: ``read(client, expected context, take_piece)`` opens it.
+    """
+
+    name: str
+    read: Callable[[PhiCrypt, Expected, TakePiece], None]
+
+
+@app.command(epilog=EXIT_CODES_EPILOG)
+def drill(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE", help=f"A folder of {MESSAGE_SUFFIX} files, a message, or s3://BUCKET/PREFIX."
+        ),
+    ],
+    recovery_key: Annotated[
+        str, typer.Option("--recovery-key", metavar="ARN", help="The KMS key of the recovery path.")
+    ],
+    via: Annotated[str, typer.Option("--via", help=f"What opens: {', '.join(PATHS)}.")] = "rsa",
+    padding: Annotated[str, typer.Option(help="With --via rsa.")] = "RSAES_OAEP_SHA_256",
+    table: Annotated[str | None, typer.Option("--table", metavar="NAME", help="With --via keystore.")] = None,
+    logical_name: Annotated[
+        str | None, typer.Option("--logical-name", metavar="NAME", help="With --via keystore; default: the table.")
+    ] = None,
+    branch_key_id: Annotated[
+        str | None, typer.Option("--branch-key-id", metavar="ID", help="With --via keystore.")
+    ] = None,
+    expect: ExpectOption = None,
+    any_context: AnyContextOption = False,
+    sample: Annotated[int, typer.Option(min=0, help="How many to open, chosen at random; 0 for all.")] = 20,
+    digests: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Expected digests of plaintexts, as sha256sum prints them.")
+    ] = None,
+    daily_key: Annotated[
+        str | None, typer.Option("--daily-key", metavar="ARN", help="Open with this KMS key too, and compare.")
+    ] = None,
+    logical_bucket: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The bucket's name when the objects were written.")
+    ] = None,
+    as_json: JsonOption = False,
+    region: RegionOption = None,
+    endpoint_url: EndpointUrlOption = None,
+    profile: ProfileOption = None,
+    fips: FipsOption = False,
+) -> None:
+    """Open a sample by the recovery path alone, compare digests, and say how long it took.
+
+    Nothing is written and no plaintext is kept. Ends with 1 unless every sample opened, and to the
+    expected bytes where they are known; an empty sample proves nothing and ends with 1 as well.
+    """
+    pairs = parse_pairs(expect, "--expect")
+    if bool(pairs) == any_context:
+        raise ConfigurationError("drill takes either --expect NAME=VALUE (repeatable) or --any-context")
+    if digests is not None and daily_key is not None:
+        raise ConfigurationError("compare with --digests or with --daily-key, not with both")
+    access = AwsAccess(region, endpoint_url, profile, fips)
+    keyring = _recovery_keyring(access, via, recovery_key, padding, (table, logical_name, branch_key_id))
+    known = None if digests is None else _known_digests(digests)
+    daily = None if daily_key is None else PhiCrypt(access.kms_keyring(daily_key), cache=None)
+    report = _rehearse(
+        keyring,
+        _places(access, source, logical_bucket),
+        sample,
+        ANY_CONTEXT if any_context else pairs,
+        known,
+        daily,
+    )
+    _print_report(report, as_json)
+    if not report.passed:
+        raise typer.Exit(CHECK_EXIT_CODE)
+
+
+def _rehearse(
+    keyring: Keyring,
+    places: Sequence[Place],
+    count: int,
+    expected: Expected,
+    known: dict[str, str] | None,
+    daily: PhiCrypt | None,
+) -> DrillReport:
+    # Without a cache: every sample shows that the recovery key opens it.
+    recovery = PhiCrypt(keyring, cache=None)
+    chosen = places if count == 0 else secrets.SystemRandom().sample(places, min(count, len(places)))
+
+    def samples() -> Iterator[Sample]:
+        for place in chosen:
+            expected_digest: Callable[[], str | None] = partial((known or {}).get, place.name)
+            if daily is not None:
+                expected_digest = partial(digest_of, Sample(place.name, partial(place.read, daily, expected)))
+            yield Sample(place.name, partial(place.read, recovery, expected), expected_digest)
+
+    with progress("Opening", len(chosen)) as advance:
+        return rehearse(
+            repr(keyring),
+            samples(),
+            available=len(places),
+            must_match=known is not None or daily is not None,
+            after_each=lambda: advance(1),
+        )
+
+
+def _recovery_keyring(
+    access: AwsAccess, via: str, key_arn: str, padding: str, store: tuple[str | None, str | None, str | None]
+) -> Keyring:
+    from phicrypt.keys.arn import configured_key_arn
+    from phicrypt.keys.branch_key_store import BranchKeyStore
+    from phicrypt.keys.hierarchical import HierarchicalKeyring
+    from phicrypt.keys.kms_rsa import KmsRsaKeyring
+
+    key = configured_key_arn(key_arn)
+    client = access.client("kms", region=key.region)
+    table, logical_name, branch_key_id = store
+    if via == "kms":
+        return access.kms_keyring(key_arn)
+    if via == "rsa":
+        return KmsRsaKeyring(key_arn, algorithm=padding, client=client)  # type: ignore[arg-type]  # checked there
+    if via != "keystore":
+        raise ConfigurationError(f"--via is one of {', '.join(PATHS)}")
+    if table is None or branch_key_id is None:
+        raise ConfigurationError("--via keystore needs --table and --branch-key-id")
+    recovery_store = BranchKeyStore(
+        table,
+        logical_name or table,
+        key_arn,
+        multi_region=True,
+        dynamodb_client=access.client("dynamodb", region=key.region),
+        kms_client=client,
+    )
+    return HierarchicalKeyring(recovery_store, branch_key_id)
+
+
+def _places(access: AwsAccess, source: str, logical_bucket: str | None) -> list[Place]:
+    if source.startswith(_S3_SCHEME):
+        bucket, _, prefix = source.removeprefix(_S3_SCHEME).partition("/")
+        s3 = access.client("s3")
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        names = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
+        logical_buckets = {bucket: logical_bucket} if logical_bucket is not None else {}
+        return [Place(name, partial(_read_object, s3, bucket, name, logical_buckets)) for name in names]
+    root = Path(source)
+    if not root.is_dir():
+        return [Place(root.name, partial(_read_file, root))]
+    found = sorted(path for path in root.rglob(f"*{MESSAGE_SUFFIX}") if path.is_file() and not path.is_symlink())
+    return [Place(path.relative_to(root).as_posix(), partial(_read_file, path)) for path in found]
+
+
+class _Sink:
+    """Hands what is written on to a function."""
+
+    def __init__(self, take_piece: TakePiece) -> None:
+        self._take_piece = take_piece
+
+    def write(self, piece: bytes) -> int:
+        self._take_piece(piece)
+        return len(piece)
+
+
+def _read_file(path: Path, phi: PhiCrypt, expected: Expected, take_piece: TakePiece) -> None:
+    with path.open("rb") as message:
+        phi.decrypt_stream(message, _Sink(take_piece), context=expected)
+
+
+def _read_object(
+    s3: Any,
+    bucket: str,
+    name: str,
+    logical_buckets: dict[str, str],
+    phi: PhiCrypt,
+    expected: Expected,
+    take_piece: TakePiece,
+) -> None:
+    # The object's location is part of its context and required, so that any other context need not be.
+    context = {} if isinstance(expected, AnyContext) else expected
+    body = phi.s3(s3, logical_buckets=logical_buckets, context=context).get_object(Bucket=bucket, Key=name)["Body"]
+    while piece := body.read(_CHUNK_LENGTH_BYTES):
+        take_piece(piece)
+
+
+def _known_digests(file: Path) -> dict[str, str]:
+    try:
+        return parse_digests(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigurationError(f"{file}: {error}") from None
+
+
+def _print_report(report: DrillReport, as_json: bool) -> None:
+    facts = report.as_dict()
+    if as_json:
+        print_json(facts)
+        return
+    rows = [
+        (one.name, one.outcome, one.byte_count, f"{one.seconds * 1000:.1f}", one.error) for one in report.results
+    ]
+    print_table(f"Recovery by {report.recovery_path}", ("sample", "outcome", "bytes", "ms", "error"), rows)
+    seconds = facts["seconds"]
+    print(
+        f"{'passed' if report.passed else 'FAILED'}: {len(report.results)} of {report.available} opened by the "
+        f"recovery path alone; {facts['matched']} matched, {facts['opened']} had nothing to compare with, "
+        f"{facts['different']} differed, {facts['failed']} failed; {seconds['total']:.2f} s in all, "
+        f"{seconds['longest']:.2f} s the longest"
+    )
+    if not report.results:
+        complain("there was nothing to open, which proves nothing")

@@ -38,7 +38,7 @@ class S3Client(ForwardedOperations):
 
     Args:
         phi: keys, guard and audit trail.
-        s3: a boto3 S3 client, which is not changed, or a boto3 session.
+        s3: a boto3 S3 client, which is not changed, or a boto3 session; None is boto3's default one.
         bind_location: bind each object to its bucket and key, and require that on read (rule 9).
         logical_buckets: physical bucket (or access point) to the logical name that is bound; for
             replicas, restores and access points.
@@ -377,9 +377,13 @@ def _raw_client(s3: Any) -> Any:
         if service.service_name != "s3":
             raise ConfigurationError(f"an S3 client was expected, one of {service.service_name} came")
         return s3
+    import boto3
+    from botocore.config import Config
+
+    if s3 is None:
+        s3 = boto3.Session()
     if not callable(getattr(s3, "client", None)):
         raise ConfigurationError(f"a boto3 S3 client or session was expected, not {type(s3).__name__}")
-    from botocore.config import Config
 
     return s3.client("s3", config=Config(max_pool_connections=2 * transfer.DEFAULT_CONCURRENCY))
 

@@ -106,7 +106,7 @@ def copy_object(
     """The response of CopyObject: ``reader`` opens the source, ``gateway`` seals the new object."""
     source_parameters = _source_parameters(parameters)
     source = ObjectSource(reader.s3, source_parameters)
-    _head_source(source)
+    _head_source(reader, source)
     target = _target_parameters(reader, source, parameters)
     pinned = {**source_parameters, "IfMatch": source.response["ETag"]}
     for name in ("IfNoneMatch", "IfModifiedSince", "IfUnmodifiedSince"):
@@ -134,7 +134,7 @@ def _source_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return source
 
 
-def _head_source(source: ObjectSource) -> None:
+def _head_source(reader: Gateway, source: ObjectSource) -> None:
     """Ask for the source; S3 answers CopyObject with 412 where HeadObject answers 304 or 412."""
     from botocore.exceptions import ClientError
 
@@ -143,21 +143,20 @@ def _head_source(source: ObjectSource) -> None:
     except ClientError as error:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         if status in (304, 412):
-            raise _client_error("PreconditionFailed", 412, error) from None
+            raise _client_error(reader, "PreconditionFailed", 412, error) from None
         if status == 404:
-            raise _client_error("NoSuchKey", 404, error) from None
+            raise _client_error(reader, "NoSuchKey", 404, error) from None
         raise
 
 
-def _client_error(code: str, status: int, error: Any) -> Exception:
-    from botocore.exceptions import ClientError
-
+def _client_error(reader: Gateway, code: str, status: int, error: Any) -> Exception:
     metadata = {**error.response.get("ResponseMetadata", {}), "HTTPStatusCode": status}
     message = {"PreconditionFailed": "At least one of the pre-conditions you specified did not hold"}.get(
         code, "The specified key does not exist."
     )
     response: Any = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": metadata}
-    return ClientError(response, "CopyObject")
+    refusal: Exception = reader.s3.exceptions.from_code(code)(response, "CopyObject")
+    return refusal
 
 
 def _target_parameters(reader: Gateway, source: ObjectSource, parameters: Mapping[str, Any]) -> dict[str, Any]:

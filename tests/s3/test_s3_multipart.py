@@ -66,7 +66,9 @@ def test_parts_in_any_order_and_in_parallel_make_one_message(
 
 
 @pytest.mark.parametrize("length", [PART - 1, 2 * PART, 2 * PART + 9])
-def test_signed_parts_come_in_order(client_of: Callable[..., S3Client], raw: Any, bucket: str, length: int) -> None:
+def test_signed_parts_come_in_order(
+    client_of: Callable[..., S3Client], raw: Any, bucket: str, length: int
+) -> None:
     client = client_of(part_size_bytes=PART, signed=True)
     data = random.Random(length).randbytes(length)
     upload = begin(client, bucket)
@@ -154,7 +156,8 @@ def test_uploads_with_gaps_wrong_etags_or_no_parts_are_not_completed(parts_clien
     with pytest.raises(ConfigurationError, match="parts"):
         finish(parts_client, upload, {})
     etags = {
-        number: parts_client.upload_part(**upload, PartNumber=number, Body=b"a" * PART)["ETag"] for number in (1, 3)
+        number: parts_client.upload_part(**upload, PartNumber=number, Body=b"a" * PART)["ETag"]
+        for number in (1, 3)
     }
     with pytest.raises(ConfigurationError, match="gaps"):
         finish(parts_client, upload, etags)

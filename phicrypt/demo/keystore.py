@@ -1,0 +1,97 @@
+"""The demo's chapter on branch keys: two tenants, a rotation, and one tenant shredded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from phicrypt.client import PhiCrypt
+from phicrypt.demo.stage import Stage, Stopwatch
+from phicrypt.errors import KeyAccessError
+from phicrypt.keys.branch_key_store import BranchKeyStore
+from phicrypt.keys.hierarchical import HierarchicalKeyring
+
+_TENANTS = ("clinic-7", "clinic-8")
+_MESSAGES = 1_000
+_SECRET_CONTEXT_VALUE = "encounter-5f2e9c"  # noqa: S105  (a context value, to look for in KMS requests)
+
+
+def tell(stage: Stage) -> None:
+    stage.chapter("A key per tenant, and KMS called once for each")
+    store = BranchKeyStore(
+        "phicrypt-demo-keys",
+        "demo-keys",
+        stage.aws.kms_key_arn,
+        dynamodb_client=stage.aws.client("dynamodb"),
+        kms_client=stage.aws.client("kms"),
+    )
+    store.create_table()
+    for tenant in _TENANTS:
+        store.create_key(tenant)
+    phi = PhiCrypt(HierarchicalKeyring(store, branch_key_id=_tenant_of))
+    messages = _write(stage, phi)
+    _rotate(stage, phi, store, messages)
+    _shred(stage, phi, store, messages)
+
+
+def _tenant_of(context: Mapping[str, str]) -> str:
+    """The branch key supplier: a message belongs to the tenant that its context names."""
+    return context["tenant"]
+
+
+def _write(stage: Stage, phi: PhiCrypt) -> dict[str, list[bytes]]:
+    stage.say(f"{_MESSAGES:,} messages for each of two clinics, each under its clinic's branch key:")
+    calls_before = stage.kms_calls()
+    with Stopwatch() as watch:
+        messages = {
+            tenant: [
+                phi.encrypt(
+                    b"potassium 4.%d mmol/L" % (number % 10),
+                    context={"tenant": tenant, "encounter": _SECRET_CONTEXT_VALUE},
+                )
+                for number in range(_MESSAGES)
+            ]
+            for tenant in _TENANTS
+        }
+    made = stage.aws.kms_requests[calls_before:]
+    stage.show("encrypted", f"{len(_TENANTS) * _MESSAGES / watch.seconds:,.0f} messages a second")
+    stage.show("KMS calls", ", ".join(f"{call['operation']} for one clinic" for call in made))
+    stage.check(len(made) == len(_TENANTS), "one KMS call for each clinic, none for each message")
+    stage.check(
+        all(_SECRET_CONTEXT_VALUE not in str(call["parameters"]) for call in stage.aws.kms_requests),
+        "the messages' contexts were never shown to KMS, so CloudTrail does not hold them",
+    )
+    return messages
+
+
+def _rotate(stage: Stage, phi: PhiCrypt, store: BranchKeyStore, messages: dict[str, list[bytes]]) -> None:
+    tenant = _TENANTS[0]
+    before = store.fetch_active(tenant).version
+    after = store.rotate(tenant)
+    stage.say(f"The branch key of {tenant} is rotated:")
+    stage.show("version before", before)
+    stage.show("version now", after)
+    messages[tenant].append(phi.encrypt(b"potassium 4.4 mmol/L", context={"tenant": tenant}))
+    old, new = messages[tenant][0], messages[tenant][-1]
+    opened = [phi.decrypt(message, context={"tenant": tenant}) for message in (old, new)]
+    stage.check(
+        opened == [b"potassium 4.0 mmol/L", b"potassium 4.4 mmol/L"] and before != after,
+        "messages of the old and of the new version open",
+    )
+
+
+def _shred(stage: Stage, phi: PhiCrypt, store: BranchKeyStore, messages: dict[str, list[bytes]]) -> None:
+    gone, kept = _TENANTS
+    stage.say(f"{gone} leaves, and its branch key is shredded:")
+    certificate = store.shred(gone)
+    stage.show("certificate", certificate.statement)
+    stage.show("not examined", "; ".join(certificate.not_examined))
+    refusals = []
+    for message in (messages[gone][0], messages[gone][-1]):
+        try:
+            phi.decrypt(message, context={"tenant": gone})
+        except KeyAccessError as refusal:
+            refusals.append(refusal)
+    stage.show(f"a message of {gone}", refusals[0] if refusals else "opened")
+    stage.check(len(refusals) == 2, f"nothing of {gone} opens any more, in either version")
+    opened = sum(bool(phi.decrypt(message, context={"tenant": kept})) for message in messages[kept])
+    stage.check(opened == _MESSAGES, f"all {_MESSAGES:,} messages of {kept} open")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import Any, Final
 
 from phicrypt.dynamodb.config import TableConfig
-from phicrypt.dynamodb.expressions import Condition
+from phicrypt.dynamodb.expression_tree import Condition
 from phicrypt.dynamodb.items import OpenedItem
 from phicrypt.dynamodb.matching import canonical_value, matches
 from phicrypt.dynamodb.requests import Call
@@ -78,7 +78,10 @@ class Answer:
 
     def _open_query(self) -> None:
         stored_items, table = self._parsed.get("Items"), self._table()
-        if not stored_items or table is None or self._call.asked.get("Select") == "COUNT":
+        if not stored_items or table is None:
+            return
+        if self._call.asked.get("Select") == "COUNT":
+            del self._parsed["Items"]  # none were asked for, so none may come
             return
         if self._call.hydrate:
             self._hydrate(stored_items, table)
@@ -117,7 +120,7 @@ class Answer:
             table = self._book.find(name)
             if table is None:
                 continue
-            wanted = {key_of(key_attributes, table) for key_attributes in asked[table.table_name]["Keys"]}
+            wanted = {key_of(key_attributes, table) for key_attributes in asked[plain_table_name(name)]["Keys"]}
             items = [self._opened(stored, table) for stored in stored_items]
             if not {key_of(item, table) for item in items} <= wanted:
                 raise AuthenticationError("another item than asked for")
@@ -125,7 +128,7 @@ class Answer:
         for name, entry in (self._parsed.get("UnprocessedKeys") or {}).items():
             if (table := self._book.find(name)) is not None:
                 # The caller's own projection comes back, not the one with header and footer.
-                self._parsed["UnprocessedKeys"][name] = {**asked[table.table_name], "Keys": entry["Keys"]}
+                self._parsed["UnprocessedKeys"][name] = {**asked[plain_table_name(name)], "Keys": entry["Keys"]}
 
     def _open_unprocessed(self) -> None:
         """UnprocessedItems as the caller wrote them, so that the next try encrypts them once."""
@@ -136,7 +139,7 @@ class Answer:
             asked = {
                 _written_key(write, table): write
                 for asked_name, asked_writes in self._call.asked["RequestItems"].items()
-                if plain_table_name(asked_name) == table.table_name
+                if plain_table_name(asked_name) == plain_table_name(name)
                 for write in asked_writes
             }
             try:

@@ -12,15 +12,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from phicrypt.dynamodb.config import RESERVED_ATTRIBUTE_PREFIX, TableConfig
-from phicrypt.dynamodb.expressions import (
-    Condition,
-    Update,
-    parse_condition,
-    parse_projection,
-    parse_update,
-    paths,
-    placeholders,
-)
+from phicrypt.dynamodb.expression_tree import Condition, Update, paths, placeholders
+from phicrypt.dynamodb.expressions import parse_condition, parse_projection, parse_update
 from phicrypt.dynamodb.tables import FOOTER, HEADER, is_encrypted_name, signed_names
 from phicrypt.errors import ConfigurationError, UnsupportedOperationError
 

@@ -14,6 +14,8 @@ from weakref import WeakKeyDictionary
 
 from phicrypt.dynamodb.config import TableConfig
 from phicrypt.dynamodb.layer import Layer
+from phicrypt.dynamodb.log_redaction import redact_resource_logs
+from phicrypt.dynamodb.shapes import to_low_level, to_python
 from phicrypt.dynamodb.table_checks import CheckTables
 from phicrypt.dynamodb.tables import TableBook
 from phicrypt.dynamodb.updates import update_encrypted
@@ -133,6 +135,7 @@ def _attach(phi: PhiCrypt, client: Any, book: TableBook, check_tables: CheckTabl
     with _layers_lock:
         layer = _layers.get(client)
         if layer is None:
+            redact_resource_logs()
             layer = Layer(phi, client, book, check_tables)
             layer.register(client)
             _layers[client] = layer
@@ -159,15 +162,14 @@ def _update_python_item(
     change: Callable[[Item], Item | None],
 ) -> Item | None:
     """``update_encrypted`` in the Python shape of boto3's resource."""
-    from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 
-    serialize, deserialize = TypeSerializer().serialize, TypeDeserializer().deserialize
+    def python(item: Item) -> Item:
+        return {name: to_python(value) for name, value in item.items()}
 
     def change_low_level(item: Item) -> Item:
-        python_item = {name: deserialize(value) for name, value in item.items()}
+        python_item = python(item)
         changed = change(python_item)
-        return {name: serialize(value) for name, value in (python_item if changed is None else changed).items()}
+        return to_low_level(python_item if changed is None else changed)
 
-    low_level_key = {name: serialize(value) for name, value in Key.items()}
-    item = update_encrypted(table.meta.client, table.name, low_level_key, change_low_level)
-    return None if item is None else {name: deserialize(value) for name, value in item.items()}
+    item = update_encrypted(table.meta.client, table.name, to_low_level(Key), change_low_level)
+    return None if item is None else python(item)

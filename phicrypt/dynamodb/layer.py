@@ -30,7 +30,7 @@ from phicrypt.dynamodb.shapes import Item
 from phicrypt.dynamodb.table_checks import CheckTables, TableChecks
 from phicrypt.dynamodb.tables import FOOTER, HEADER, TableBook
 from phicrypt.dynamodb.tokens import TokenLedger
-from phicrypt.errors import UnsupportedOperationError
+from phicrypt.errors import LimitExceededError, UnsupportedOperationError
 
 if TYPE_CHECKING:
     from phicrypt.client import PhiCrypt
@@ -122,8 +122,10 @@ class Layer:
                     break
                 time.sleep(random.uniform(0, _BACKOFF_SECONDS * 2**attempt))  # noqa: S311 - not a secret
             else:
-                raise UnsupportedOperationError(
-                    f"DynamoDB left keys of a batch unread {MAX_BATCH_ATTEMPTS} times; ask for fewer items"
+                raise LimitExceededError(
+                    "DynamoDB left keys of a batch unread again and again; ask for fewer items",
+                    limit=MAX_BATCH_ATTEMPTS,
+                    actual=None,
                 )
         return found
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from phicrypt.dynamodb.expressions import (
+from phicrypt.dynamodb.expression_tree import (
     And,
     Between,
     Call,

@@ -19,7 +19,7 @@ from phicrypt.dynamodb.checks import (
     whole_projection,
 )
 from phicrypt.dynamodb.config import TableConfig
-from phicrypt.dynamodb.expressions import Condition
+from phicrypt.dynamodb.expression_tree import Condition
 from phicrypt.dynamodb.items import SealedItem
 from phicrypt.dynamodb.operations import TABLE_OPERATIONS, check_members, check_operation
 from phicrypt.dynamodb.tables import FOOTER, TableBook, TableFacts, check_index_keys, is_encrypted_name
@@ -42,7 +42,9 @@ _KEY_PLACEHOLDER: Final = "#phicrypt_partition_key"
 class TableCheck(Protocol):
     """Compares a table with its configuration before it is first used (DescribeTable), or not at all."""
 
-    def __call__(self, name_or_arn: str, table: TableConfig, *, writes: bool) -> TableFacts | None: ...
+    def __call__(
+        self, name_or_arn: str, table: TableConfig, *, writes: bool, index_name: str | None = None
+    ) -> TableFacts | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +149,8 @@ def _query(request: _Request) -> Call:
         if hydrate:
             raise ConfigurationError("hydrate is for encrypted tables; nothing was sent")
         return Call(request.operation, asked, asked)
-    facts = request.check_table(str(name), table, writes=False)
     check_members(request.operation, asked)
+    facts = request.check_table(str(name), table, writes=False, index_name=asked.get("IndexName"))
     key_condition = checked_condition(asked, "KeyConditionExpression", table, request.operation)
     filter_condition = checked_condition(asked, "FilterExpression", table, request.operation)
     check_values_used(asked, (key_condition, filter_condition), request.operation)

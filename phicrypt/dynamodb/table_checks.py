@@ -34,13 +34,16 @@ class TableChecks:
         self._sampled: set[str] = set()
         self._with_beacons: set[str] = set()
 
-    def __call__(self, name_or_arn: str, table: TableConfig, *, writes: bool) -> TableFacts | None:
+    def __call__(
+        self, name_or_arn: str, table: TableConfig, *, writes: bool, index_name: str | None = None
+    ) -> TableFacts | None:
         """The table's facts, checked; None if checks are off or the table does not exist (yet).
 
+        ``index_name`` names an index that the caller needs: it is looked up again if it was not there.
         Raises ConfigurationError where the configuration does not fit or the check is not allowed,
         UnsupportedOperationError for a write to a table with beacons (rule 19).
         """
-        facts = None if self._never else self._described(name_or_arn, table)
+        facts = None if self._never else self._described(name_or_arn, table, index_name)
         if writes:
             if facts is not None and name_or_arn not in self._sampled:
                 self._sample(name_or_arn, table)
@@ -55,9 +58,9 @@ class TableChecks:
         with self._lock:
             self._with_beacons.add(table_name)
 
-    def _described(self, name_or_arn: str, table: TableConfig) -> TableFacts | None:
+    def _described(self, name_or_arn: str, table: TableConfig, index_name: str | None) -> TableFacts | None:
         facts = self._facts.get(name_or_arn)
-        if facts is None:
+        if facts is None or (index_name is not None and index_name not in facts.indexes):
             answer = self._asked("DescribeTable", {"TableName": name_or_arn}, table)
             if answer is None:
                 return None

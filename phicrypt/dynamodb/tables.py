@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -34,22 +34,23 @@ class TableBook:
         if isinstance(plaintext_tables, str):
             raise ConfigurationError("plaintext_tables is a list of table names, not one text")
         self._encrypted: dict[str, TableConfig] = {}
-        self._plaintext = frozenset(plaintext_tables)
+        self._plaintext = frozenset(map(plain_table_name, plaintext_tables))
         logical_names = set()
         for table in tables:
             if not isinstance(table, TableConfig):
                 raise ConfigurationError(f"tables holds TableConfig objects, not {type(table).__name__}")
-            if table.table_name in self._encrypted or table.logical_table_name in logical_names:
+            name = plain_table_name(table.table_name)
+            if name in self._encrypted or table.logical_table_name in logical_names:
                 raise ConfigurationError(
                     f"the table {table.table_name!r} or its logical name {table.logical_table_name!r} is "
                     "configured twice; physical and logical names correspond one to one"
                 )
-            if table.table_name in self._plaintext:
+            if name in self._plaintext:
                 raise ConfigurationError(f"the table {table.table_name!r} is in tables and in plaintext_tables")
-            self._encrypted[table.table_name] = table
+            self._encrypted[name] = table
             logical_names.add(table.logical_table_name)
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[TableConfig]:
         return iter(self._encrypted.values())
 
     def same_tables(self, other: TableBook) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -103,6 +104,23 @@ def test_a_canary_in_encrypted_attributes_leaves_in_no_request(clinic: Clinic) -
         assert encoded not in everything
     assert CANARY.encode() not in everything
     assert CANARY not in json.dumps(clinic.raw.scan(TableName=name)["Items"], default=repr)
+
+
+def test_no_plaintext_stands_in_debug_logs(moto_clinic: Clinic, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    item = {"patient_id": "p-1", "visit": 1, "name": CANARY, "conditions": [CANARY]}
+    table = moto_clinic.table
+    table.put_item(Item=item)
+    table.put_item(Item=item, ReturnValues="ALL_OLD")
+    with table.batch_writer() as batch:
+        batch.put_item(Item=item | {"patient_id": "p-2"})
+    assert table.get_item(Key={"patient_id": "p-1", "visit": 1})["Item"]["name"] == CANARY
+    assert len(table.scan()["Items"]) == 2
+    moto_clinic.resource.batch_get_item(RequestItems={table.name: {"Keys": [{"patient_id": "p-1", "visit": 1}]}})
+    table.update_encrypted(Key={"patient_id": "p-1", "visit": 1}, change=lambda item: item | {"scan": b"x"})
+    table.delete_item(Key={"patient_id": "p-1", "visit": 1}, ReturnValues="ALL_OLD")
+    assert any(record.name == "boto3.resources.action" for record in caplog.records)
+    assert CANARY not in caplog.text
 
 
 def test_unprocessed_items_come_back_as_the_callers_plaintext(moto_clinic: Clinic) -> None:
@@ -320,6 +338,34 @@ def test_partial_indexes_need_hydrate(clinic: Clinic, index: str) -> None:
     assert query_by_clinic(clinic, index, Select="COUNT")["Count"] == 1
     assert query_by_clinic(clinic, index, hydrate=True)["Items"] == [patient()]
     assert clinic.client.scan(TableName=clinic.name, IndexName=index, hydrate=True)["Items"] == [patient()]
+
+
+def test_items_that_come_with_a_count_are_dropped(moto_clinic: Clinic) -> None:
+    moto_clinic.client.get_item(TableName=moto_clinic.name, Key=key())
+    Reply(moto_clinic.client, {"Items": [patient("forged")], "Count": 1})
+    answer = moto_clinic.client.scan(TableName=moto_clinic.name, Select="COUNT")
+    assert answer["Count"] == 1 and "Items" not in answer
+
+
+def test_an_index_that_was_added_later_is_looked_up(clinic: Clinic) -> None:
+    if clinic.server.name == "dynalite":
+        pytest.skip("dynalite takes long to add an index; DynamoDB Local runs this test")
+    clinic.client.put_item(TableName=clinic.name, Item=patient())
+    index = {
+        "IndexName": "late",
+        "KeySchema": [{"AttributeName": "clinic", "KeyType": "HASH"}],
+        "Projection": {"ProjectionType": "KEYS_ONLY"},
+    }
+    clinic.raw.update_table(
+        TableName=clinic.name,
+        AttributeDefinitions=[
+            {"AttributeName": name, "AttributeType": kind}
+            for name, kind in (("patient_id", "S"), ("visit", "N"), ("clinic", "S"))
+        ],
+        GlobalSecondaryIndexUpdates=[{"Create": index}],
+    )
+    with pytest.raises(UnsupportedOperationError, match="hydrate=True"):
+        query_by_clinic(clinic, "late")
 
 
 def test_hydrate_keeps_the_order_of_the_index_beyond_one_batch(clinic: Clinic) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phicrypt.dynamodb.expressions import (
+from phicrypt.dynamodb.expression_tree import (
     And,
     Between,
     Call,
@@ -20,12 +20,10 @@ from phicrypt.dynamodb.expressions import (
     Or,
     Path,
     Value,
-    parse_condition,
-    parse_projection,
-    parse_update,
     paths,
     placeholders,
 )
+from phicrypt.dynamodb.expressions import parse_condition, parse_projection, parse_update
 from phicrypt.dynamodb.matching import matches
 from phicrypt.errors import ConfigurationError, LimitExceededError
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from datetime import date
 from typing import Any
 
 import pytest
 from botocore.config import Config
-from dynamodb_support import Clinic, key, patient
+from dynamodb_support import Clinic, Server, key, open_clinic, patient
 
+from phicrypt import PhiCrypt
+from phicrypt.dynamodb.config import PlaintextPolicy
 from phicrypt.dynamodb.facade import DynamoDb
 from phicrypt.dynamodb.updates import MAX_ATTEMPTS
 from phicrypt.errors import AuthenticationError, ConfigurationError, NotEncryptedError
@@ -143,6 +146,29 @@ def test_a_tampered_or_plaintext_item_is_not_changed(clinic: Clinic) -> None:
     clinic.raw.put_item(TableName=clinic.name, Item=patient())
     with pytest.raises(NotEncryptedError):
         clinic.client.update_encrypted(TableName=clinic.name, Key=key(), change=set_clinic("x"))
+
+
+def test_a_plaintext_item_is_encrypted_where_the_policy_allows_to_read_it(server: Server, phi: PhiCrypt) -> None:
+    clinic = open_clinic(
+        server,
+        phi,
+        plaintext_policy=PlaintextPolicy.FORBID_PLAINTEXT_WRITE_ALLOW_PLAINTEXT_READ,
+        plaintext_reads_until=date.max,
+    )
+    clinic.raw.put_item(TableName=clinic.name, Item=patient())
+    clinic.client.update_encrypted(TableName=clinic.name, Key=key(), change=set_clinic("south"))
+    stored = clinic.stored() or {}
+    assert set(stored["name"]) == {"B"} and "aws_dbe_foot" in stored
+    assert clinic.client.get_item(TableName=clinic.name, Key=key())["Item"] == patient(clinic={"S": "south"})
+
+
+def test_a_value_that_boto3_cannot_store_is_not_in_the_error(clinic: Clinic) -> None:
+    clinic.client.put_item(TableName=clinic.name, Item=patient())
+    with pytest.raises(ConfigurationError, match="'name'") as caught:
+        clinic.table.update_encrypted(
+            Key={"patient_id": "p-1", "visit": 1}, change=lambda item: item | {"name": {"Ada": 1.5}}
+        )
+    assert "1.5" not in str(caught.value)
 
 
 def test_the_resource_changes_python_values(clinic: Clinic) -> None:

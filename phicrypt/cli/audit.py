@@ -1,0 +1,371 @@
+"""``phicrypt audit``: verify logs, join them with CloudTrail, and answer an auditor's questions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from phicrypt.audit.cloudtrail import Reading
+from phicrypt.audit.events import AuditEvent, format_time
+from phicrypt.audit.join import log_events, trail_source
+from phicrypt.audit.matching import EXCEPTIONS_FIRST
+from phicrypt.audit.questions import Row, by_actor, grants, incident, is_disclosure, rows, who_used
+from phicrypt.audit.resources import ResourceTokens
+from phicrypt.audit.verify import verify
+from phicrypt.cli.audit_sources import events_between, open_join, parse_moment, tokens_of
+from phicrypt.cli.audit_tables import (
+    SHOWN_ROWS,
+    join_as_dict,
+    print_csv,
+    print_dicts,
+    print_join,
+    print_rows,
+    tell_problems,
+)
+from phicrypt.cli.console import CHECK_EXIT_CODE, complain, print_json, print_table
+from phicrypt.cli.options import AwsAccess, EndpointUrlOption, JsonOption, KeyOption, ProfileOption, RegionOption
+from phicrypt.errors import ConfigurationError
+
+app = typer.Typer(
+    no_args_is_help=True, help="Verify audit logs, join them with CloudTrail, and ask them questions."
+)
+
+LogOption = Annotated[Path, typer.Option("--log", metavar="FILE", help="The local audit log.")]
+TrailOption = Annotated[
+    str,
+    typer.Option(
+        "--trail",
+        metavar="SOURCE",
+        help="CloudTrail's side: a log file, a folder of them, s3://bucket/prefix, or 'lookup' (last 90 days).",
+    ),
+]
+MaybeTrailOption = Annotated[
+    str | None,
+    typer.Option("--trail", metavar="SOURCE", help="Also say what CloudTrail shows of each use's KMS call."),
+]
+SinceOption = Annotated[
+    str | None, typer.Option("--since", metavar="TIME", help="2026-01-31, 2026-01-31T12:00Z, or 90m, 24h, 7d ago.")
+]
+UntilOption = Annotated[str | None, typer.Option("--until", metavar="TIME", help="The same forms as --since.")]
+PrincipalOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--principal", metavar="ARN", help="Role or user of the application; for logs that do not name it."
+    ),
+]
+TokenKeysOption = Annotated[
+    Path | None, typer.Option("--token-keys", metavar="FILE", help="The sealed keys of resource tokens.")
+]
+
+
+@app.command("verify")
+def verify_log(
+    log: Annotated[Path, typer.Argument(metavar="LOG", help="The local audit log.")],
+    trail: Annotated[
+        str | None,
+        typer.Option("--trail", metavar="SOURCE", help="CloudTrail, to compare the log with its anchors."),
+    ] = None,
+    anchor_key: Annotated[
+        str | None, typer.Option("--anchor-key", metavar="ARN", help="Believe anchors of this KMS key only.")
+    ] = None,
+    all_chains: Annotated[
+        bool, typer.Option("--all-chains", help="Anchored chains that this log does not hold are faults.")
+    ] = False,
+    region: RegionOption = None,
+    endpoint_url: EndpointUrlOption = None,
+    profile: ProfileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check the log's hash chains, and name the first record that was changed, removed or moved.
+
+    Says what the result proves, and what not. Ends with exit code 1 if something is wrong.
+    """
+    from phicrypt.audit.anchors import anchors_in
+
+    anchors = None
+    if trail is not None:
+        read, _ = trail_source(trail, client=AwsAccess(region, endpoint_url, profile).client)
+        reading = Reading()
+        anchors = list(anchors_in(read(None, None, reading), key_arn=anchor_key))
+        tell_problems(reading)
+    result = verify(log, anchors=anchors, expect_all_chains=all_chains)
+    if as_json:
+        print_json(
+            {
+                "valid": result.is_valid,
+                "proves": result.what_it_proves(),
+                "records": result.records,
+                "faults": [str(fault) for fault in result.faults],
+                "fault_count": result.fault_count,
+                "torn": [str(place) for place in result.torn],
+                "anchors_confirmed": result.anchors_confirmed,
+                "unknown_anchors": [anchor._asdict() for anchor in result.unknown_anchors],
+                "chains": {
+                    chain.chain_id: {"records": chain.records, "first": chain.first_time, "last": chain.last_time}
+                    for chain in result.chains.values()
+                },
+            }
+        )
+    else:
+        print_table(
+            "",
+            ("Chain", "Records", "First", "Last", "After the last anchor"),
+            (
+                (chain.chain_id[:8], chain.records, chain.first_time[:19], chain.last_time[:19], chain.unanchored)
+                for chain in result.chains.values()
+            ),
+        )
+        for place in result.torn:
+            typer.echo(f"torn by a crash in mid-write: {place}")
+        for fault in result.faults[:SHOWN_ROWS]:
+            typer.echo(f"{fault}")
+        typer.echo(result.what_it_proves())
+    if not result.is_valid:
+        raise typer.Exit(CHECK_EXIT_CODE)
+
+
+@app.command("join")
+def join_log(
+    log: LogOption,
+    trail: TrailOption,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    key: Annotated[
+        list[str] | None, typer.Option("--key", metavar="ARN", help="Further KMS keys to watch; repeatable.")
+    ] = None,
+    principal: PrincipalOption = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write a self-contained report.")
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print every finding as CSV.")] = False,
+    region: RegionOption = None,
+    endpoint_url: EndpointUrlOption = None,
+    profile: ProfileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Join the log with CloudTrail, and list what is missing on either side.
+
+    Ends with exit code 1 if there are exceptions, uses that CloudTrail does not show, uses of the keys
+    that the log does not know, or CloudTrail files that were changed.
+    """
+    aws = AwsAccess(region, endpoint_url, profile)
+    with open_join(log, trail, aws, since, until, key or (), principal or ()) as joined:
+        tell_problems(joined.reading)
+        if html is not None:
+            from phicrypt.audit.report import render
+
+            title = f"Audit of {log.name} with CloudTrail"
+            html.write_text(render(joined, title=title, verification=verify(log)), encoding="utf-8")
+        if as_json:
+            print_json(join_as_dict(joined))
+        elif as_csv:
+            print_csv(
+                found._asdict() | {"time_ns": format_time(found.time_ns)} for found in joined.matcher.findings()
+            )
+        else:
+            print_join(joined)
+        if html is not None:
+            complain(f"the report is in {html}")
+        bad = sum(joined.matcher.counts()[category] for category in EXCEPTIONS_FIRST[:3])
+        if bad or (joined.digests is not None and not joined.digests.is_valid):
+            raise typer.Exit(CHECK_EXIT_CODE)
+
+
+@app.command()
+def who(
+    log: LogOption,
+    resource: Annotated[
+        str,
+        typer.Option(
+            "--resource", metavar="NAME", help="s3://bucket/key, dynamodb://table/partition[/sort], or a token."
+        ),
+    ],
+    token_keys: TokenKeysOption = None,
+    key: Annotated[
+        str | None, typer.Option("--key", metavar="ARN", help="KMS key that sealed the token keys.")
+    ] = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    trail: MaybeTrailOption = None,
+    principal: PrincipalOption = None,
+    region: RegionOption = None,
+    endpoint_url: EndpointUrlOption = None,
+    profile: ProfileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Who used a resource, when and why."""
+    aws = AwsAccess(region, endpoint_url, profile)
+    tokens = tokens_of(resource, token_keys, key, aws)
+    _answer(log, who_used(tokens), trail, aws, since, until, principal, as_json, title=f"Uses of {resource}")
+
+
+@app.command()
+def actor(
+    name: Annotated[str, typer.Argument(metavar="ACTOR", help="As given to acting_as.")],
+    log: LogOption,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    trail: MaybeTrailOption = None,
+    principal: PrincipalOption = None,
+    region: RegionOption = None,
+    endpoint_url: EndpointUrlOption = None,
+    profile: ProfileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What an actor used."""
+    aws = AwsAccess(region, endpoint_url, profile)
+    _answer(log, by_actor(name), trail, aws, since, until, principal, as_json, title=f"Uses by {name}")
+
+
+@app.command()
+def disclosures(
+    log: LogOption,
+    resource: Annotated[
+        str | None, typer.Option("--resource", metavar="NAME", help="Of this resource only.")
+    ] = None,
+    token_keys: TokenKeysOption = None,
+    key: Annotated[
+        str | None, typer.Option("--key", metavar="ARN", help="KMS key that sealed the token keys.")
+    ] = None,
+    since: SinceOption = "2192d",
+    until: UntilOption = None,
+    region: RegionOption = None,
+    endpoint_url: EndpointUrlOption = None,
+    profile: ProfileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The accounting of disclosures (45 CFR 164.528): date, recipient, what, and purpose; six years by default.
+
+    Lists what was opened for disclosure, research or legal purposes. The recipient is what acting_as
+    was given; the log cannot know to whom plaintext went afterwards.
+    """
+    tokens = tokens_of(resource, token_keys, key, AwsAccess(region, endpoint_url, profile)) if resource else None
+    found = rows(
+        events_between(log, since, until),
+        lambda use: is_disclosure(use) and (tokens is None or use.resource in tokens),
+    )
+    accounting = (
+        {
+            "date": row.time,
+            "recipient": row.recipient,
+            "description": row.resource or ", ".join(f"{pair}={value}" for pair, value in row.context.items()),
+            "purpose": row.purpose,
+            "disclosed_by": row.actor,
+            "use_id": row.use_id,
+        }
+        for row in found
+    )
+    print_dicts("Accounting of disclosures", accounting, as_json)
+
+
+@app.command("incident")
+def incident_report(
+    log: LogOption,
+    key: Annotated[
+        str, typer.Option("--key", metavar="ARN", help="The key that was exposed; a branch key as logged.")
+    ],
+    from_time: Annotated[str, typer.Option("--from", metavar="TIME", help="When the exposure began.")],
+    to_time: Annotated[str, typer.Option("--to", metavar="TIME", help="When it ended.")] = "0m",
+    as_json: JsonOption = False,
+) -> None:
+    """What was decryptable under a key while it was exposed, and what was decrypted."""
+    found = incident(log_events(log), key, parse_moment(from_time), parse_moment(to_time))
+    if as_json:
+        print_json(
+            {
+                "key": found.key,
+                "sealed_messages": found.sealed_messages,
+                "decryptable": found.decryptable,
+                "decrypted": [row.as_dict() for row in found.decrypted],
+                "refused": [row.as_dict() for row in found.refused],
+                "actors": found.actors,
+            }
+        )
+        return
+    typer.echo(f"{found.sealed_messages:,} messages sealed under the key until then could be opened:")
+    by_count = sorted(((count, name) for name, count in found.decryptable.items()), reverse=True)
+    print_table("", ("Messages", "Resource or context"), by_count[:SHOWN_ROWS])
+    print_rows(f"Opened within the time: {len(found.decrypted):,}", found.decrypted)
+    print_rows(f"Refused within the time: {len(found.refused):,}", found.refused)
+
+
+@app.command("break-glass")
+def break_glass_grants(
+    log: LogOption,
+    everything: Annotated[bool, typer.Option("--all", help="Reviewed grants too.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Break-glass grants that await review. Ends with exit code 1 if there are any."""
+    found = grants(log_events(log))
+    waiting = [grant for grant in found if not grant.reviewed_by]
+    print_dicts("Break-glass", (grant.as_dict() for grant in (found if everything else waiting)), as_json)
+    if waiting:
+        raise typer.Exit(CHECK_EXIT_CODE)
+
+
+@app.command()
+def review(
+    grant_id: Annotated[str, typer.Argument(metavar="GRANT", help="As listed by break-glass.")],
+    log: LogOption,
+    reviewer: Annotated[str, typer.Option("--reviewer", help="Who reviewed; not the one who broke the glass.")],
+    note: Annotated[str, typer.Option("--note", help="What was found; no PHI.")] = "",
+) -> None:
+    """Record that a break-glass grant was reviewed."""
+    from phicrypt.audit.break_glass import record_review
+    from phicrypt.audit.jsonl import JsonlSink
+    from phicrypt.audit.trail import AuditTrail
+
+    known = {grant.grant_id: grant for grant in grants(log_events(log))}
+    if grant_id not in known:
+        raise ConfigurationError("the log holds no such grant")
+    if known[grant_id].actor == reviewer:
+        raise ConfigurationError("nobody reviews their own grant")
+    trail = AuditTrail([JsonlSink(log)], application="phicrypt-cli")
+    record_review(trail, grant_id, reviewer=reviewer, note=note)
+    trail.close()
+
+
+@app.command("token-keys")
+def token_keys_file(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="Where the sealed keys lie.")],
+    key: KeyOption,
+    rotate: Annotated[
+        bool, typer.Option("--rotate", help="Add a key to an existing file; old tokens stay findable.")
+    ] = False,
+    region: RegionOption = None,
+    endpoint_url: EndpointUrlOption = None,
+    profile: ProfileOption = None,
+) -> None:
+    """Make the file of keys for resource tokens, sealed under a KMS key, or add a key to it."""
+    keyring = AwsAccess(region, endpoint_url, profile).kms_keyring(key)
+    tokens = ResourceTokens.rotate(path, keyring) if rotate else ResourceTokens.create(path, keyring)
+    typer.echo(repr(tokens))
+
+
+def _answer(
+    log: Path,
+    wanted: Callable[[AuditEvent], bool],
+    trail: str | None,
+    aws: AwsAccess,
+    since: str | None,
+    until: str | None,
+    principals: list[str] | None,
+    as_json: bool,
+    *,
+    title: str,
+) -> None:
+    def print_answer(found: Iterable[Row]) -> None:
+        if as_json:
+            print_json([row.as_dict() for row in found])
+        else:
+            print_rows(title, found)
+
+    events = events_between(log, since, until)
+    if trail is None:
+        print_answer(rows(events, wanted))
+        return
+    with open_join(log, trail, aws, since, until, (), principals or ()) as joined:
+        print_answer(rows(events, wanted, lambda use: joined.matcher.category_of(use.origin)))

@@ -1,0 +1,96 @@
+"""Where the ``phicrypt audit`` commands read from: times, logs, CloudTrail, and names of resources."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from phicrypt.audit.cloudtrail import Reading, TrailEvent
+from phicrypt.audit.events import AuditEvent, parse_time
+from phicrypt.audit.join import Joined, join, log_events, trail_source
+from phicrypt.audit.resources import ResourceTokens
+from phicrypt.cli.console import progress
+from phicrypt.cli.options import AwsAccess
+from phicrypt.errors import ConfigurationError
+
+_SECONDS: Final = {"m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+
+
+@contextmanager
+def open_join(
+    log: Path,
+    trail: str,
+    aws: AwsAccess,
+    since: str | None,
+    until: str | None,
+    keys: Iterable[str],
+    principals: Iterable[str],
+) -> Iterator[Joined]:
+    read, check_digests = trail_source(trail, client=aws.client)
+    digests = check_digests()
+    with progress("Events", None) as advance:
+
+        def counted(since_ns: int | None, until_ns: int | None, reading: Reading) -> Iterator[TrailEvent]:
+            for number, record in enumerate(read(since_ns, until_ns, reading)):
+                if number % 1_000 == 0:
+                    advance(1_000)
+                yield record
+
+        with join(
+            log,
+            counted,
+            since_ns=None if since is None else parse_moment(since),
+            until_ns=None if until is None else parse_moment(until),
+            key_arns=keys,
+            principals=principals,
+            digests=digests,
+        ) as joined:
+            yield joined
+
+
+def events_between(log: Path, since: str | None, until: str | None) -> Iterator[AuditEvent]:
+    since_ns = None if since is None else parse_moment(since)
+    until_ns = None if until is None else parse_moment(until)
+    for event in log_events(log):
+        if (since_ns is None or event.time_ns >= since_ns) and (until_ns is None or event.time_ns <= until_ns):
+            yield event
+
+
+def parse_moment(text: str) -> int:
+    """Nanoseconds since 1970 of a date, a time, or a duration before now. Raises ConfigurationError."""
+    ago = re.fullmatch(r"(\d{1,6})([mhdw])", text)
+    if ago is not None:
+        return time.time_ns() - int(ago[1]) * _SECONDS[ago[2]] * 10**9
+    try:
+        if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
+            text += "T00:00:00Z"
+        return parse_time(text)
+    except ValueError:
+        raise ConfigurationError(
+            "a time is 2026-01-31, 2026-01-31T12:00:00Z (with its zone), or 90m, 24h, 7d, 2w before now"
+        ) from None
+
+
+def tokens_of(resource: str, token_keys: Path | None, key: str | None, aws: AwsAccess) -> list[str]:
+    if resource.startswith("rt1-"):
+        return [resource]
+    if token_keys is None or key is None:
+        raise ConfigurationError("to find a resource by name, give --token-keys FILE and its --key ARN")
+    tokens = ResourceTokens.load(token_keys, aws.kms_keyring(key))
+    scheme, _, rest = resource.partition("://")
+    place, _, name = rest.partition("/")
+    if scheme == "s3" and place and name:
+        return tokens.all_tokens(("s3", place, name))
+    if scheme == "dynamodb" and place and name:
+        from phicrypt.formats.dbesdk.attributes import serialize
+
+        return tokens.all_tokens(
+            ("dynamodb", place, *(b"".join(serialize({"S": part})) for part in name.split("/", 1)))
+        )
+    raise ConfigurationError(
+        "a resource is s3://bucket/key, dynamodb://table/partition[/sort] (text keys), or a token"
+    )

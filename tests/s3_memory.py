@@ -1,0 +1,83 @@
+"""A process that moves one large object and prints its peak memory above idle, in MiB.
+
+Arguments: endpoint URL, bucket, mebibytes, "phicrypt" or "boto3", "upload" or "download".
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from typing import Any
+
+from interop.s3rver import s3rver_client
+
+from phicrypt import PhiCrypt, RawAesKeyring
+from phicrypt.s3.client import S3Client
+
+MIB = 1024**2
+
+
+class Source:
+    """Bytes without end in little memory, up to a length; ``read`` is all it has."""
+
+    def __init__(self, length: int) -> None:
+        self.left = length
+        self._block = bytes(range(256)) * 4096
+
+    def read(self, size: int = -1) -> bytes:
+        count = min(self.left, len(self._block), size if size >= 0 else self.left)
+        self.left -= count
+        return self._block[:count]
+
+
+class Sink:
+    def __init__(self) -> None:
+        self.length = 0
+
+    def write(self, piece: bytes) -> int:
+        self.length += len(piece)
+        return len(piece)
+
+
+def peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def resident_mib() -> float:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / MIB
+
+
+def client_of(kind: str, endpoint_url: str) -> Any:
+    raw = s3rver_client(endpoint_url, max_pool_connections=20)
+    if kind == "boto3":
+        return raw
+    return S3Client(PhiCrypt(RawAesKeyring("clinic", "key-1", bytes(range(32)))), raw)
+
+
+def measure(action: str, kind: str, endpoint_url: str, bucket: str, length: int) -> float:
+    client = client_of(kind, endpoint_url)
+    warm_up = {"Bucket": bucket, "Key": f"warm-{kind}"}
+    client.put_object(**warm_up, Body=b"x")
+    client.get_object(**warm_up)["Body"].read()
+    idle = resident_mib()
+    if action == "upload":
+        client.upload_fileobj(Source(length), bucket, f"large-{kind}")
+    else:
+        sink = Sink()
+        client.download_fileobj(bucket, f"large-{kind}", sink)
+        assert sink.length == length, sink.length
+    return peak_mib() - idle
+
+
+def main() -> None:
+    if len(sys.argv) == 6:
+        endpoint_url, bucket, mebibytes, kind, action = sys.argv[1:]
+        print(measure(action, kind, endpoint_url, bucket, int(mebibytes) * MIB))
+        return
+    raise SystemExit(__doc__)
+
+
+if __name__ == "__main__":
+    main()

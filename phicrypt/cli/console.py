@@ -94,7 +94,7 @@ def _one_line(error: BaseException) -> str:
 
 def complain(text: str) -> None:
     """One line on stderr."""
-    print(f"phicrypt: {printable(text)}", file=sys.stderr)
+    print(f"phicrypt: {printable(' '.join(text.splitlines()))}", file=sys.stderr)
 
 
 def printable(text: str) -> str:
@@ -110,7 +110,8 @@ def fail(text: str, exit_code: int = 2) -> NoReturn:
 
 def print_json(value: Any) -> None:
     """A value as JSON on stdout: indented on a terminal, one line in a pipe."""
-    print(json.dumps(value, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False, default=str))
+    # ASCII only: names in messages and file systems may hold control characters and lone surrogates.
+    print(json.dumps(value, indent=2 if sys.stdout.isatty() else None, default=str))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

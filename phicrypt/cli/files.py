@@ -12,7 +12,9 @@ import typer
 
 from phicrypt.cli.console import EXIT_CODES_EPILOG, print_json, print_table, progress
 from phicrypt.cli.options import (
+    ActorOption,
     AnyContextOption,
+    AuditLogOption,
     AwsAccess,
     ContextOption,
     EndpointUrlOption,
@@ -22,7 +24,9 @@ from phicrypt.cli.options import (
     JsonOption,
     KeyOption,
     ProfileOption,
+    PurposeOption,
     RegionOption,
+    audited_client,
     parse_pairs,
 )
 from phicrypt.cli.transfers import (
@@ -38,7 +42,6 @@ from phicrypt.cli.transfers import (
     source_files,
     spooled_source,
 )
-from phicrypt.client import PhiCrypt
 from phicrypt.context import ANY_CONTEXT
 from phicrypt.errors import ConfigurationError
 
@@ -63,6 +66,9 @@ def encrypt(
     context: ContextOption = None,
     signed: Annotated[bool, typer.Option("--signed", help="Sign with ECDSA P-384 (suite 0x0578).")] = False,
     force: ForceOption = False,
+    audit_log: AuditLogOption = None,
+    actor: ActorOption = None,
+    purpose: PurposeOption = None,
     region: RegionOption = None,
     endpoint_url: EndpointUrlOption = None,
     profile: ProfileOption = None,
@@ -74,15 +80,16 @@ def encrypt(
     are left out, and said so.
     """
     pairs = parse_pairs(context, "--context")
-    phi = PhiCrypt(AwsAccess(region, endpoint_url, profile, fips).kms_keyring(key))
-
-    def seal(reader: Any, writer: Any) -> None:
-        phi.encrypt_stream(reader, writer, context=pairs, signed=signed)
-
     target = target or _encrypted_name(source)
     if target == PIPE and sys.stdout.isatty():
         raise ConfigurationError("ciphertext is not written to a terminal: redirect it, or name a TARGET")
-    _run(Transfer(seal, force=force, is_private=False, add_suffix=True), source, target, "Encrypting")
+    keyring = AwsAccess(region, endpoint_url, profile, fips).kms_keyring(key)
+    with audited_client(keyring, audit_log, actor, purpose) as phi:
+
+        def seal(reader: Any, writer: Any) -> None:
+            phi.encrypt_stream(reader, writer, context=pairs, signed=signed)
+
+        _run(Transfer(seal, force=force, is_private=False, add_suffix=True), source, target, "Encrypting")
 
 
 @app.command(epilog=EXIT_CODES_EPILOG)
@@ -112,6 +119,9 @@ def decrypt(
         typer.Option("--verify-first", help="To a pipe: verify the whole message before the first byte leaves."),
     ] = False,
     force: ForceOption = False,
+    audit_log: AuditLogOption = None,
+    actor: ActorOption = None,
+    purpose: PurposeOption = None,
     region: RegionOption = None,
     endpoint_url: EndpointUrlOption = None,
     profile: ProfileOption = None,
@@ -128,20 +138,21 @@ def decrypt(
     pairs = parse_pairs(expect, "--expect")
     if bool(pairs) == any_context:
         raise ConfigurationError("decrypt takes either --expect NAME=VALUE (repeatable) or --any-context")
-    phi = PhiCrypt(AwsAccess(region, endpoint_url, profile, fips).kms_keyring(key[0], decrypt_keys=key[1:]))
-
-    def unseal(reader: Any, writer: Any) -> None:
-        phi.decrypt_stream(
-            reader,
-            writer,
-            context=ANY_CONTEXT if any_context else pairs,
-            require_signed=require_signed,
-            allow_uncommitted=allow_uncommitted,
-        )
-
     target = target or _decrypted_name(source)
-    work = _after_verifying(unseal) if verify_first and target == PIPE else unseal
-    _run(Transfer(work, force=force, is_private=True, add_suffix=False), source, target, "Decrypting")
+    keyring = AwsAccess(region, endpoint_url, profile, fips).kms_keyring(key[0], decrypt_keys=key[1:])
+    with audited_client(keyring, audit_log, actor, purpose) as phi:
+
+        def unseal(reader: Any, writer: Any) -> None:
+            phi.decrypt_stream(
+                reader,
+                writer,
+                context=ANY_CONTEXT if any_context else pairs,
+                require_signed=require_signed,
+                allow_uncommitted=allow_uncommitted,
+            )
+
+        work = _after_verifying(unseal) if verify_first and target == PIPE else unseal
+        _run(Transfer(work, force=force, is_private=True, add_suffix=False), source, target, "Decrypting")
 
 
 @app.command(epilog=EXIT_CODES_EPILOG)

@@ -12,9 +12,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,9 +25,12 @@ from phicrypt.context import RESERVED_PREFIXES
 from phicrypt.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from phicrypt.client import PhiCrypt
     from phicrypt.keys.kms import KmsKeyring
+    from phicrypt.materials import Keyring
 
 _AWS_PANEL = "AWS"
+_AUDIT_PANEL = "Audit"
 
 KeyOption = Annotated[
     str,
@@ -77,6 +82,33 @@ ProfileOption = Annotated[
     ),
 ]
 FipsOption = Annotated[bool, typer.Option("--fips", help="Use AWS's FIPS endpoints.", rich_help_panel=_AWS_PANEL)]
+AuditLogOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--audit-log",
+        metavar="FILE",
+        envvar="PHICRYPT_AUDIT_LOG",
+        dir_okay=False,
+        help="Append every use to this hash-chained log; what cannot be recorded is not done.",
+        rich_help_panel=_AUDIT_PANEL,
+    ),
+]
+ActorOption = Annotated[
+    str | None,
+    typer.Option(
+        "--actor",
+        metavar="ID",
+        envvar="PHICRYPT_ACTOR",
+        help="Who this is done for, an opaque id; with --audit-log.",
+        rich_help_panel=_AUDIT_PANEL,
+    ),
+]
+PurposeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--purpose", metavar="NAME", help="Why, such as treatment; with --actor.", rich_help_panel=_AUDIT_PANEL
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 ForceOption = Annotated[bool, typer.Option("--force", "-f", help="Replace existing targets.")]
 
@@ -138,6 +170,27 @@ class AwsAccess:
         if key.startswith("alias/") or (arn is not None and arn.resource_type == "alias"):
             return KmsKeyring.from_alias(key, region=self.region or self.session.region_name, **settings)
         return KmsKeyring(key, **settings)
+
+
+@contextmanager
+def audited_client(
+    keyring: Keyring, audit_log: Path | None = None, actor: str | None = None, purpose: str | None = None
+) -> Iterator[PhiCrypt]:
+    """A client that records its uses in a log, if one is named, until the block ends."""
+    from phicrypt.client import PhiCrypt
+
+    if (actor and audit_log is None) or (purpose and not actor):
+        raise ConfigurationError("--actor goes with --audit-log, and --purpose with --actor")
+    sinks = []
+    if audit_log is not None:
+        from phicrypt.audit.jsonl import JsonlSink
+
+        sinks.append(JsonlSink(audit_log))
+    with (
+        PhiCrypt(keyring, audit=sinks, application="phicrypt-cli") as phi,
+        phi.acting_as(actor, purpose) if actor else nullcontext(),
+    ):
+        yield phi
 
 
 def parse_pairs(texts: Sequence[str] | None, option: str) -> dict[str, str]:

@@ -242,7 +242,7 @@ def _target_name(transfer: Transfer, name: str) -> str:
 
 
 def _is_message_name(name: str) -> bool:
-    return name.endswith(MESSAGE_SUFFIX) and name != MESSAGE_SUFFIX
+    return name.endswith(MESSAGE_SUFFIX) and name.removesuffix(MESSAGE_SUFFIX) not in ("", ".", "..")
 
 
 def _raise(error: OSError) -> None:

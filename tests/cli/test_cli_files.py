@@ -287,6 +287,22 @@ class TestFolders:
         assert ending.code == 0
         assert "2 left out" in ending.error
 
+    @pytest.mark.parametrize("name", [".esdk", "..esdk", "...esdk"])
+    def test_names_that_would_lead_out_of_the_target_are_left_out(self, phicrypt, tmp_path, name):
+        (tmp_path / "sealed").mkdir()
+        (tmp_path / "sealed" / name).write_bytes(b"x")
+        ending = phicrypt("decrypt", tmp_path / "sealed", tmp_path / "out", *EXPECT)
+        assert (ending.code, names(tmp_path)) == (0, ["sealed"])
+        assert "1 left out" in ending.error
+
+    def test_a_line_break_in_a_name_forges_no_line(self, phicrypt, tmp_path):
+        (tmp_path / "sealed").mkdir()
+        (tmp_path / "sealed" / "a\nphicrypt: all good\x1b[2J.esdk").write_bytes(b"x")
+        ending = phicrypt("decrypt", tmp_path / "sealed", tmp_path / "out", *EXPECT)
+        assert ending.code == 3
+        assert "phicrypt: all good" not in [line.strip() for line in ending.error.splitlines()]
+        assert "\x1b" not in ending.error
+
     def test_one_data_key_serves_the_folder(self, phicrypt, aws, tree, tmp_path):
         calls = len(aws.kms_requests)
         phicrypt("encrypt", tree, tmp_path / "sealed", *CONTEXT)
@@ -326,3 +342,28 @@ class TestInspect:
 
     def test_a_plain_file_is_no_message(self, phicrypt, record):
         assert phicrypt("inspect", record).code == 3
+
+
+class TestAudit:
+    def events(self, path):
+        return [json.loads(line)["event"] for line in path.read_text().splitlines()]
+
+    def test_uses_are_recorded_with_actor_and_purpose(self, phicrypt, record, tmp_path):
+        who = ("--audit-log", tmp_path / "log", "--actor", "dr-4711", "--purpose", "treatment")
+        assert phicrypt("encrypt", record, *CONTEXT, *who).code == 0
+        assert phicrypt("decrypt", f"{record}.esdk", "-", *EXPECT, *who).out == SECRET.decode()
+        uses = [one for one in self.events(tmp_path / "log") if "actor" in one]
+        assert {(one["actor"], one["purpose"]) for one in uses} == {("dr-4711", "treatment")}
+        assert {one["operation"] for one in uses} == {"encrypt_stream", "decrypt_stream"}
+        assert "canary" not in (tmp_path / "log").read_text()
+
+    def test_rule_20_what_cannot_be_recorded_is_not_done(self, phicrypt, record, tmp_path):
+        phicrypt("encrypt", record, *CONTEXT)
+        ending = phicrypt("decrypt", f"{record}.esdk", tmp_path / "out", *EXPECT, "--audit-log", "/dev/full")
+        assert (ending.code, len(ending.error.splitlines())) == (8, 1)
+        assert not (tmp_path / "out").exists()
+
+    def test_an_actor_needs_a_log_and_a_purpose_an_actor(self, phicrypt, record, tmp_path):
+        assert phicrypt("encrypt", record, *CONTEXT, "--actor", "dr-4711").code == 2
+        options = ("--audit-log", tmp_path / "log", "--purpose", "treatment")
+        assert phicrypt("encrypt", record, *CONTEXT, *options).code == 2

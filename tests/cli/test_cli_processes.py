@@ -220,7 +220,7 @@ class TestStart:
 
     def test_a_broken_area_breaks_nothing_else(self):
         code = (
-            "import sys; sys.modules['phicrypt.client'] = None; from phicrypt.cli import run;"
+            "import sys; sys.modules['phicrypt.cli.transfers'] = None; from phicrypt.cli import run;"
             "assert run(['--help']) == 0; assert run(['--version']) == 0; sys.exit(run(['encrypt', 'x']))"
         )
         ending = self.python(code)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError
+from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, PhiInContextError
 from phicrypt.formats.signatures import (
     MAC,
     PAYLOAD_TYPE,
@@ -21,8 +21,13 @@ from phicrypt.formats.signatures import (
     pae,
     write_statement,
 )
+from phicrypt.guard import PhiGuard
 from phicrypt.keys.mac import MAC_ALGORITHMS, KmsMacKey, LocalMacKey
 from phicrypt.materials import KeyHolder
+from phicrypt.recorded_use import recorded_use
+
+if TYPE_CHECKING:
+    from phicrypt.audit.trail import AuditTrail
 
 _MAX_LOCAL_KEYS: Final = 64
 _LOCAL_ALGORITHM: Final = "HMAC_SHA_256"
@@ -38,10 +43,22 @@ class Mac:
             encryption key for :meth:`new_local_key` and :meth:`local`.
         client: a boto3 KMS client of the key's Region; None makes one.
         algorithm: ``"HMAC_SHA_256"``, ``"HMAC_SHA_384"`` or ``"HMAC_SHA_512"``, as the HMAC key's spec.
+        guard: checks the purpose of local keys, which stands in clear in CloudTrail.
+        trail: gets one event per use of the KMS key; local MACs leave none.
     """
 
-    def __init__(self, key_arn: str, *, client: Any = None, algorithm: str = "HMAC_SHA_256") -> None:
+    def __init__(
+        self,
+        key_arn: str,
+        *,
+        client: Any = None,
+        algorithm: str = "HMAC_SHA_256",
+        guard: PhiGuard | None = None,
+        trail: AuditTrail | None = None,
+    ) -> None:
         self._key = KmsMacKey(key_arn, client=client, algorithm=algorithm)
+        self._guard = guard
+        self._trail = trail
 
     def __repr__(self) -> str:
         return f"<Mac under {self._key.key_arn}>"
@@ -55,15 +72,23 @@ class Mac:
 
         Raises KeyAccessError (also for a key of another usage), ConfigurationError.
         """
-        return self._key.generate(self._message(source, resource, purpose))
+        message = self._message(source, resource, purpose)
+        with recorded_use(self._trail, "mac", self.key_arn, resource) as use:
+            use.answer = self._key.generate(message)
+        mac: bytes = use.answer.response["Mac"]
+        return mac
 
     def verify(self, source: Source, mac: bytes, *, resource: str, purpose: str) -> None:
         """Verify by KMS. Raises AuthenticationError, KeyAccessError."""
-        self._key.verify(self._message(source, resource, purpose), mac)
+        message = self._message(source, resource, purpose)
+        with recorded_use(self._trail, "verify-mac", self.key_arn, resource) as use:
+            use.answer = self._key.verify(message, mac)
 
     def new_local_key(self, purpose: str) -> bytes:
         """An enveloped local MAC key (a KMS ciphertext with its id, JSON) to be stored as configuration."""
-        return self._key.new_local_key(purpose)[1]
+        self._check_purpose(purpose)
+        with recorded_use(self._trail, "create-mac-key", self.key_arn, purpose):
+            return self._key.new_local_key(purpose)[1]
 
     def local(self, envelopes: Sequence[bytes], *, purpose: str) -> LocalMac:
         """MACs in this process, under enveloped keys: the first one makes tokens, all of them verify.
@@ -73,7 +98,14 @@ class Mac:
         """
         if not 1 <= len(envelopes) <= _MAX_LOCAL_KEYS:
             raise ConfigurationError(f"1 to {_MAX_LOCAL_KEYS} enveloped MAC keys are expected")
-        return LocalMac([self._key.open_local_key(envelope, purpose) for envelope in envelopes], purpose)
+        self._check_purpose(purpose)
+        with recorded_use(self._trail, "open-mac-keys", self.key_arn, purpose):
+            local_keys = [self._key.open_local_key(envelope, purpose) for envelope in envelopes]
+        return LocalMac(local_keys, purpose)
+
+    def _check_purpose(self, purpose: str) -> None:
+        if self._guard is not None and self._guard.check({"purpose": purpose})["purpose"] != purpose:
+            raise PhiInContextError(["purpose"])
 
     def _message(self, source: Source, resource: str, purpose: str) -> bytes:
         digest_name = MAC_ALGORITHMS[self._key.algorithm]

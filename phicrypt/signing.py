@@ -8,11 +8,12 @@ verify them with openssl.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from phicrypt.errors import ConfigurationError
+from phicrypt.errors import ConfigurationError, PhiInContextError
 from phicrypt.formats.manifests import (
     ManifestMismatchError,
     compare_manifest,
@@ -37,6 +38,11 @@ from phicrypt.formats.signatures import (
 from phicrypt.guard import PhiGuard
 from phicrypt.keys.signing import KmsSigningKey, check_key_arn, is_same_key
 from phicrypt.primitives import SignaturePublicKey
+from phicrypt.recorded_use import RecordedUse, recorded_use
+
+if TYPE_CHECKING:
+    from phicrypt.audit.trail import AuditTrail
+    from phicrypt.keys.kms_client import KmsAnswer
 
 Source = bytes | bytearray | memoryview | Readable
 
@@ -118,12 +124,13 @@ class _KeyVerifier(Verifier):
     def __init__(self, signing_key: KmsSigningKey, *, by_kms: bool) -> None:
         self.key_arn = signing_key.key_arn
         self.algorithm = signing_key.algorithm
+        self.answer: KmsAnswer | None = None
         self._signing_key = signing_key
         self._by_kms = by_kms
 
     def _verify_signature(self, message: bytes, signature: bytes) -> None:
         if self._by_kms:
-            self._signing_key.verify_by_kms(message, signature)
+            self.answer = self._signing_key.verify_by_kms(message, signature)
         else:
             self._signing_key.verify(message, signature)
 
@@ -140,6 +147,7 @@ class Signer:
         digest: of the resources: ``"sha256"``, ``"sha384"`` or ``"sha512"``.
         public_key_ttl_seconds: how long the public key is kept.
         guard: checks resource names and purposes, which stand in clear in the signature file.
+        trail: gets one event per signature made or verified.
         clock: the time that statements carry.
 
     Raises ConfigurationError for an alias, an unknown algorithm or digest.
@@ -154,6 +162,7 @@ class Signer:
         digest: str = "sha256",
         public_key_ttl_seconds: float = 3600.0,
         guard: PhiGuard | None = None,
+        trail: AuditTrail | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._key = KmsSigningKey(
@@ -162,6 +171,7 @@ class Signer:
         fingerprint("probe", b"", digest)
         self._digest = digest
         self._guard = guard
+        self._trail = trail
         self._clock = clock
 
     def __repr__(self) -> str:
@@ -212,8 +222,10 @@ class Signer:
         self, source: Source, signature_file: bytes, *, resource: str, purpose: str, by_kms: bool = False
     ) -> Statement:
         """As :meth:`Verifier.verify`; ``by_kms=True`` asks KMS, which refuses disabled keys too."""
-        verifier = self.verifier(by_kms=by_kms)
-        return verifier.verify(source, signature_file, resource=resource, purpose=purpose)
+        with self._recorded_verification(resource, by_kms) as (verifier, use):
+            statement = verifier.verify(source, signature_file, resource=resource, purpose=purpose)
+            use.byte_count = statement.subject.length_bytes
+        return statement
 
     def verify_manifest(
         self,
@@ -226,8 +238,12 @@ class Signer:
         by_kms: bool = False,
     ) -> Statement:
         """As :meth:`Verifier.verify_manifest`; ``by_kms=True`` asks KMS."""
-        verifier = self.verifier(by_kms=by_kms)
-        return verifier.verify_manifest(manifest, signature_file, resources, resource=resource, purpose=purpose)
+        with self._recorded_verification(resource, by_kms) as (verifier, use):
+            statement = verifier.verify_manifest(
+                manifest, signature_file, resources, resource=resource, purpose=purpose
+            )
+            use.byte_count = statement.subject.length_bytes
+        return statement
 
     def verifier(self, *, by_kms: bool = False) -> Verifier:
         """What verifies this key's signatures, with its cached public key or by KMS."""
@@ -239,9 +255,24 @@ class Signer:
         payload = write_statement(
             Statement(predicate_type, subject, purpose, self.key_arn, self.algorithm, signed_at)
         )
-        signed = self._key.sign(pae(PAYLOAD_TYPE, payload))
-        return write_envelope(payload, self.key_arn, signed.signature)
+        with recorded_use(self._trail, "sign", self.key_arn, subject.name) as use:
+            use.byte_count = subject.length_bytes
+            use.answer = self._key.sign(pae(PAYLOAD_TYPE, payload))
+        return write_envelope(payload, self.key_arn, use.answer.response["Signature"])
+
+    @contextmanager
+    def _recorded_verification(self, resource: str, by_kms: bool) -> Iterator[tuple[Verifier, RecordedUse]]:
+        verifier = _KeyVerifier(self._key, by_kms=by_kms)
+        with recorded_use(self._trail, "verify", self.key_arn, resource) as use:
+            try:
+                yield verifier, use
+            finally:
+                use.answer = verifier.answer
 
     def _check_names(self, names: dict[str, str]) -> None:
-        if self._guard is not None:
-            self._guard.check(names, where="signed statement")
+        """Names are signed as they are, so a guard that would replace one refuses it instead."""
+        if self._guard is None:
+            return
+        checked = self._guard.check(names, where="signed statement")
+        if replaced := [name for name in names if checked[name] != names[name]]:
+            raise PhiInContextError(replaced, where="signed statement")

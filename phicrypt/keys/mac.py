@@ -9,7 +9,7 @@ import json
 from typing import Any, Final
 
 from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, KeyAccessError
-from phicrypt.keys.kms_client import call_kms, kms_client, safe_kms_client
+from phicrypt.keys.kms_client import KmsAnswer, call_kms, kms_client, safe_kms_client
 from phicrypt.keys.signing import check_key_arn, region_of
 from phicrypt.materials import KeyHolder
 from phicrypt.primitives import constant_time_equal, random_bytes
@@ -40,21 +40,21 @@ class KmsMacKey:
     def __repr__(self) -> str:
         return f"<KmsMacKey {self.key_arn}>"
 
-    def generate(self, message: bytes) -> bytes:
-        """GenerateMac over at most 4,096 bytes. Raises KeyAccessError."""
-        mac: bytes = self._call("GenerateMac", Message=message, MacAlgorithm=self.algorithm)["Mac"]
-        return mac
+    def generate(self, message: bytes) -> KmsAnswer:
+        """GenerateMac over at most 4,096 bytes; ``response["Mac"]``. Raises KeyAccessError."""
+        return self._call("GenerateMac", Message=message, MacAlgorithm=self.algorithm)
 
-    def verify(self, message: bytes, mac: bytes) -> None:
+    def verify(self, message: bytes, mac: bytes) -> KmsAnswer:
         """VerifyMac. Raises AuthenticationError for a bad MAC, KeyAccessError for a refusal."""
         try:
-            response = self._call("VerifyMac", Message=message, Mac=mac, MacAlgorithm=self.algorithm)
+            answer = self._call("VerifyMac", Message=message, Mac=mac, MacAlgorithm=self.algorithm)
         except KeyAccessError as error:
             if error.code == "KMSInvalidMacException":
                 raise AuthenticationError("MAC") from None
             raise
-        if response.get("MacValid") is not True:
+        if answer.response.get("MacValid") is not True:
             raise AuthenticationError("MAC")
+        return answer
 
     def new_local_key(self, purpose: str) -> tuple[LocalMacKey, bytes]:
         """A new local key and its envelope, to be stored wherever configuration is stored."""
@@ -63,7 +63,7 @@ class KmsMacKey:
             "GenerateDataKey",
             NumberOfBytes=_LOCAL_KEY_LENGTH_BYTES,
             EncryptionContext=_envelope_context(key_id, purpose),
-        )
+        ).response
         envelope = {
             "localMacKey": key_id,
             "kmsKey": self.key_arn,
@@ -79,13 +79,13 @@ class KmsMacKey:
         key_id, ciphertext = _read_envelope(envelope)
         response = self._call(
             "Decrypt", CiphertextBlob=ciphertext, EncryptionContext=_envelope_context(key_id, purpose)
-        )
+        ).response
         if len(response["Plaintext"]) != _LOCAL_KEY_LENGTH_BYTES:
             raise AuthenticationError("local MAC key length")
         return LocalMacKey(key_id, response["Plaintext"])
 
-    def _call(self, operation: str, **parameters: Any) -> dict[str, Any]:
-        return call_kms(self._client, operation, key_arn=self.key_arn, KeyId=self.key_arn, **parameters).response
+    def _call(self, operation: str, **parameters: Any) -> KmsAnswer:
+        return call_kms(self._client, operation, key_arn=self.key_arn, KeyId=self.key_arn, **parameters)
 
 
 class LocalMacKey(KeyHolder):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, KeyAccessError
 from phicrypt.keys.kms_client import KmsAnswer, call_kms, kms_client, safe_kms_client
@@ -13,13 +13,6 @@ from phicrypt.primitives import SIGNING_ALGORITHMS, SignaturePublicKey
 
 MAX_RAW_MESSAGE_LENGTH_BYTES: Final = 4_096
 _KEY_ARN: Final = re.compile(r"arn:(aws[a-z-]*):kms:([a-z0-9-]+):(\d{12}):key/([A-Za-z0-9-]{1,128})")
-
-
-class KmsSignature(NamedTuple):
-    """A signature and the KMS request ids of the call that made it."""
-
-    signature: bytes
-    request_ids: tuple[str, ...]
 
 
 class KmsSigningKey:
@@ -76,23 +69,22 @@ class KmsSigningKey:
         """KMS's name of the algorithm in use; asks for the public key where none was given."""
         return self._algorithm or self.public_key().algorithms[0]
 
-    def sign(self, message: bytes) -> KmsSignature:
-        """Sign a raw message of at most 4,096 bytes (Sign, message type RAW).
+    def sign(self, message: bytes) -> KmsAnswer:
+        """Sign a raw message of at most 4,096 bytes (Sign, message type RAW); ``response["Signature"]``.
 
         Raises KeyAccessError, ConfigurationError; AuthenticationError if KMS's answer does not verify.
         """
         algorithm, public_key = self.algorithm, self.public_key()
         answer = self._call("Sign", Message=message, MessageType="RAW", SigningAlgorithm=algorithm)
-        signature: bytes = answer.response["Signature"]
-        public_key.verify(algorithm, message, signature)
-        return KmsSignature(signature, answer.request_ids)
+        public_key.verify(algorithm, message, answer.response["Signature"])
+        return answer
 
     def verify(self, message: bytes, signature: bytes) -> None:
         """Verify with the cached public key. Raises AuthenticationError."""
         self.public_key().verify(self.algorithm, message, signature)
 
-    def verify_by_kms(self, message: bytes, signature: bytes) -> tuple[str, ...]:
-        """Verify by KMS, which refuses disabled keys too; returns the request ids.
+    def verify_by_kms(self, message: bytes, signature: bytes) -> KmsAnswer:
+        """Verify by KMS, which refuses disabled keys too.
 
         Raises AuthenticationError for a bad signature, KeyAccessError for a refusal.
         """
@@ -106,7 +98,7 @@ class KmsSigningKey:
             raise
         if answer.response.get("SignatureValid") is not True:
             raise AuthenticationError("signature")
-        return answer.request_ids
+        return answer
 
     def _call(self, operation: str, **parameters: Any) -> KmsAnswer:
         return call_kms(self._client, operation, key_arn=self.key_arn, KeyId=self.key_arn, **parameters)

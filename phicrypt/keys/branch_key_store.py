@@ -12,10 +12,7 @@ one that was already seen is refused (rule 14). A rollback before the process be
 from __future__ import annotations
 
 import hashlib
-import os
-import threading
 import uuid
-import weakref
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +24,7 @@ from phicrypt.guard import PhiGuard
 from phicrypt.keys import branch_key_records as records
 from phicrypt.keys.arn import KmsArn, configured_key_arn
 from phicrypt.keys.branch_key_kms import BranchKeyKms, KeyDiscovery
+from phicrypt.keys.branch_key_memory import process_memory
 from phicrypt.keys.branch_key_records import (
     ACTIVE_TYPE,
     BEACON_TYPE,
@@ -59,38 +57,6 @@ class FailoverRegion:
     region: str
     dynamodb_client: Any = None
     kms_client: Any = None
-
-
-class _Newest:
-    """The newest create-time that this process has seen, by store, kind of row and branch key."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._seen: dict[Hashable, datetime] = {}
-
-    def check(self, row: Hashable, create_time: str) -> None:
-        """Remember the time; KeyAccessError where a newer one was seen before."""
-        when = records.time_of(create_time)
-        with self._lock:
-            seen = self._seen.get(row)
-            if seen is None or when > seen:
-                self._seen[row] = when
-        if seen is not None and when < seen:
-            raise KeyAccessError(
-                "the branch key store's row is older than one that this process has seen: an old row was put "
-                "back, or the table was restored; restart the process once that is intended",
-                operation="GetItem",
-                code="BranchKeyRolledBack",
-            )
-
-    def renew_lock(self) -> None:
-        self._lock = threading.Lock()
-
-
-_newest = _Newest()
-_listeners: dict[Hashable, list[weakref.WeakMethod[Callable[[str], None]]]] = {}
-# The child keeps what was seen, but not a lock that another thread of the parent may have held.
-os.register_at_fork(after_in_child=_newest.renew_lock)
 
 
 class BranchKeyStore(KeyHolder):
@@ -311,15 +277,10 @@ class BranchKeyStore(KeyHolder):
 
         Called for every store object of this process that is about the same rows; held weakly.
         """
-        listeners = _listeners.setdefault(self._scope, [])
-        listeners[:] = [listener for listener in listeners if listener() is not None]
-        listeners.append(weakref.WeakMethod(forget))
+        process_memory.add_holder(self._scope, forget)
 
     def _tell_keyrings(self, branch_key_id: str) -> None:
-        for listener in list(_listeners.get(self._scope, ())):
-            forget = listener()
-            if forget is not None:
-                forget(branch_key_id)
+        process_memory.forget(self._scope, branch_key_id)
 
     def _record(self, branch_key_id: str, row_type: str) -> BranchKeyRecord:
         item = self._table.read(branch_key_id, row_type)
@@ -342,7 +303,7 @@ class BranchKeyStore(KeyHolder):
     def _see(self, record: BranchKeyRecord) -> None:
         """Rule 14: an id never goes back; called only with a record that KMS has authenticated."""
         row = (self._scope, record.context[records.PARTITION_KEY], record.context[records.SORT_KEY])
-        _newest.check(row, record.create_time)
+        process_memory.check_not_older(row, record.create_time)
 
     def _check_age(self, record: BranchKeyRecord) -> None:
         if self._max_active_age_seconds is None:

@@ -1,0 +1,325 @@
+"""Break-glass (rule 16), resource tokens (rule 23) and role sessions that name a person."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
+from strict_kms import StrictKms
+from strict_kms_asymmetric import AsymmetricOperations, StrictSigningKms
+from strict_kms_operations import Request
+
+from phicrypt import ANY_CONTEXT, KmsKeyring, MultiKeyring, PhiCrypt, RawAesKeyring
+from phicrypt.audit import AuditEvent, AuditTrail, RecordingSink, ResourceTokens, assume_role
+from phicrypt.audit.break_glass import break_glass, record_review
+from phicrypt.audit.questions import grants
+from phicrypt.errors import (
+    AuditError,
+    ConfigurationError,
+    KeyAccessError,
+    PhiInContextError,
+    UnsupportedOperationError,
+)
+from phicrypt.keys.kms_rsa import KmsRsaKeyring
+
+REASON = "the on-call physician cannot reach the tenant's key"
+
+
+class RsaDecryption(AsymmetricOperations):
+    """Decrypt with RSA keys as well."""
+
+    def Decrypt(self, request: Request) -> dict[str, Any]:
+        algorithm = request.parameters.get("EncryptionAlgorithm", "SYMMETRIC_DEFAULT")
+        if algorithm == "SYMMETRIC_DEFAULT":
+            return super().Decrypt(request)
+        key = self.account.find(request.parameters["KeyId"], request.region)
+        self.account.authorize(request, key)
+        digest = hashes.SHA256()
+        plaintext = self._private_key(key).decrypt(
+            base64.b64decode(request.parameters["CiphertextBlob"]),
+            padding.OAEP(padding.MGF1(digest), digest, None),
+        )
+        return {
+            "KeyId": key.arn,
+            "Plaintext": base64.b64encode(plaintext).decode(),
+            "EncryptionAlgorithm": algorithm,
+        }
+
+
+class BreakGlassKms(StrictSigningKms):
+    operations = RsaDecryption
+
+
+@pytest.fixture
+def kms() -> Iterator[StrictKms]:
+    with BreakGlassKms() as running:
+        yield running
+
+
+@pytest.fixture
+def recipient(kms: StrictKms) -> tuple[str, bytes]:
+    """ARN and public key of the break-glass key."""
+    key_arn = kms.create_key(KeyUsage="ENCRYPT_DECRYPT", KeySpec="RSA_2048")
+    return key_arn, kms.client().get_public_key(KeyId=key_arn)["PublicKey"]
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def writer_of(recipient: tuple[str, bytes], sink: Any) -> PhiCrypt:
+    key_arn, public_key = recipient
+    everyday = RawAesKeyring("clinic", "everyday", b"e" * 32)
+    return PhiCrypt(
+        keyring=MultiKeyring(everyday, KmsRsaKeyring(key_arn, public_key=public_key)), audit=[sink] if sink else ()
+    )
+
+
+def test_rule_16_break_glass_opens_by_the_rsa_recipient_under_its_own_role_and_on_record(
+    kms: StrictKms, recipient: tuple[str, bytes]
+) -> None:
+    sink = RecordingSink()
+    phi = writer_of(recipient, sink)
+    message = phi.encrypt(b"the record", context={"tenant": "clinic-7"})
+    assert [request.operation for request in kms.requests if request.operation != "CreateKey"] == ["GetPublicKey"]
+    emergency = kms.client(access_key_id="AKIDEMERGENCY")
+    with break_glass(phi, actor="dr-4711", reason=REASON, expires_in_seconds=600, client=emergency) as grant:
+        assert grant.decrypt(message, context={"tenant": "clinic-7"}) == b"the record"
+        assert grant.decrypt(message, context=ANY_CONTEXT) == b"the record"
+    assert phi.trail is not None
+    phi.trail.flush()
+    opened = [request for request in kms.requests if request.operation == "Decrypt"]
+    assert [request.access_key_id for request in opened] == ["AKIDEMERGENCY"] * 2
+    events = [event for event in sink.events if event.break_glass == grant.grant_id]
+    assert [event.kind for event in events] == [
+        "break-glass-open",
+        *["begin", "end"] * 2,
+        "break-glass-close",
+    ]
+    assert {event.actor for event in events} == {"dr-4711"}
+    assert {event.purpose for event in events} == {"emergency"}
+    assert events[0].detail == {"reason": REASON, "expires_in_seconds": 600}
+    assert events[-1].detail == {"uses": 2}
+
+
+def test_rule_16_break_glass_expires_and_says_so(kms: StrictKms, recipient: tuple[str, bytes]) -> None:
+    phi = writer_of(recipient, RecordingSink())
+    message = phi.encrypt(b"x")
+    clock = Clock()
+    with break_glass(
+        phi, actor="dr-1", reason=REASON, expires_in_seconds=60, client=kms.client(), clock=clock
+    ) as grant:
+        clock.now += 59.9
+        assert grant.decrypt(message, context=ANY_CONTEXT) == b"x"
+        clock.now += 0.1
+        with pytest.raises(UnsupportedOperationError):
+            grant.decrypt(message, context=ANY_CONTEXT)
+    clock.now = 0
+    with pytest.raises(UnsupportedOperationError):
+        grant.decrypt(message, context=ANY_CONTEXT)
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        {"reason": ""},
+        {"reason": "   because   "},
+        {"reason": "x" * 1_001},
+        {"reason": None},
+        {"expires_in_seconds": 0},
+        {"expires_in_seconds": 13 * 3_600},
+        {"actor": ""},
+    ],
+)
+def test_break_glass_is_refused_without_reason_actor_or_expiry(
+    recipient: tuple[str, bytes], terms: dict[str, Any]
+) -> None:
+    sink = RecordingSink()
+    terms = {"actor": "dr-1", "reason": REASON, "expires_in_seconds": 60} | terms
+    with pytest.raises(ConfigurationError), break_glass(writer_of(recipient, sink), **terms):
+        pytest.fail("opened")
+    assert sink.events == []
+
+
+def test_break_glass_is_refused_without_a_trail_or_a_recipient(recipient: tuple[str, bytes]) -> None:
+    terms = {"actor": "dr-1", "reason": REASON, "expires_in_seconds": 60}
+    with pytest.raises(AuditError), break_glass(writer_of(recipient, None), **terms):
+        pytest.fail("opened")
+    plain = PhiCrypt(keyring=RawAesKeyring("clinic", "everyday", b"e" * 32), audit=[RecordingSink()])
+    with pytest.raises(ConfigurationError), break_glass(plain, **terms):
+        pytest.fail("opened")
+
+
+def test_break_glass_is_refused_when_the_trail_cannot_be_written(recipient: tuple[str, bytes]) -> None:
+    class Broken:
+        def write(self, events: object) -> None:
+            raise OSError
+
+        def close(self) -> None:
+            pass
+
+    with (
+        pytest.raises(AuditError),
+        break_glass(writer_of(recipient, Broken()), actor="dr-1", reason=REASON, expires_in_seconds=60),
+    ):
+        pytest.fail("opened")
+
+
+def test_a_reason_with_phi_is_refused_and_not_recorded(recipient: tuple[str, bytes]) -> None:
+    sink = RecordingSink()
+    with (
+        pytest.raises(PhiInContextError),
+        break_glass(
+            writer_of(recipient, sink), actor="d", reason="patient 123-45-6789 in shock", expires_in_seconds=60
+        ),
+    ):
+        pytest.fail("opened")
+    assert sink.events == []
+
+
+def test_a_grant_only_opens(kms: StrictKms, recipient: tuple[str, bytes]) -> None:
+    phi = writer_of(recipient, RecordingSink())
+    with break_glass(phi, actor="d", reason=REASON, expires_in_seconds=60, client=kms.client()) as grant:
+        for name in ("encrypt", "s3", "cache", "acting_as", "provider", "_phi_"):
+            with pytest.raises(AttributeError):
+                getattr(grant, name)
+
+
+def test_a_denied_role_opens_nothing_and_leaves_its_attempt(kms: StrictKms, recipient: tuple[str, bytes]) -> None:
+    sink = RecordingSink()
+    phi = writer_of(recipient, sink)
+    message = phi.encrypt(b"x")
+    kms.deny(recipient[0], "Decrypt")
+    with (
+        pytest.raises(KeyAccessError),
+        break_glass(phi, actor="d", reason=REASON, expires_in_seconds=60, client=kms.client()) as grant,
+    ):
+        grant.decrypt(message, context=ANY_CONTEXT)
+    tail = [(event.kind, event.outcome, event.error) for event in sink.events[-2:]]
+    assert tail == [("end", "denied", "KeyAccessError"), ("break-glass-close", "success", "KeyAccessError")]
+
+
+def test_grants_await_review_by_somebody_else(kms: StrictKms, recipient: tuple[str, bytes]) -> None:
+    sink = RecordingSink()
+    trail = AuditTrail([sink])
+    phi = PhiCrypt(keyring=writer_of(recipient, None).provider.keyring, audit=trail)
+    message = phi.encrypt(b"x")
+    with break_glass(phi, actor="dr-1", reason=REASON, expires_in_seconds=60, client=kms.client()) as grant:
+        grant.decrypt(message, context=ANY_CONTEXT)
+    (waiting,) = grants(sink.events)
+    assert (waiting.actor, waiting.reason, waiting.uses, waiting.is_closed) == ("dr-1", REASON, 1, True)
+    assert waiting.reviewed_by == ""
+    record_review(trail, grant.grant_id, reviewer="dr-1")
+    assert grants(sink.events)[0].reviewed_by == ""
+    record_review(trail, grant.grant_id, reviewer="officer-2", note="justified")
+    assert grants(sink.events)[0].reviewed_by == "officer-2"
+
+
+# Resource tokens
+
+
+def test_rule_23_tokens_are_equal_for_equal_resources_and_name_none(kms: StrictKms, tmp_path: Path) -> None:
+    keyring = KmsKeyring(kms.create_key(), client=kms.client())
+    tokens = ResourceTokens.create(tmp_path / "tokens.json", keyring)
+    one = tokens.token(("s3", "bucket", "patients/jane-doe.pdf"))
+    assert one == tokens.token(("s3", "bucket", "patients/jane-doe.pdf"))
+    others = {
+        tokens.token(("s3", "bucket", "patients/jane-doe.pdF")),
+        tokens.token(("s3", "bucketpatients", "/jane-doe.pdf")),
+        tokens.token(("dynamodb", "bucket", "patients/jane-doe.pdf")),
+        tokens.token(("s3", "bucket", "patients", "jane-doe.pdf")),
+    }
+    assert one not in others
+    assert len(others) == 4
+    assert "jane" not in one
+    assert (tmp_path / "tokens.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_rule_23_old_tokens_stay_findable_after_rotation(kms: StrictKms, tmp_path: Path) -> None:
+    path = tmp_path / "tokens.json"
+    keyring = KmsKeyring(kms.create_key(), client=kms.client())
+    old = ResourceTokens.create(path, keyring).token(("s3", "b", "k"))
+    rotated = ResourceTokens.rotate(path, keyring)
+    new = rotated.token(("s3", "b", "k"))
+    assert new != old
+    assert new.split("-")[1] != old.split("-")[1]
+    assert ResourceTokens.load(path, keyring).all_tokens(("s3", "b", "k")) == [new, old]
+
+
+def test_rule_23_the_key_file_is_sealed_by_kms(kms: StrictKms, tmp_path: Path) -> None:
+    path = tmp_path / "tokens.json"
+    key_arn = kms.create_key()
+    ResourceTokens.create(path, KmsKeyring(key_arn, client=kms.client()))
+    kms.disable(key_arn)
+    with pytest.raises(KeyAccessError):
+        ResourceTokens.load(path, KmsKeyring(key_arn, client=kms.client()))
+    kms.enable(key_arn)
+    document = json.loads(path.read_text())
+    document["token_keys"][0]["id"] = "ffffffff"
+    path.write_text(json.dumps(document))
+    with pytest.raises(Exception, match="context"):
+        ResourceTokens.load(path, KmsKeyring(key_arn, client=kms.client()))
+
+
+def test_bad_token_key_files_and_keys_are_refused(tmp_path: Path) -> None:
+    keyring = RawAesKeyring("n", "k", bytes(32))
+    (tmp_path / "bad.json").write_text("{}")
+    with pytest.raises(ConfigurationError):
+        ResourceTokens.load(tmp_path / "bad.json", keyring)
+    with pytest.raises(ConfigurationError):
+        ResourceTokens.create(tmp_path / "bad.json", keyring)
+    for token_keys in ({}, {"a": b"short"}, {"a-b": bytes(32)}):
+        with pytest.raises(ConfigurationError):
+            ResourceTokens(token_keys)
+
+
+def test_rule_23_events_carry_the_token_and_never_the_resource() -> None:
+    sink = RecordingSink()
+    tokens = ResourceTokens({"k1": b"s" * 32})
+    trail = AuditTrail([sink], resource_tokens=tokens)
+    trail.begin("s3.get_object", resource=("s3", "bucket", "jane-doe.pdf")).end()
+    assert {event.resource for event in sink.events} == {tokens.token(("s3", "bucket", "jane-doe.pdf"))}
+    assert all("jane" not in event.to_json() for event in sink.events)
+    assert "s" * 32 not in repr(tokens)
+    assert isinstance(sink.events[0], AuditEvent)
+
+
+# Role sessions
+
+
+class FakeSts:
+    def __init__(self) -> None:
+        self.parameters: dict[str, Any] = {}
+
+    def assume_role(self, **parameters: Any) -> dict[str, Any]:
+        self.parameters = parameters
+        return {"Credentials": {"AccessKeyId": "AKIDSESSION", "SecretAccessKey": "s", "SessionToken": "t"}}
+
+
+def test_a_role_session_carries_the_actor_as_session_name_and_source_identity() -> None:
+    sts = FakeSts()
+    session = assume_role("arn:aws:iam::111122223333:role/Reader", actor="dr-4711", client=sts)
+    assert sts.parameters == {
+        "RoleArn": "arn:aws:iam::111122223333:role/Reader",
+        "RoleSessionName": "dr-4711",
+        "SourceIdentity": "dr-4711",
+        "DurationSeconds": 3_600,
+    }
+    assert session.get_credentials().access_key == "AKIDSESSION"
+    for wrong in (
+        {"actor": "d r"},
+        {"actor": "x"},
+        {"actor": "x" * 65},
+        {"actor": "dr-1", "duration_seconds": 60},
+    ):
+        with pytest.raises(ConfigurationError):
+            assume_role("arn:aws:iam::111122223333:role/Reader", client=sts, **wrong)

@@ -113,13 +113,13 @@ class PhiCrypt(MessageClient):
         """Detached signatures and manifests under an asymmetric KMS key; see :mod:`phicrypt.signing`."""
         from phicrypt.signing import Signer
 
-        return Signer(key_arn, **options)
+        return Signer(key_arn, **{"guard": self.guard, "trail": self.trail, **options})
 
     def mac(self, key_arn: str, **options: Any) -> Mac:
         """Message authentication codes under a KMS HMAC key; see :mod:`phicrypt.mac`."""
         from phicrypt.mac import Mac
 
-        return Mac(key_arn, **options)
+        return Mac(key_arn, **{"guard": self.guard, "trail": self.trail, **options})
 
 
 def _trail(

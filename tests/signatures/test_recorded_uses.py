@@ -113,3 +113,17 @@ def test_guard_that_replaces_values_refuses_them_here(kms):
         signer.sign(b"result", resource="mrn-12345678.pdf", purpose="release")
     with pytest.raises(PhiInContextError):
         Mac(kms.create_key(), client=kms.client(), guard=guard).new_local_key("mrn 12345678")
+
+
+def test_client_lends_its_guard_and_trail(kms):
+    from phicrypt import PhiCrypt, RawAesKeyring
+
+    sink, trail = recording()
+    phi = PhiCrypt(RawAesKeyring("clinic", "key-1", bytes(32)), audit=trail)
+    signer = phi.signer(kms.create_signing_key("ECC_NIST_P256"), client=kms.client())
+    with pytest.raises(PhiInContextError):
+        signer.sign(b"result", resource="mrn-12345678.pdf", purpose="release")
+    signer.sign(b"result", **NAMED)
+    phi.mac(kms.create_mac_key(), client=kms.client()).generate(b"value", **NAMED)
+    trail.flush()
+    assert [shown(event)["operation"] for event in sink.events] == ["sign", "mac"]

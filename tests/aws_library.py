@@ -29,14 +29,26 @@ _sdk = aws_encryption_sdk.EncryptionSDKClient(commitment_policy=CommitmentPolicy
 class AwsKeyStore:
     """AWS's key store over the same table."""
 
-    def __init__(self, table_name: str, logical_name: str, kms_key_arn: str, dynamodb: Any, kms: Any) -> None:
+    def __init__(
+        self,
+        table_name: str,
+        logical_name: str,
+        kms_key_arn: str,
+        dynamodb: Any,
+        kms: Any,
+        *,
+        multi_region: bool = False,
+    ) -> None:
+        configuration = (
+            store_models.KMSConfigurationKmsMRKeyArn if multi_region else store_models.KMSConfigurationKmsKeyArn
+        )
         self.store = KeyStore(
             config=KeyStoreConfig(
                 ddb_client=dynamodb,
                 ddb_table_name=table_name,
                 logical_key_store_name=logical_name,
                 kms_client=kms,
-                kms_configuration=store_models.KMSConfigurationKmsKeyArn(value=kms_key_arn),
+                kms_configuration=configuration(value=kms_key_arn),
             )
         )
 

@@ -158,3 +158,11 @@ def test_shred_writes_the_certificate_and_never_over_a_file(keystore: Keystore, 
     code, out, _ = keystore("shred", "clinic-7", "--confirm", "clinic-7", "--certificate", certificate)
     assert code == 0 and json.loads(certificate.read_text()) == json.loads(out)
     assert keystore("create-key", "clinic-7")[0] == 6
+
+
+def test_an_alias_is_resolved_once_and_the_rows_pin_the_key(keystore: Keystore) -> None:
+    alias = f"alias/{keystore.table}"
+    keystore.aws.client("kms").create_alias(AliasName=alias, TargetKeyId=keystore.aws.kms_key_arn)
+    code, _, error = keystore("create-key", "clinic-7", "--key", alias, key=False)
+    assert code == 0, error
+    assert keystore.json("list", key=False)[0]["kms_key_arn"] == keystore.aws.kms_key_arn

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from key_stores import CONTEXT, SUITES, opened, to_encrypt
+from strict_kms import StrictKms
 
 from phicrypt import BranchKeyStore, HierarchicalKeyring, PhiCrypt
 from phicrypt.demo.local_aws import LocalAws
@@ -137,3 +138,24 @@ def test_a_key_that_aws_recreates_under_a_tombstone_is_refused_here(aws: LocalAw
     ):
         with pytest.raises(Exception, match="shredded"):
             call()
+
+
+def test_aws_multi_region_configuration_opens_rows_of_another_region(aws: LocalAws) -> None:
+    """On the strict KMS, because moto opens nothing under multi-Region keys."""
+    with StrictKms() as kms:
+        east = kms.create_key("us-east-1", replicas=("us-west-2",))
+        west = east.replace("us-east-1", "us-west-2")
+        dynamodb = aws.client("dynamodb")
+        ours = BranchKeyStore(
+            "multi-region", "clinic-keys", east, dynamodb_client=dynamodb, kms_client=kms.client()
+        )
+        ours.create_table()
+        ours.create_key(ID, CUSTOM)
+        theirs = aws_library.AwsKeyStore(
+            "multi-region", "clinic-keys", west, dynamodb, kms.client("us-west-2"), multi_region=True
+        )
+        assert bytes(theirs.active(ID).branch_key) == ours.fetch_active(ID).key_bytes
+        theirs.rotate(ID)
+        assert bytes(theirs.active(ID).branch_key) == ours.fetch_active(ID).key_bytes
+        message = PhiCrypt(keyring=HierarchicalKeyring(ours, ID)).encrypt(b"note", context=CONTEXT)
+        assert aws_library.decrypt(theirs.keyring(ID), message) == b"note"

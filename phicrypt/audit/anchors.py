@@ -69,6 +69,7 @@ class AnchoredSink:
         self._every_seconds = every_seconds
         self._unanchored = 0
         self._anchored: ChainHead | None = None
+        self._newest: AuditEvent | None = None
         self._pid = 0
         self._wake = threading.Event()
         self._anchoring = threading.Lock()
@@ -86,6 +87,7 @@ class AnchoredSink:
         """Append the events to the chain. Raises SinkError."""
         self._sink.write(events)
         self._unanchored += len(events)
+        self._newest = events[-1]
         if self._pid != os.getpid():
             self._start()
         if self._unanchored >= self._every_records and not self._wake.is_set():
@@ -124,7 +126,10 @@ class AnchoredSink:
                     HEAD_NAME: head.sha256,
                 },
             )
-            self._sink.write([_anchor_event(head, self._key_arn, answer.request_ids, answer.correlation_id)])
+            event = _anchor_event(head, self._key_arn, answer.request_ids, answer.correlation_id)
+            if self._newest is not None:
+                event = event._replace(application=self._newest.application, principal=self._newest.principal)
+            self._sink.write([event])
             self._anchored = self._sink.head
             self._unanchored = max(0, self._unanchored - count)
             self.last_error = None

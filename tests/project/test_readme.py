@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shlex
@@ -28,6 +29,21 @@ def blocks(language, text=README):
 def anchors(path):
     headings = re.findall(r"^#+ (.+)$", path.read_text(), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def run_code(code, aws, folder):
+    """Run a program in a process whose AWS is the local one."""
+    environment = {
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY_ID,
+        "AWS_SECRET_ACCESS_KEY": SECRET_ACCESS_KEY,
+        "AWS_ENDPOINT_URL": aws.endpoint_url,
+        "AWS_DEFAULT_REGION": aws.region,
+        "PYTHONPATH": str(ROOT),
+        "HOME": str(folder),
+    }
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=folder, capture_output=True, text=True, check=False
+    )
 
 
 def test_ci_runs_the_readme_commands():
@@ -59,22 +75,7 @@ def test_readme_code_runs_and_calls_kms_as_its_policy_allows(tmp_path):
     assert written_arn in code
     with local_aws() as aws:
         program = code.replace(written_arn, aws.kms_key_arn) + "\nassert plaintext == b'hemoglobin 13.5 g/dL'\n"
-        environment = {
-            "AWS_ACCESS_KEY_ID": ACCESS_KEY_ID,
-            "AWS_SECRET_ACCESS_KEY": SECRET_ACCESS_KEY,
-            "AWS_ENDPOINT_URL": aws.endpoint_url,
-            "AWS_DEFAULT_REGION": aws.region,
-            "PYTHONPATH": str(ROOT),
-            "HOME": str(tmp_path),
-        }
-        ending = subprocess.run(
-            [sys.executable, "-c", program],
-            env=environment,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        ending = run_code(program, aws, tmp_path)
         assert ending.returncode == 0, ending.stderr
         called = {f"kms:{one['operation']}" for one in aws.kms_requests}
         contexts = [one["parameters"]["EncryptionContext"] for one in aws.kms_requests]
@@ -82,6 +83,21 @@ def test_readme_code_runs_and_calls_kms_as_its_policy_allows(tmp_path):
     conditions = statement["Condition"]["StringEquals"]
     assert all(context == {"tenant": conditions["kms:EncryptionContext:tenant"]} for context in contexts)
     assert len((tmp_path / "audit.jsonl").read_text().splitlines()) >= 3
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_code_in_the_docs_is_python(page):
+    for code in blocks("python", page.read_text()):
+        ast.parse(code)
+
+
+def test_code_of_the_messages_page_runs(tmp_path):
+    code = "".join(blocks("python", (ROOT / "docs" / "messages.md").read_text()))
+    arn = re.search(r"arn:aws:kms:[^\"]+", code).group()
+    (tmp_path / "scan.dcm").write_bytes(bytes(2_000_000))
+    with local_aws() as aws:
+        ending = run_code(code.replace(arn, aws.kms_key_arn) + "\nassert piece == bytes(4_096)\n", aws, tmp_path)
+    assert ending.returncode == 0, ending.stderr
 
 
 def test_readme_code_is_ten_lines():

@@ -140,12 +140,13 @@ class AccountSettings:
 
     @property
     def selectors(self) -> tuple[Mapping[str, Any], ...] | Unread:
-        """The event selectors of every trail; unread as soon as one trail's are."""
+        """The event selectors of every trail that is there; unread as soon as one trail's are."""
         if isinstance(self.trails, Unread):
             return self.trails
         found: list[Mapping[str, Any]] = []
         for trail in self.trails:
-            if isinstance(trail.selectors, Unread):
+            if not isinstance(trail.selectors, Unread):
+                found.append(trail.selectors)
+            elif not trail.selectors.is_gone:
                 return trail.selectors
-            found.append(trail.selectors)
         return tuple(found)

@@ -59,11 +59,7 @@ def make_client(
     book = TableBook(tables, plaintext_tables)
     client = _session(session).client("dynamodb", **options)
     _attach(phi, client, book, check_tables)
-
-    def update(*, TableName: str, Key: Item, change: Callable[[Item], Item | None]) -> Item | None:  # noqa: N803
-        return update_encrypted(client, TableName, Key, change)
-
-    client.update_encrypted = update
+    client.update_encrypted = partial(_update_item, client)
     return client
 
 
@@ -92,6 +88,38 @@ def make_resource(
 
     resource.Table = table_with_update
     return resource
+
+
+def make_session(
+    phi: PhiCrypt,
+    tables: Iterable[TableConfig],
+    *,
+    plaintext_tables: Iterable[str] = (),
+    check_tables: CheckTables = "at_first_use",
+    **options: Any,
+) -> boto3.Session:
+    """A boto3 session for libraries that make their own clients: every DynamoDB client of it encrypts.
+
+    ``options`` are those of ``boto3.Session``: ``region_name``, ``profile_name``, … The clients that
+    ``phi``'s own keyring uses must come from another session: their key store table is not configured
+    here. The other arguments are those of :func:`make_client`.
+    """
+    import boto3
+    import botocore.session
+
+    book = TableBook(tables, plaintext_tables)
+
+    class EncryptingClient:
+        def __init__(self, *arguments: Any, **settings: Any) -> None:
+            super().__init__(*arguments, **settings)
+            _attach(phi, self, book, check_tables)
+
+    def make_class_encrypt(**event: Any) -> None:
+        event["base_classes"].insert(0, EncryptingClient)
+
+    core = botocore.session.get_session()
+    core.register("creating-client-class.dynamodb", make_class_encrypt, unique_id="phicrypt-session")
+    return boto3.Session(botocore_session=core, **options)
 
 
 def attach(
@@ -153,6 +181,16 @@ def _session(session: boto3.Session | None) -> boto3.Session:
     import boto3
 
     return boto3.Session()
+
+
+def _update_item(
+    client: Any,
+    *,
+    TableName: str,  # noqa: N803
+    Key: Mapping[str, Any],  # noqa: N803
+    change: Callable[[Item], Item | None],
+) -> Item | None:
+    return update_encrypted(client, TableName, Key, change)
 
 
 def _update_python_item(

@@ -16,8 +16,8 @@ evaluates conditions on verified items. The grammar is that of the DynamoDB Deve
                     / ADD path operand *( "," … ) / DELETE path operand *( "," … ) )
     sum         = operand [ ( "+" / "-" ) operand ]
 
-Expressions hold no attribute values (those stand apart, in ``ExpressionAttributeValues``), so
-messages may name what they hold.
+Expressions hold no attribute values (those stand apart, in ``ExpressionAttributeValues``), but a
+caller may write one there by mistake: messages about syntax repeat placeholders and marks only.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class _Parser:
         """Apply a rule that must use up every token."""
         tree = rule()
         if self._peek():
-            self._fail(f"{self._peek()!r} is left over")
+            self._fail(f"{_shown(self._peek())} is left over")
         return tree
 
     def condition(self) -> Condition:
@@ -226,7 +226,7 @@ class _Parser:
     def _call(self) -> Call:
         function = self._next()
         if function not in self._functions:
-            self._fail(f"the function {function!r} is not known")
+            self._fail(f"only the functions {', '.join(self._functions)} are known here")
         self._expect("(")
         with _Nested(self):
             arguments = self.listed(self._operand)
@@ -243,7 +243,7 @@ class _Parser:
                 self._fail(f"ExpressionAttributeNames does not define {token!r}")
             return name
         if not _IDENTIFIER.match(token) or token.upper() in _KEYWORDS:
-            self._fail(f"an attribute name was expected, not {token!r}")
+            self._fail(f"an attribute name was expected, not {_shown(token)}")
         return token
 
     def _tokenize(self, text: str) -> Sequence[str]:
@@ -289,7 +289,7 @@ class _Parser:
 
     def _expect(self, mark: str) -> None:
         if not self._accept(mark):
-            self._fail(f"{mark!r} was expected" + (f", not {self._peek()!r}" if self._peek() else " at its end"))
+            self._fail(f"{mark!r} was expected, not {_shown(self._peek())}")
 
     def _fail(self, what: str) -> NoReturn:
         raise ConfigurationError(f"{self._member} cannot be read: {what}; nothing was sent")
@@ -312,3 +312,9 @@ class _Nested:
 
     def __exit__(self, *error: Any) -> None:
         self._parser._depth -= 1
+
+
+def _shown(token: str) -> str:
+    if not token:
+        return "the end"
+    return repr(token) if token[0] in "#:" or (not token[0].isalnum() and token[0] != "_") else "a word"

@@ -63,6 +63,12 @@ class DynamoDb:
 
         return make_resource(self._phi, self._announced(tables), **options)
 
+    def session(self, tables: Iterable[TableConfig], **options: Any) -> Any:
+        """A ``boto3.Session`` whose DynamoDB clients and resources encrypt, for libraries that take one."""
+        from phicrypt.dynamodb.client import make_session
+
+        return make_session(self._phi, tables, **options)
+
     def attach(self, client: Any, tables: Iterable[TableConfig], **options: Any) -> Any:
         """Change a client that another library made, so that it encrypts and decrypts from now on."""
         from phicrypt.dynamodb.client import attach

@@ -30,7 +30,7 @@ from phicrypt.dynamodb.shapes import Item
 from phicrypt.dynamodb.table_checks import CheckTables, TableChecks
 from phicrypt.dynamodb.tables import FOOTER, HEADER, TableBook
 from phicrypt.dynamodb.tokens import TokenLedger
-from phicrypt.errors import LimitExceededError, UnsupportedOperationError
+from phicrypt.errors import ConfigurationError, LimitExceededError, UnsupportedOperationError
 
 if TYPE_CHECKING:
     from phicrypt.client import PhiCrypt
@@ -83,9 +83,12 @@ class Layer:
         events.register_first("after-call.dynamodb", self._after_call, unique_id="phicrypt-open")
 
     def check_all_tables(self) -> None:
-        """Compare every table with its configuration now."""
+        """Compare every table with its configuration now; ConfigurationError for one that does not exist."""
         for table in self.book:
-            self._checks(table.table_name, table, writes=False)
+            if self._checks(table.table_name, table, writes=False) is None:
+                raise ConfigurationError(
+                    f"the table {table.table_name!r} does not exist in this account and Region"
+                )
 
     def check_writable(self, table: TableConfig) -> None:
         """Raise ConfigurationError or UnsupportedOperationError if the table may not be written."""

@@ -22,7 +22,8 @@ from phicrypt.dynamodb.config import TableConfig
 from phicrypt.dynamodb.expression_tree import Condition
 from phicrypt.dynamodb.items import SealedItem
 from phicrypt.dynamodb.operations import TABLE_OPERATIONS, check_members, check_operation
-from phicrypt.dynamodb.tables import FOOTER, TableBook, TableFacts, check_index_keys, is_encrypted_name
+from phicrypt.dynamodb.table_settings import check_table_settings
+from phicrypt.dynamodb.tables import FOOTER, TableBook, TableFacts, plain_table_name
 from phicrypt.errors import ConfigurationError, UnsupportedOperationError
 
 Parameters = Mapping[str, Any]
@@ -75,7 +76,7 @@ def prepare(operation: str, asked: Parameters, book: TableBook, seal: Seal, chec
     """
     check_operation(operation)
     if operation in TABLE_OPERATIONS:
-        _check_table_operation(operation, asked, book)
+        check_table_settings(operation, asked, book)
         return Call(operation, asked, asked)
     return _PREPARE[operation](_Request(operation, asked, book, seal, check_table))
 
@@ -163,7 +164,7 @@ def _query(request: _Request) -> Call:
 
 def _batch_get_item(request: _Request) -> Call:
     sent = {}
-    for name, entry in _mapping(request.asked.get("RequestItems"), "RequestItems").items():
+    for name, entry in _tables_named_once(request).items():
         table = request.table({"TableName": name})
         if table is None:
             sent[name] = entry
@@ -178,7 +179,7 @@ def _batch_get_item(request: _Request) -> Call:
 
 def _batch_write_item(request: _Request) -> Call:
     check_members(request.operation, request.asked)
-    request_items = _mapping(request.asked.get("RequestItems"), "RequestItems")
+    request_items = _tables_named_once(request)
     tables = {name: request.table({"TableName": name}, writes=True) for name in request_items}
     for name, table in tables.items():
         if table is not None:
@@ -286,6 +287,14 @@ def _sealed_write(write: Parameters, table: TableConfig, request: _Request) -> P
     return {"PutRequest": {"Item": request.seal(write["PutRequest"]["Item"], table).item}}
 
 
+def _tables_named_once(request: _Request) -> Mapping[str, Any]:
+    """A batch's RequestItems; answers name the table either way, so no table stands there twice."""
+    request_items = _mapping(request.asked.get("RequestItems"), "RequestItems")
+    if len({plain_table_name(name) for name in request_items}) != len(request_items):
+        raise ConfigurationError(f"{request.operation}: a table is named twice, by name and ARN; nothing was sent")
+    return request_items
+
+
 def _only_action(entry: object, request: _Request) -> tuple[str, Parameters]:
     actions = _mapping(entry, "TransactItems")
     check_members(request.operation, actions, shape="TransactWriteItem")
@@ -341,37 +350,6 @@ def _check_index(
             "attribute, so its items cannot be verified; pass hydrate=True to read the whole items, or "
             "Select='COUNT'"
         )
-
-
-def _check_table_operation(operation: str, asked: Parameters, book: TableBook) -> None:
-    """Settings that name attributes: an index or a time to live on an encrypted one cannot work."""
-    check_members(operation, asked)
-    if operation not in ("CreateTable", "UpdateTable", "UpdateTimeToLive"):
-        return
-    table = book.find(asked.get("TableName"))
-    if table is None:
-        return
-    indexes = [*(asked.get("LocalSecondaryIndexes") or ()), *(asked.get("GlobalSecondaryIndexes") or ())]
-    indexes += [
-        update["Create"] for update in asked.get("GlobalSecondaryIndexUpdates") or () if "Create" in update
-    ]
-    for index in indexes:
-        check_index_keys(table, index.get("IndexName"), _schema_names(index))
-    if operation == "CreateTable" and (names := _schema_names(asked)) != set(table.key_names):
-        raise ConfigurationError(
-            f"CreateTable: the key of table {table.table_name!r} is {', '.join(map(repr, sorted(names)))}, but "
-            f"its TableConfig says {', '.join(map(repr, table.key_names))}"
-        )
-    expiry = (asked.get("TimeToLiveSpecification") or {}).get("AttributeName")
-    if expiry is not None and is_encrypted_name(table, expiry):
-        raise UnsupportedOperationError(
-            f"UpdateTimeToLive: DynamoDB cannot read the encrypted attribute {expiry!r} of table "
-            f"{table.table_name!r}, so nothing would ever expire; make it SIGN_ONLY"
-        )
-
-
-def _schema_names(holder: Parameters) -> set[str]:
-    return {part["AttributeName"] for part in holder.get("KeySchema") or ()}
 
 
 def _mapping(value: object, member: str) -> Mapping[str, Any]:

@@ -74,6 +74,26 @@ def test_clients_are_not_kept_alive(moto_clinic: Clinic) -> None:
     assert gone() is None
 
 
+def test_every_client_of_a_session_encrypts(moto_clinic: Clinic) -> None:
+    name, endpoint_url = moto_clinic.name, moto_clinic.server.endpoint_url
+    session = DynamoDb(moto_clinic.phi).session(
+        [moto_clinic.config],
+        region_name="us-east-1",
+        aws_access_key_id="AKIAIOSFODNN7EXAMPLE",
+        aws_secret_access_key="no-secret",
+    )
+    client = session.client("dynamodb", endpoint_url=endpoint_url)
+    client.put_item(TableName=name, Item=patient())
+    assert "aws_dbe_foot" in (moto_clinic.stored() or {})
+    table = session.resource("dynamodb", endpoint_url=endpoint_url).Table(name)
+    assert table.get_item(Key={"patient_id": "p-1", "visit": 1})["Item"]["name"] == "Ada Canary"
+    core = session._session.create_client("dynamodb", endpoint_url=endpoint_url)
+    assert core.get_item(TableName=name, Key=key())["Item"] == patient()
+    with pytest.raises(UnsupportedOperationError):
+        core.scan(TableName="other")
+    assert session.client("s3", endpoint_url=endpoint_url).list_buckets()["Buckets"] == []
+
+
 def test_a_pynamodb_model_is_encrypted(clinic: Clinic) -> None:
     pytest.importorskip("pynamodb", reason="PynamoDB is in the extra `test`")
     from pynamodb.attributes import ListAttribute, NumberAttribute, UnicodeAttribute

@@ -193,6 +193,13 @@ def test_one_unknown_table_refuses_the_whole_batch(client: Any, mixed_with: str)
     assert "'other'" in refused(client, "batch_get_item", RequestItems=request)
 
 
+def test_a_table_named_twice_in_a_batch_is_refused(client: Any) -> None:
+    keys = {"Keys": [key()]}
+    assert "twice" in refused(client, "batch_get_item", RequestItems={TABLE: keys, ARN: keys})
+    writes = [{"PutRequest": {"Item": patient()}}]
+    assert "twice" in refused(client, "batch_write_item", RequestItems={TABLE: writes, ARN: writes})
+
+
 @pytest.mark.parametrize("method", ["get_item", "put_item", "query", "describe_table"])
 def test_presigned_urls_are_refused(client: Any, method: str) -> None:
     with pytest.raises(UnsupportedOperationError, match="presigned"):

@@ -511,6 +511,17 @@ def test_a_configuration_that_does_not_fit_the_table_is_refused(clinic: Clinic, 
         DynamoDb(clinic.phi).client([config], check_tables="at_start", **clinic.server.options())
 
 
+def test_a_missing_table_is_found_at_the_start_only(moto_clinic: Clinic) -> None:
+    from botocore.exceptions import ClientError
+
+    options = moto_clinic.server.options()
+    with pytest.raises(ConfigurationError, match="does not exist"):
+        DynamoDb(moto_clinic.phi).client([patient_config("missing")], check_tables="at_start", **options)
+    client = DynamoDb(moto_clinic.phi).client([patient_config("missing")], **options)
+    with pytest.raises(ClientError, match="ResourceNotFoundException"):
+        client.put_item(TableName="missing", Item=patient())
+
+
 def test_an_index_on_an_encrypted_attribute_is_refused(clinic: Clinic) -> None:
     from phicrypt.dynamodb import Action
 

@@ -81,6 +81,8 @@ def load_command(name: str) -> Any:
     except ImportError as error:
         fail(f"the command {name!r} cannot be loaded: {error}")
     command = get_command(module.app)
+    # Shell completion is installed for the program, not for a part of it.
+    command.params = [one for one in command.params if one.name not in ("install_completion", "show_completion")]
     _reflow_help(command)
     if entry.is_whole_app:
         return command

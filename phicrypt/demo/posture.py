@@ -87,6 +87,8 @@ def _build_carelessly(account: AwsAccount) -> None:
         AttributeDefinitions=[{"AttributeName": "patient_id", "AttributeType": "S"}],
         KeySchema=[{"AttributeName": "patient_id", "KeyType": "HASH"}],
         BillingMode="PAY_PER_REQUEST",
+        # The local AWS takes this setting at creation only, so that is one thing less to repair.
+        SSESpecification={"Enabled": True, "SSEType": "KMS"},
     )
 
 
@@ -95,7 +97,6 @@ def _repair(account: AwsAccount, key_arn: str) -> None:
     account.client("kms").enable_key_rotation(KeyId=key_arn)
     _repair_bucket(account.client("s3"))
     dynamodb = account.client("dynamodb")
-    dynamodb.update_table(TableName=_TABLE, SSESpecification={"Enabled": True, "SSEType": "KMS"})
     dynamodb.update_table(TableName=_TABLE, DeletionProtectionEnabled=True)
     dynamodb.update_continuous_backups(
         TableName=_TABLE, PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True}

@@ -147,23 +147,13 @@ def migrate_table(
     of them, run again with the same ``checkpoint_file``.
     """
     layer, table = _layer_and_table(client, table_name)
-    if table.plaintext_policy is PlaintextPolicy.FORCE_PLAINTEXT_WRITE_ALLOW_PLAINTEXT_READ:
-        raise ConfigurationError(
-            "the plaintext policy forces plaintext writes: a migration would be undone by the next write. Use "
-            f"{PlaintextPolicy.FORBID_PLAINTEXT_WRITE_ALLOW_PLAINTEXT_READ.value}"
-        )
-    layer.check_writable(table)
+    _check_migratable(layer, table)
     tally = Tally(table, options.problems_file)
     checkpoint_file = None if dry_run else options.checkpoint_file
     checkpoint = Checkpoint(checkpoint_file, _identity(layer, table, table_name), options.segments)
     checkpoint.restore(tally)
-    pace = Pace(options.items_per_second)
-    walk = _Walk(layer, table_name, options, checkpoint, tally, on_progress)
-
-    def migrate(stored: Item) -> None:
-        _Migration(layer, table, table_name, tally, pace, dry_run).migrate(stored)
-
-    walk.run(migrate)
+    migration = _Migration(layer, table, table_name, tally, Pace(options.items_per_second), dry_run)
+    _Walk(layer, table_name, options, checkpoint, tally, on_progress).run(migration.migrate)
     checkpoint.remove()
     names = [part.name for part in dataclasses.fields(MigrationReport) if part.type == "int"]
     return MigrationReport(
@@ -226,8 +216,17 @@ def _verify_item(layer: Layer, table: TableConfig, stored: Item, tally: Tally) -
         tally.count("verified")
 
 
+def _check_migratable(layer: Layer, table: TableConfig) -> None:
+    if table.plaintext_policy is PlaintextPolicy.FORCE_PLAINTEXT_WRITE_ALLOW_PLAINTEXT_READ:
+        raise ConfigurationError(
+            "the plaintext policy forces plaintext writes: a migration would be undone by the next write. Use "
+            f"{PlaintextPolicy.FORBID_PLAINTEXT_WRITE_ALLOW_PLAINTEXT_READ.value}"
+        )
+    layer.check_writable(table)
+
+
 class _Migration:
-    """The migration of one item."""
+    """Migrates one item at a time; its workers share it."""
 
     def __init__(
         self, layer: Layer, table: TableConfig, table_name: str, tally: Tally, pace: Pace, dry_run: bool

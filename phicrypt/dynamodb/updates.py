@@ -57,10 +57,9 @@ def update_encrypted(
     if table is None:
         raise ConfigurationError(f"the table {table_name!r} is not encrypted; use update_item")
     layer.check_writable(table)
+    reading = {"TableName": table_name, "Key": dict(key_attributes), "ConsistentRead": True}
     for attempt in range(1, MAX_ATTEMPTS + 1):
-        stored = layer.call(
-            "GetItem", {"TableName": table_name, "Key": dict(key_attributes), "ConsistentRead": True}
-        ).get("Item")
+        stored = layer.call("GetItem", reading).get("Item")
         if not stored:
             return None
         changed, parameters = _changed(layer, table, stored, key_attributes, change)
@@ -69,9 +68,9 @@ def update_encrypted(
         except ClientError as error:
             if error.response["Error"]["Code"] != "ConditionalCheckFailedException" or attempt == MAX_ATTEMPTS:
                 raise
-            back_off(attempt)
         else:
             return changed
+        back_off(attempt)
     raise AssertionError("unreachable")
 
 

@@ -6,13 +6,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from phicrypt.materials import KeyOrigin
 
 if TYPE_CHECKING:
     from phicrypt.audit.trail import AuditTrail
     from phicrypt.keys.kms_client import KmsAnswer
+
+
+_KMS_OPERATIONS: Final = {"sign": "Sign", "verify": "Verify", "mac": "GenerateMac", "verify-mac": "VerifyMac"}
+"""What CloudTrail calls them: the join requires equal operations (rule 22)."""
 
 
 @dataclass(slots=True)
@@ -48,6 +52,7 @@ def recorded_use(trail: AuditTrail | None, operation: str, key_arn: str, resourc
             key_arn,
             request_ids=use.answer.request_ids if use.answer is not None else (),
             correlation_id=use.answer.correlation_id if use.answer is not None else None,
+            operation=_KMS_OPERATIONS.get(operation) if use.answer is not None else None,
         )
         trail.record(
             operation,

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from phicrypt.audit.events import AuditEvent, Kind, Outcome, Purpose, format_time
 from phicrypt.audit.join import whole_uses
 
-_USES = (Kind.USE, Kind.BEGIN, Kind.END)
+_USES: Final = (Kind.USE, Kind.BEGIN, Kind.END)
+_SIGNATURES: Final = "dsse"
+_SEALING_VERBS: Final = ("encrypt", "put", "write", "update", "upload", "create", "copy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,8 @@ def incident(
     for use in whole_uses(events):
         if use.kind not in _USES or use.origin is None or not _is_under(use.origin.key_id, key):
             continue
+        if use.format == _SIGNATURES:
+            continue
         if _opens(use):
             if from_ns <= use.time_ns <= to_ns:
                 row = _row(use, says(use))
@@ -165,8 +169,7 @@ def grants(events: Iterable[AuditEvent]) -> list[Grant]:
 
 def _opens(use: AuditEvent) -> bool:
     """Whether a use opened rather than sealed; what is not known to seal counts as opening."""
-    operation = use.operation.replace(".", "_")
-    return not any(verb in operation for verb in ("encrypt", "put", "write", "update", "upload", "sign", "seal"))
+    return not any(verb in use.operation for verb in _SEALING_VERBS)
 
 
 def _is_under(key_id: str, key: str) -> bool:

@@ -197,6 +197,21 @@ def test_rule_15_local_caches_of_every_store_object_are_purged(stores: KeyStores
         assert refusal_of(lambda phi=phi: phi.decrypt(message, context=CONTEXT)).code == "BranchKeyShredded"
 
 
+def test_rule_15_local_caches_are_purged_before_the_versions_go(stores: KeyStores, store: BranchKeyStore) -> None:
+    phi = PhiCrypt(keyring=HierarchicalKeyring(store, ID, ttl_seconds=86_400))
+    message = phi.encrypt(b"note", context=CONTEXT)
+
+    def die_at_the_versions(real: Any, parameters: dict[str, Any]) -> Any:
+        if any(one.startswith("Delete branch:version:") for one in types_in(parameters)):
+            raise KeyboardInterrupt
+        return real(**parameters)
+
+    with pytest.raises(KeyboardInterrupt):
+        seen_through(stores, store, transact_write_items=die_at_the_versions).shred(ID)
+    assert refusal_of(lambda: phi.encrypt(b"note", context=CONTEXT)).code == "BranchKeyShredded"
+    assert refusal_of(lambda: phi.decrypt(message, context=CONTEXT)).code == "BranchKeyShredded"
+
+
 def test_purging_holds_keyrings_weakly(store: BranchKeyStore) -> None:
     import gc
     import weakref

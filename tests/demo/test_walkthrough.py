@@ -34,6 +34,12 @@ def test_chapter_holds(name):
     assert "✓" in text
 
 
+def test_the_whole_story_holds_in_one_go():
+    """The chapters share one local AWS, as they do for a user."""
+    held, text = told()
+    assert held, text
+
+
 def test_the_story_begins_with_messages():
     assert available_chapters()[0] == "messages"
 

@@ -5,8 +5,6 @@ Arguments: endpoint URL, bucket, mebibytes, "phicrypt" or "boto3", "upload" or "
 
 from __future__ import annotations
 
-import os
-import resource
 import sys
 from typing import Any
 
@@ -19,16 +17,15 @@ MIB = 1024**2
 
 
 class Source:
-    """Bytes without end in little memory, up to a length; ``read`` is all it has."""
+    """A long file in little memory; like a file, it gives as many bytes as it is asked for."""
 
     def __init__(self, length: int) -> None:
         self.left = length
-        self._block = bytes(range(256)) * 4096
 
     def read(self, size: int = -1) -> bytes:
-        count = min(self.left, len(self._block), size if size >= 0 else self.left)
+        count = self.left if size < 0 else min(self.left, size)
         self.left -= count
-        return self._block[:count]
+        return b"x" * count
 
 
 class Sink:
@@ -40,13 +37,10 @@ class Sink:
         return len(piece)
 
 
-def peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def resident_mib() -> float:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / MIB
+def memory_mib(name: str) -> float:
+    """``VmRSS`` (now) or ``VmHWM`` (peak) of this program; getrusage's peak would include its parent's."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) / 1024 for line in file if line.startswith(f"{name}:"))
 
 
 def client_of(kind: str, endpoint_url: str) -> Any:
@@ -61,14 +55,14 @@ def measure(action: str, kind: str, endpoint_url: str, bucket: str, length: int)
     warm_up = {"Bucket": bucket, "Key": f"warm-{kind}"}
     client.put_object(**warm_up, Body=b"x")
     client.get_object(**warm_up)["Body"].read()
-    idle = resident_mib()
+    idle = memory_mib("VmRSS")
     if action == "upload":
         client.upload_fileobj(Source(length), bucket, f"large-{kind}")
     else:
         sink = Sink()
         client.download_fileobj(bucket, f"large-{kind}", sink)
         assert sink.length == length, sink.length
-    return peak_mib() - idle
+    return memory_mib("VmHWM") - idle
 
 
 def main() -> None:

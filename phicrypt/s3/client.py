@@ -392,8 +392,11 @@ def _sibling(phi: PhiCrypt, keyring: Keyring) -> PhiCrypt:
     """The same guard, limits and audit trail with another keyring, whose data keys are not cached."""
     from phicrypt.client import PhiCrypt
 
-    sibling = PhiCrypt(
-        keyring, cache=None, guard=phi.guard, limits=phi.limits, frame_length_bytes=phi.frame_length_bytes
+    return PhiCrypt(
+        keyring,
+        cache=None,
+        audit=phi.trail or (),
+        guard=phi.guard,
+        limits=phi.limits,
+        frame_length_bytes=phi.frame_length_bytes,
     )
-    sibling.trail = phi.trail
-    return sibling

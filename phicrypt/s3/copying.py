@@ -282,15 +282,15 @@ def _replace_metadata(
             "only version 3 objects with their wrapped key in their own metadata are rewrapped: nothing commits a "
             "version 2 object to its key, and instruction files are not written. Use copy() to encrypt it again"
         )
-    materials, _ = gateway.s3ec_materials(envelope, reading)
-    assert materials.data_key is not None
-    # Without this check a bucket writer could have any data key of the context wrapped anew.
-    verify_commitment(envelope, materials.data_key)
-    to.prepare(())
-    context = dict(envelope.kms_context)
-    wrapped = to.on_encrypt(
-        EncryptionMaterials(S3EC_V3_SUITE, context, serialize_context(context), data_key=materials.data_key)
-    )
+    data_key, use = gateway.open_s3ec(source.bucket, source.object_key, envelope, reading)
+    with use:
+        # Without this check a bucket writer could have any data key of the context wrapped anew.
+        verify_commitment(envelope, data_key)
+        to.prepare(())
+        context = dict(envelope.kms_context)
+        wrapped = to.on_encrypt(
+            EncryptionMaterials(S3EC_V3_SUITE, context, serialize_context(context), data_key=data_key)
+        )
     renewed = replace(envelope, wrapped_data_key=wrapped.encrypted_data_keys[0].ciphertext)
     new_object: dict[str, Any] = {
         **system_metadata(source.response),

@@ -22,7 +22,6 @@ from phicrypt.errors import ConfigurationError, UnsupportedOperationError
 from phicrypt.materials import KeyHolder
 from phicrypt.s3.body import final_number
 from phicrypt.s3.gateway import Gateway, Reading
-from phicrypt.s3.getting import begin_decrypt
 from phicrypt.s3.reading import OpenedMessage, open_by_probe
 from phicrypt.s3.source import ObjectSource
 from phicrypt.s3.transfer import TransferSettings, upload
@@ -56,8 +55,6 @@ class S3Reader(KeyHolder, io.RawIOBase):
         self._held = b""
         self._held_start = 0
         self._ahead_frames = 0
-        self._use = begin_decrypt(gateway, found)
-        self._released = 0
 
     def readable(self) -> bool:
         return True
@@ -96,15 +93,15 @@ class S3Reader(KeyHolder, io.RawIOBase):
         piece = memoryview(self._held)[start : start + len(view)]
         view[: len(piece)] = piece
         self._position += len(piece)
-        self._released += len(piece)
+        self._message.use.count(len(piece))
         return len(piece)
 
     def close(self) -> None:
         if not self.closed:
             self._held = b""
             try:
-                if hasattr(self, "_use"):
-                    self._use.end(byte_count=self._released)
+                if hasattr(self, "_message"):
+                    self._message.use.end()
             finally:
                 super().close()
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from phicrypt.errors import FormatError
 from phicrypt.formats.esdk.frames import FrameCipher, FramedLayout
 from phicrypt.materials import KeyHolder
 from phicrypt.s3.body import final_number, frames_span, plaintext_span
-
-if TYPE_CHECKING:
-    from phicrypt.audit.trail import Use
-    from phicrypt.s3.gateway import NoUse
+from phicrypt.stream_uses import StreamUse
 
 T = TypeVar("T")
 
@@ -78,7 +75,7 @@ class PlaintextStream(KeyHolder, io.RawIOBase):
     ``read(n)`` gives n bytes unless the end comes first, as botocore's streams do.
     """
 
-    def __init__(self, use: Use | NoUse) -> None:
+    def __init__(self, use: StreamUse) -> None:
         self._use = use
         self._failure: BaseException | None = None
         self._released = 0
@@ -106,7 +103,7 @@ class PlaintextStream(KeyHolder, io.RawIOBase):
             # Leaving early is allowed, as with boto3: what was given out has been verified.
             try:
                 if self._failure is None:
-                    self._use.end(byte_count=self._released)
+                    self._use.end()
             finally:
                 self._release()
                 super().close()
@@ -125,11 +122,12 @@ class PlaintextStream(KeyHolder, io.RawIOBase):
         try:
             result = step()
             self._released += length_of(result)
+            self._use.count(length_of(result))
             if self._ended:
-                self._use.end(byte_count=self._released)
+                self._use.end()
         except BaseException as error:
             self._failure = error
-            self._use.end(error=error)
+            self._use.end(error)
             raise
         return result
 
@@ -163,9 +161,7 @@ class FramesStream(PlaintextStream):
     ``tail`` is plaintext that was verified before and follows the run's.
     """
 
-    def __init__(
-        self, run: FrameRun | None, use: Use | NoUse, *, skip: int, length: int, tail: bytes = b""
-    ) -> None:
+    def __init__(self, run: FrameRun | None, use: StreamUse, *, skip: int, length: int, tail: bytes = b"") -> None:
         super().__init__(use)
         self._run = run
         self._skip = skip
@@ -239,7 +235,7 @@ class PiecesStream(PlaintextStream):
     """Plaintext from an iterator of verified pieces, for bodies that are read in order only."""
 
     def __init__(
-        self, pieces: Iterator[bytes | memoryview], use: Use | NoUse, *, length: int, close: Callable[[], None]
+        self, pieces: Iterator[bytes | memoryview], use: StreamUse, *, length: int, close: Callable[[], None]
     ) -> None:
         super().__init__(use)
         self._pieces: Iterator[bytes | memoryview] | None = pieces

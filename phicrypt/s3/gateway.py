@@ -17,18 +17,20 @@ from phicrypt.formats.s3ec.envelope import (
     S3ecEnvelope,
     kms_context_of,
 )
-from phicrypt.materials import DecryptionMaterials, EncryptedDataKey, Keyring
+from phicrypt.materials import DataKey, EncryptedDataKey, Keyring
 from phicrypt.s3.location import location_pair
 from phicrypt.s3.options import S3Options
 from phicrypt.s3.sealing import METADATA_PREFIX, OutgoingMessage, OutgoingObject, OutgoingS3ec
 from phicrypt.spool import CiphertextSpool
+from phicrypt.stream_uses import StreamUse
 from phicrypt.suites import (
     AES_256_GCM_HKDF_SHA512_COMMIT_KEY,
     AES_256_GCM_HKDF_SHA512_COMMIT_KEY_ECDSA_P384,
+    AlgorithmSuite,
 )
 
 if TYPE_CHECKING:
-    from phicrypt.audit.trail import Acting, Use
+    from phicrypt.audit.trail import Use
     from phicrypt.client import PhiCrypt
     from phicrypt.posture.write_guard import BucketWriteGuard
 
@@ -63,7 +65,9 @@ class Gateway:
 
     def writing_context(self, bucket: str, object_key: str, own: Any) -> dict[str, str]:
         """The pairs that a new object is bound to; raises before anything is sealed or sent."""
-        pairs = self._guarded({**self.options.context, **plain_context(own)})
+        pairs = {**self.options.context, **plain_context(own)}
+        if self.phi.guard is not None:
+            pairs = dict(self.phi.guard.check(pairs))
         if self.options.format == "s3ec":
             return kms_context_of(pairs, S3EC_V3_SUITE)
         if self.options.bind_location:
@@ -74,7 +78,9 @@ class Gateway:
         """What a read demands; ``ANY_CONTEXT`` drops the caller's pairs, never the location."""
         if isinstance(own, AnyContext):
             return Reading(None, require_signed, allow_uncommitted)
-        pairs = self._guarded({**self.options.context, **plain_context(own)})
+        pairs = {**self.options.context, **plain_context(own)}
+        if pairs:
+            pairs = self.phi.contexts.expected(pairs) or {}
         return Reading(pairs, require_signed, allow_uncommitted)
 
     def expected_pairs(self, bucket: str, object_key: str, reading: Reading) -> dict[str, str] | None:
@@ -92,9 +98,6 @@ class Gateway:
                 "or ANY_CONTEXT"
             )
         return pairs or None
-
-    def _guarded(self, pairs: dict[str, str]) -> dict[str, str]:
-        return dict(self.phi.guard.check(pairs)) if self.phi.guard is not None else pairs
 
     # --- what stands in clear beside the object ------------------------------------------------------
 
@@ -144,78 +147,134 @@ class Gateway:
 
     def begin_object(
         self, bucket: str, object_key: str, own: Any, plaintext_length_bytes: int | None
-    ) -> OutgoingObject:
-        """Materials and a sealed header (or envelope) for one new object."""
+    ) -> tuple[OutgoingObject, StreamUse]:
+        """Materials and a sealed header (or envelope) for one new object, and its audited use.
+
+        With a known length the bytes are charged here; else ``use.count`` charges them as they pass.
+        """
         context = self.writing_context(bucket, object_key, own)
         self.check_bucket(bucket)
-        provider, options = self.phi.provider, self.options
-        if options.format == "s3ec":
-            check_s3ec_keyring(provider.keyring)
-            materials, _ = provider.encryption_materials(
-                S3EC_V3_SUITE, context, plaintext_length_bytes=plaintext_length_bytes
-            )
-            return OutgoingS3ec(materials)
-        suite = (
-            AES_256_GCM_HKDF_SHA512_COMMIT_KEY_ECDSA_P384 if options.signed else AES_256_GCM_HKDF_SHA512_COMMIT_KEY
+        options = self.options
+        audit_use = self._begin(
+            "encrypt",
+            bucket,
+            object_key,
+            format_name="s3ec-v3" if options.format == "s3ec" else "esdk",
+            context=context,
+            sealing=True,
         )
-        materials, _ = provider.encryption_materials(suite, context, plaintext_length_bytes=plaintext_length_bytes)
-        return OutgoingMessage(materials, MessageSealer(materials, options.frame_length_bytes, options.limits))
+        use = StreamUse(audit_use)
+        provider = self.phi.provider
+        suite = self._suite_to_write()
+        try:
+            if suite is S3EC_V3_SUITE:
+                check_s3ec_keyring(provider.keyring)
+            materials, hit = provider.encryption_materials(
+                suite, context, plaintext_length_bytes=plaintext_length_bytes
+            )
+            outgoing: OutgoingObject
+            if suite is S3EC_V3_SUITE:
+                outgoing = OutgoingS3ec(materials)
+            else:
+                sealer = MessageSealer(materials, options.frame_length_bytes, options.limits)
+                outgoing = OutgoingMessage(materials, sealer, self.phi.threads)
+        except BaseException as error:
+            use.end(error)
+            raise
+        if plaintext_length_bytes is None:
+            use.charge = lambda count: provider.charge(materials, count)
+        if audit_use is not None:
+            audit_use.suite_id, audit_use.message_id = suite.suite_id, outgoing.message_id.hex()
+            audit_use.origin, audit_use.cache_hit = materials.origin, hit
+        return outgoing, use
+
+    def _suite_to_write(self) -> AlgorithmSuite:
+        if self.options.format == "s3ec":
+            return S3EC_V3_SUITE
+        if self.options.signed:
+            return AES_256_GCM_HKDF_SHA512_COMMIT_KEY_ECDSA_P384
+        return AES_256_GCM_HKDF_SHA512_COMMIT_KEY
 
     def open_message(
         self, bucket: str, object_key: str, header: MessageHeader, reading: Reading
-    ) -> tuple[MessageOpener, DecryptionMaterials, bool]:
-        """The opener of a parsed header, after every demand of the reader was checked."""
-        materials, hit = self.phi.materials_to_open(
-            header,
-            self.expected_pairs(bucket, object_key, reading),
-            require_signed=reading.require_signed,
-            allow_uncommitted=reading.allow_uncommitted,
+    ) -> tuple[MessageOpener, StreamUse]:
+        """The opener of a parsed header after every demand of the reader was checked, and its audited use."""
+        expected = self.expected_pairs(bucket, object_key, reading)
+        audit_use = self._begin(
+            "decrypt",
+            bucket,
+            object_key,
+            format_name="esdk",
+            context=self.phi.contexts.loggable(header.context, header.context_bytes),
         )
-        return MessageOpener(header, materials), materials, hit
-
-    def s3ec_materials(self, envelope: S3ecEnvelope, reading: Reading) -> tuple[DecryptionMaterials, bool]:
-        """The data key of an S3 Encryption Client object; its context must equal the reader's (rule 7)."""
-        if reading.require_signed:
-            raise ConfigurationError(
-                "S3 Encryption Client objects are never signed; RequireSigned refuses them all"
+        use = StreamUse(audit_use)
+        if audit_use is not None:
+            audit_use.suite_id, audit_use.message_id = header.suite.suite_id, header.message_id.hex()
+        try:
+            materials, hit = self.phi.materials_to_open(
+                header, expected, reading.require_signed, reading.allow_uncommitted
             )
-        stored = envelope.caller_context
-        if reading.pairs is not None and stored != reading.pairs:
-            differing = {name for name, _ in stored.items() ^ reading.pairs.items()}
-            raise ContextMismatchError(differing)
-        provider = self.phi.provider
-        key_arn = check_s3ec_keyring(provider.keyring)
-        wrapped = EncryptedDataKey("aws-kms", key_arn.encode(), envelope.wrapped_data_key)
-        return provider.decryption_materials(
-            envelope.suite, envelope.kms_context, (wrapped,), expected=envelope.kms_context
+            if audit_use is not None:
+                audit_use.origin, audit_use.cache_hit = materials.origin, hit
+            return MessageOpener(header, materials), use
+        except BaseException as error:
+            use.end(error)
+            raise
+
+    def open_s3ec(
+        self, bucket: str, object_key: str, envelope: S3ecEnvelope, reading: Reading
+    ) -> tuple[DataKey, StreamUse]:
+        """The data key of an S3 Encryption Client object; its context must equal the reader's (rule 7)."""
+        audit_use = self._begin(
+            "decrypt",
+            bucket,
+            object_key,
+            format_name=f"s3ec-v{envelope.version}",
+            context=self.phi.contexts.loggable(envelope.kms_context),
         )
+        use = StreamUse(audit_use)
+        if audit_use is not None:
+            audit_use.suite_id, audit_use.message_id = envelope.suite.suite_id, envelope.nonce.hex()
+        try:
+            _check_equal_context(envelope, reading)
+            provider = self.phi.provider
+            key_arn = check_s3ec_keyring(provider.keyring)
+            wrapped = EncryptedDataKey("aws-kms", key_arn.encode(), envelope.wrapped_data_key)
+            materials, hit = provider.decryption_materials(
+                envelope.suite, envelope.kms_context, (wrapped,), expected=envelope.kms_context
+            )
+        except BaseException as error:
+            use.end(error)
+            raise
+        if audit_use is not None:
+            audit_use.origin, audit_use.cache_hit = materials.origin, hit
+        assert materials.data_key is not None
+        return materials.data_key, use
 
     def new_spool(self) -> CiphertextSpool:
         """Where the ciphertext of a body waits for its tag (rule 6)."""
         limits = self.options.limits
         return CiphertextSpool(memory_bytes=limits.spool_memory_bytes, max_bytes=limits.max_spool_bytes)
 
-    # --- audit -----------------------------------------------------------------------------------
-
-    def begin_use(
+    def _begin(
         self,
         operation: str,
         bucket: str,
         object_key: str,
         *,
         format_name: str,
+        context: Mapping[str, str],
         sealing: bool = False,
-        captured: Acting | None = None,
-    ) -> Use | NoUse:
-        """The begin record of a use (rule 20); ends as a context manager or by ``end``."""
+    ) -> Use | None:
+        """The begin record of a use, before any key is asked for (rule 20)."""
         if self.phi.trail is None:
-            return NO_USE
+            return None
         return self.phi.trail.begin(
             operation,
             format=format_name,
+            context=context,
             resource=("s3", bucket, object_key),
             sealing=sealing,
-            captured=captured,
         )
 
     # --- probes ----------------------------------------------------------------------------------
@@ -232,14 +291,12 @@ class Gateway:
         self._probe_lengths[bucket] = length_bytes if known is None else min(known, length_bytes)
 
 
-class NoUse:
-    """What stands for a use where no audit trail is kept."""
-
-    def end(self, **_result: Any) -> None:
-        pass
-
-
-NO_USE: Final = NoUse()
+def _check_equal_context(envelope: S3ecEnvelope, reading: Reading) -> None:
+    if reading.require_signed:
+        raise ConfigurationError("S3 Encryption Client objects are never signed; RequireSigned refuses them all")
+    stored = envelope.caller_context
+    if reading.pairs is not None and stored != reading.pairs:
+        raise ContextMismatchError({name for name, _ in stored.items() ^ reading.pairs.items()})
 
 
 def check_s3ec_keyring(keyring: Keyring) -> str:

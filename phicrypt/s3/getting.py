@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import IO, TYPE_CHECKING, Any, Final, cast
+from typing import IO, Any, Final, cast
 
-from phicrypt.errors import FormatError, NotEncryptedError
+from phicrypt.errors import FormatError, NotEncryptedError, PhiCryptError
 from phicrypt.formats.esdk.frames import FramedLayout, layout_of_body
 from phicrypt.formats.esdk.header import MessageHeader
 from phicrypt.formats.esdk.opening import read_ahead_for
@@ -15,7 +15,7 @@ from phicrypt.formats.s3ec.envelope import S3EC_METADATA_NAMES, S3ecEnvelope
 from phicrypt.primitives import FIXED_SIGNATURE_LENGTH_BYTES
 from phicrypt.s3.body import final_number, frames_of, plaintext_span
 from phicrypt.s3.frames import FrameRun, FramesStream, PiecesStream, PlaintextStream
-from phicrypt.s3.gateway import Gateway, NoUse, Reading
+from phicrypt.s3.gateway import Gateway, Reading
 from phicrypt.s3.ranges import RangeRequest, Span, parse_range
 from phicrypt.s3.reading import (
     HeaderProbe,
@@ -36,9 +36,6 @@ from phicrypt.s3.sealing import (
     METADATA_PREFIX,
 )
 from phicrypt.s3.source import ObjectSource
-
-if TYPE_CHECKING:
-    from phicrypt.audit.trail import Use
 
 _CHUNK_BYTES: Final = 256 * 1024
 _NON_FRAMED_OVERHEAD_BYTES: Final = 12 + 8 + 16
@@ -79,11 +76,13 @@ def whole_stream(gateway: Gateway, message: OpenedMessage, rest: Any) -> tuple[P
     if header.is_framed and not header.suite.is_signed:
         layout = message.layout
         length = layout.plaintext_length_bytes
-        use = begin_decrypt(gateway, message)
         run = FrameRun(rest, message.opener.cipher, layout, 1, final_number(layout))
-        return FramesStream(run, use, skip=0, length=length), length
-    length = _claimed_by_header(header, message.source.stored_length_bytes)
-    use = begin_decrypt(gateway, message)
+        return FramesStream(run, message.use, skip=0, length=length), length
+    try:
+        length = _claimed_by_header(header, message.source.stored_length_bytes)
+    except PhiCryptError as error:
+        message.use.end(error)
+        raise
     limits = gateway.options.limits
     spool = gateway.new_spool()
     reader = StreamReader(rest, read_ahead_bytes=read_ahead_for(max(header.frame_length_bytes, 1)))
@@ -93,50 +92,35 @@ def whole_stream(gateway: Gateway, message: OpenedMessage, rest: Any) -> tuple[P
         spool.close()
         rest.close()
 
-    return PiecesStream(pieces, use, length=length, close=close), length
-
-
-def begin_decrypt(gateway: Gateway, message: OpenedMessage) -> Use | NoUse:
-    """The begin record of reading an ESDK object."""
-    use = gateway.begin_use("decrypt", message.source.bucket, message.source.object_key, format_name="esdk")
-    if not isinstance(use, NoUse):
-        use.suite_id = message.header.suite.suite_id
-        use.message_id = message.header.message_id.hex()
-        use.context = message.header.context
-        use.origin = message.materials.origin
-        use.cache_hit = message.cache_hit
-    return use
+    return PiecesStream(pieces, message.use, length=length, close=close), length
 
 
 def _get_range(gateway: Gateway, message: OpenedMessage, request: RangeRequest) -> dict[str, Any]:
     """A range of an unsigned message. ContentRange names the total, so the final frame comes first."""
     layout = message.layout
-    use = begin_decrypt(gateway, message)
     try:
         final = message.final_plaintext()
         span = request.resolve(layout.plaintext_length_bytes)
         if span is None:
             raise _invalid_range(layout.plaintext_length_bytes, request)
-        body = _range_stream(message, layout, span, final, use)
+        body = _range_stream(message, layout, span, final)
     except BaseException as error:
-        use.end(error=error)
+        message.use.end(error)
         raise
     response = _response(message.source, body, span.length, "esdk")
     response[DETAILS]["LengthVerified"] = True
     return _as_partial(response, span, layout.plaintext_length_bytes)
 
 
-def _range_stream(
-    message: OpenedMessage, layout: FramedLayout, span: Span, final: bytes, use: Use | NoUse
-) -> FramesStream:
+def _range_stream(message: OpenedMessage, layout: FramedLayout, span: Span, final: bytes) -> FramesStream:
     first, last = frames_of(layout, span) if span.length else (1, 1)
     final_start = plaintext_span(layout, final_number(layout)).start
     tail = final[max(0, span.start - final_start) : max(0, span.end - final_start)]
     if first == final_number(layout):
-        return FramesStream(None, use, skip=0, length=span.length, tail=tail)
+        return FramesStream(None, message.use, skip=0, length=span.length, tail=tail)
     run = message.run(first, min(last, final_number(layout) - 1))
     skip = span.start - plaintext_span(layout, first).start
-    return FramesStream(run, use, skip=skip, length=span.length, tail=tail)
+    return FramesStream(run, message.use, skip=skip, length=span.length, tail=tail)
 
 
 def open_s3ec(
@@ -153,16 +137,7 @@ def open_s3ec(
     out (rule 6): at the first read of the whole object, at once for a range.
     """
     length = plaintext_length_of(source.stored_length_bytes)
-    materials, hit = gateway.s3ec_materials(envelope, reading)
-    assert materials.data_key is not None
-    data_key = materials.data_key
-    use = gateway.begin_use("decrypt", source.bucket, source.object_key, format_name=f"s3ec-v{envelope.version}")
-    if not isinstance(use, NoUse):
-        use.suite_id = envelope.suite.suite_id
-        use.message_id = envelope.nonce.hex()
-        use.context = envelope.kms_context
-        use.origin = materials.origin
-        use.cache_hit = hit
+    data_key, use = gateway.open_s3ec(source.bucket, source.object_key, envelope, reading)
     spool = gateway.new_spool()
 
     def close() -> None:
@@ -184,7 +159,7 @@ def open_s3ec(
             raise _invalid_range(length, request)
     except BaseException as error:
         close()
-        use.end(error=error)
+        use.end(error)
         raise
     return PiecesStream(_window(pieces, span), use, length=span.length, close=close), span, length
 

@@ -17,7 +17,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from phicrypt.errors import ConfigurationError, LimitExceededError, UnsupportedOperationError
 from phicrypt.formats.esdk.frames import FINAL_OVERHEAD_BYTES
@@ -25,15 +25,13 @@ from phicrypt.formats.esdk.random_access import RandomAccessSealer
 from phicrypt.materials import KeyHolder
 from phicrypt.primitives import constant_time_equal
 from phicrypt.process import ProcessBound
-from phicrypt.s3.gateway import Gateway, NoUse
+from phicrypt.s3.gateway import Gateway
 from phicrypt.s3.operations import OPERATIONS, forwarded
 from phicrypt.s3.options import MAX_PARTS
-from phicrypt.s3.putting import begin_encrypt, clear_parameters, with_format
+from phicrypt.s3.putting import clear_parameters, with_format
 from phicrypt.s3.sealing import OutgoingMessage, OutgoingObject, OutgoingS3ec
 from phicrypt.s3.transfer import part_reference
-
-if TYPE_CHECKING:
-    from phicrypt.audit.trail import Use
+from phicrypt.stream_uses import StreamUse
 
 _MAX_OPEN_UPLOADS: Final = 1_000
 
@@ -125,11 +123,8 @@ class _S3ecPartSealer(_InOrderSealer):
 class _Upload(KeyHolder):
     """The state of one multipart upload."""
 
-    def __init__(
-        self, sealer: _PartSealer, outgoing: OutgoingObject, has_checksums: bool, use: Use | NoUse
-    ) -> None:
+    def __init__(self, sealer: _PartSealer, has_checksums: bool, use: StreamUse) -> None:
         self.sealer = sealer
-        self.outgoing = outgoing
         self.has_checksums = has_checksums
         self.use = use
         self.parts: dict[int, _Part] = {}
@@ -159,16 +154,15 @@ class MultipartUploads(KeyHolder):
                 limit=_MAX_OPEN_UPLOADS,
                 actual=len(self._uploads) + 1,
             )
-        outgoing = gateway.begin_object(bucket, object_key, own, None)
-        use = begin_encrypt(gateway, bucket, object_key, outgoing)
+        outgoing, use = gateway.begin_object(bucket, object_key, own, None)
         try:
             response: dict[str, Any] = gateway.s3.create_multipart_upload(
                 Bucket=bucket, Key=object_key, **with_format(clear, outgoing)
             )
         except BaseException as error:
-            use.end(error=error)
+            use.end(error)
             raise
-        upload = _Upload(_sealer_of(gateway, outgoing), outgoing, "ChecksumAlgorithm" in clear, use)
+        upload = _Upload(_sealer_of(gateway, outgoing), "ChecksumAlgorithm" in clear, use)
         with self._lock:
             self._uploads[bucket, object_key, response["UploadId"]] = upload
         return response
@@ -216,7 +210,7 @@ class MultipartUploads(KeyHolder):
             MultipartUpload={"Parts": references},
         )
         self._forget(parameters)
-        upload.use.end(byte_count=total)
+        upload.use.end()
         return response
 
     def abort(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -273,7 +267,7 @@ class MultipartUploads(KeyHolder):
                     )
                 return known
             self._check_place(upload, number, is_short)
-            self._gateway.phi.provider.charge(upload.outgoing.materials, len(plaintext))
+            upload.use.count(len(plaintext))
             part = _sealed(upload, number, plaintext, is_last=is_short)
             upload.parts[number] = part
             if is_short:

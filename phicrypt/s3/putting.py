@@ -5,15 +5,13 @@ from __future__ import annotations
 import io
 import tempfile
 from collections.abc import Mapping
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from phicrypt.errors import ConfigurationError
-from phicrypt.s3.gateway import Gateway, NoUse
+from phicrypt.s3.gateway import Gateway
 from phicrypt.s3.operations import forwarded
 from phicrypt.s3.sealing import OutgoingObject
-
-if TYPE_CHECKING:
-    from phicrypt.audit.trail import Use
+from phicrypt.stream_uses import StreamUse
 
 
 def put_object(gateway: Gateway, parameters: Mapping[str, Any], own: Any) -> dict[str, Any]:
@@ -21,27 +19,26 @@ def put_object(gateway: Gateway, parameters: Mapping[str, Any], own: Any) -> dic
     bucket, object_key = parameters["Bucket"], parameters["Key"]
     clear = clear_parameters(gateway, parameters)
     plaintext = _in_memory(parameters.get("Body", b""))
-    length = _checked_length(plaintext, parameters.get("ContentLength"))
-    outgoing = gateway.begin_object(bucket, object_key, own, length)
-    use = begin_encrypt(gateway, bucket, object_key, outgoing)
-    try:
+    length = _length_in_memory(plaintext)
+    if length is not None:
+        _check_announced(length, parameters)
+    outgoing, use = gateway.begin_object(bucket, object_key, own, length)
+    with use:
         ciphertext: bytes | IO[bytes]
         if length is not None and length <= gateway.options.max_memory_bytes:
-            ciphertext, count = outgoing.seal_bytes(plaintext), length
+            ciphertext = outgoing.seal_bytes(plaintext)
+            use.count(length)
         else:
             source = io.BytesIO(plaintext) if length is not None else plaintext
-            ciphertext, count = seal_to_spool(gateway, outgoing, source, parameters.get("ContentLength"))
+            ciphertext = seal_to_spool(gateway, outgoing, source, use)
         try:
+            _check_announced(use.byte_count, parameters)
             response: dict[str, Any] = gateway.s3.put_object(
                 Bucket=bucket, Key=object_key, Body=ciphertext, **with_format(clear, outgoing)
             )
         finally:
             if not isinstance(ciphertext, bytes):
                 ciphertext.close()
-    except BaseException as error:
-        use.end(error=error)
-        raise
-    use.end(byte_count=count)
     return response
 
 
@@ -65,46 +62,17 @@ def with_format(clear: Mapping[str, Any], outgoing: OutgoingObject) -> dict[str,
     return {**clear, "Metadata": {**clear["Metadata"], **outgoing.metadata}}
 
 
-def begin_encrypt(gateway: Gateway, bucket: str, object_key: str, outgoing: OutgoingObject) -> Use | NoUse:
-    """The begin record of writing an object."""
-    format_name = "s3ec-v3" if gateway.options.format == "s3ec" else "esdk"
-    use = gateway.begin_use("encrypt", bucket, object_key, format_name=format_name, sealing=True)
-    if not isinstance(use, NoUse):
-        materials = outgoing.materials
-        use.suite_id = materials.suite.suite_id
-        use.message_id = outgoing.message_id.hex()
-        use.context = materials.context
-        use.origin = materials.origin
-    return use
-
-
-def seal_to_spool(
-    gateway: Gateway, outgoing: OutgoingObject, source: Any, announced_length_bytes: int | None
-) -> tuple[IO[bytes], int]:
-    """The ciphertext of a stream in memory, beyond a bound in an unlinked 0600 file; and the plaintext's length.
-
-    Raises ConfigurationError if the stream has another length than ``ContentLength`` announced.
-    """
-    counted = 0
-
-    def charge(count: int) -> None:
-        nonlocal counted
-        counted += count
-        gateway.phi.provider.charge(outgoing.materials, count)
-
+def seal_to_spool(gateway: Gateway, outgoing: OutgoingObject, source: Any, use: StreamUse) -> IO[bytes]:
+    """The ciphertext of a stream in memory, beyond a bound in an unlinked 0600 file."""
     spool = tempfile.SpooledTemporaryFile(max_size=gateway.options.max_memory_bytes)  # noqa: SIM115
     try:
-        for piece in outgoing.seal_stream(source, charge):
+        for piece in outgoing.seal_stream(source, use.count):
             spool.write(piece)
-        if announced_length_bytes is not None and announced_length_bytes != counted:
-            raise ConfigurationError(
-                f"ContentLength announced {announced_length_bytes} bytes of plaintext, the body has {counted}"
-            )
         spool.seek(0)
     except BaseException:
         spool.close()
         raise
-    return spool, counted
+    return spool
 
 
 def _in_memory(body: Any) -> Any:
@@ -120,13 +88,15 @@ def _in_memory(body: Any) -> Any:
     return body
 
 
-def _checked_length(plaintext: Any, announced_length_bytes: int | None) -> int | None:
+def _length_in_memory(plaintext: Any) -> int | None:
     """The length of a body in memory; None for a file object."""
     if not isinstance(plaintext, bytes | bytearray | memoryview):
         return None
-    length = memoryview(plaintext).nbytes
-    if announced_length_bytes is not None and announced_length_bytes != length:
-        raise ConfigurationError(
-            f"ContentLength announced {announced_length_bytes} bytes of plaintext, the body has {length}"
-        )
-    return length
+    return memoryview(plaintext).nbytes
+
+
+def _check_announced(length: int, parameters: Mapping[str, Any]) -> None:
+    """``ContentLength`` is of the plaintext here; S3 gets the ciphertext's from botocore."""
+    announced = parameters.get("ContentLength", length)
+    if announced != length:
+        raise ConfigurationError(f"ContentLength announced {announced} bytes of plaintext, the body has {length}")

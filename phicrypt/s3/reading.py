@@ -10,7 +10,13 @@ import io
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from phicrypt.errors import AuthenticationError, FormatError, NotEncryptedError, UnsupportedOperationError
+from phicrypt.errors import (
+    AuthenticationError,
+    FormatError,
+    NotEncryptedError,
+    PhiCryptError,
+    UnsupportedOperationError,
+)
 from phicrypt.formats.esdk.frames import FramedLayout
 from phicrypt.formats.esdk.header import MessageHeader, parse_header
 from phicrypt.formats.esdk.opening import MessageOpener
@@ -24,7 +30,6 @@ from phicrypt.formats.s3ec.envelope import (
     parse_envelope,
     parse_instruction_file,
 )
-from phicrypt.materials import DecryptionMaterials
 from phicrypt.process import ProcessBound
 from phicrypt.s3.body import final_number, frames_span, layout_of_object, plaintext_span
 from phicrypt.s3.frames import FrameRun
@@ -32,6 +37,7 @@ from phicrypt.s3.gateway import Gateway, Reading
 from phicrypt.s3.ranges import Span
 from phicrypt.s3.sealing import ESDK_FORMAT, FORMAT_NAME, FRAME_LENGTH_NAME, HEADER_LENGTH_NAME
 from phicrypt.s3.source import ObjectSource, with_retries
+from phicrypt.stream_uses import StreamUse
 
 _PROBE_STEP_BYTES: Final = 1_024
 _IDENTIFYING_FIELDS: Final = ("version", "type", "algorithm suite id")
@@ -170,22 +176,20 @@ class OpenedMessage(ProcessBound):
         source: requests for its bytes.
         header: its parsed header.
         opener: the key of its frames.
-        materials, cache_hit: where the key came from.
+        use: the audited use, which whoever reads the plaintext counts and ends.
     """
 
     def __init__(
         self,
         source: ObjectSource,
         opener: MessageOpener,
-        materials: DecryptionMaterials,
-        cache_hit: bool,
+        use: StreamUse,
     ) -> None:
         super().__init__()
         self.source = source
         self.header = opener.header
         self.opener = opener
-        self.materials = materials
-        self.cache_hit = cache_hit
+        self.use = use
         self._final: bytes | None = None
         self._layout: FramedLayout | None = None
 
@@ -196,7 +200,11 @@ class OpenedMessage(ProcessBound):
     def layout(self) -> FramedLayout:
         """Its frames; claims until :meth:`final_plaintext` has been verified."""
         if self._layout is None:
-            self._layout = layout_of_object(self.header, self.source.stored_length_bytes)
+            try:
+                self._layout = layout_of_object(self.header, self.source.stored_length_bytes)
+            except PhiCryptError as error:
+                self.use.end(error)
+                raise
         return self._layout
 
     def final_plaintext(self) -> bytes:
@@ -242,8 +250,8 @@ def open_by_probe(gateway: Gateway, source: ObjectSource, reading: Reading) -> O
     if envelope is not None:
         return envelope
     header = read_header(gateway, source, StreamReader(probe, read_ahead_bytes=_PROBE_STEP_BYTES))
-    opener, materials, hit = gateway.open_message(source.bucket, source.object_key, header, reading)
-    return OpenedMessage(source, opener, materials, hit)
+    opener, use = gateway.open_message(source.bucket, source.object_key, header, reading)
+    return OpenedMessage(source, opener, use)
 
 
 class _Rejoined:
@@ -278,8 +286,8 @@ def open_whole(gateway: Gateway, source: ObjectSource, stream: Any, reading: Rea
     """Open an ESDK object from the stream of its whole ciphertext; also the stream behind the header."""
     joined = _Rejoined(stream)
     header = read_header(gateway, source, StreamReader(joined, read_ahead_bytes=_PROBE_STEP_BYTES))
-    opener, materials, hit = gateway.open_message(source.bucket, source.object_key, header, reading)
-    return OpenedMessage(source, opener, materials, hit), joined.behind(header)
+    opener, use = gateway.open_message(source.bucket, source.object_key, header, reading)
+    return OpenedMessage(source, opener, use), joined.behind(header)
 
 
 def stream_chunks(stream: Any, chunk_bytes: int) -> Iterator[bytes]:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
 from phicrypt.errors import ConfigurationError
-from phicrypt.formats.esdk.opening import read_ahead_for
 from phicrypt.formats.esdk.random_access import RandomAccessSealer
 from phicrypt.formats.esdk.sealing import MessageSealer
 from phicrypt.formats.reader import ReadableStream, StreamReader
@@ -57,8 +56,9 @@ class OutgoingObject(Protocol):
 class OutgoingMessage:
     """An ESDK message."""
 
-    def __init__(self, materials: EncryptionMaterials, sealer: MessageSealer) -> None:
+    def __init__(self, materials: EncryptionMaterials, sealer: MessageSealer, threads: int = 1) -> None:
         self.materials = materials
+        self._threads = threads
         self.message_id = sealer.message_id
         self.sealer = sealer
         self.metadata = {
@@ -77,7 +77,7 @@ class OutgoingMessage:
         return frames.seal_run(1, plaintext, is_last=True, prefix=frames.header)
 
     def seal_stream(self, source: ReadableStream, charge: Callable[[int], None]) -> Iterator[memoryview | bytes]:
-        return sealed_pieces(self.sealer, source, charge)
+        return sealed_pieces(self.sealer, source, charge, threads=self._threads)
 
 
 class OutgoingS3ec:
@@ -122,17 +122,3 @@ class _Once:
 
 def _charge_nothing(_count: int) -> None:
     """For bytes that were charged when the materials were asked for."""
-
-
-__all__ = [
-    "ESDK_FORMAT",
-    "FOOTER_LENGTH_NAME",
-    "FORMAT_NAME",
-    "FRAME_LENGTH_NAME",
-    "HEADER_LENGTH_NAME",
-    "METADATA_PREFIX",
-    "OutgoingMessage",
-    "OutgoingObject",
-    "OutgoingS3ec",
-    "read_ahead_for",
-]

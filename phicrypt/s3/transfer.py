@@ -16,15 +16,17 @@ from typing import Any, Final, NamedTuple
 
 from phicrypt.errors import ConfigurationError
 from phicrypt.formats.s3ec.envelope import S3ecEnvelope
-from phicrypt.s3.body import final_number, plaintext_span
+from phicrypt.s3.body import final_number
 from phicrypt.s3.gateway import Gateway, Reading
-from phicrypt.s3.getting import begin_decrypt, open_s3ec, whole_stream
+from phicrypt.s3.getting import open_s3ec, whole_stream
 from phicrypt.s3.operations import OPERATIONS
 from phicrypt.s3.options import MAX_PART_SIZE_BYTES, MAX_PARTS, MIN_PART_SIZE_BYTES
-from phicrypt.s3.putting import begin_encrypt, clear_parameters, with_format
-from phicrypt.s3.reading import OpenedMessage, open_by_probe, open_whole
+from phicrypt.s3.putting import clear_parameters, with_format
+from phicrypt.s3.ranges import Span
+from phicrypt.s3.reading import OpenedMessage, open_by_probe
 from phicrypt.s3.sealing import OutgoingObject
 from phicrypt.s3.source import ObjectSource
+from phicrypt.stream_uses import StreamUse
 
 DEFAULT_CONCURRENCY: Final = 10
 """boto3's own."""
@@ -78,70 +80,51 @@ def upload(
     own: Any,
     settings: TransferSettings,
     progress: Progress | None = None,
-    before_commit: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """Encrypt a binary source into one object; the response of PutObject or CompleteMultipartUpload.
 
-    ``parameters`` are those of a new object, checked before. ``before_commit`` runs when all is sealed
-    and before the object appears; what it raises stops the upload.
+    ``parameters`` are those of a new object, checked before.
     """
     bucket, object_key = parameters["Bucket"], parameters["Key"]
     clear = clear_parameters(gateway, parameters)
-    outgoing = gateway.begin_object(bucket, object_key, own, None)
-    use = begin_encrypt(gateway, bucket, object_key, outgoing)
-    counted = 0
-
-    def advance(count: int) -> None:
-        nonlocal counted
-        counted += count
-        if progress is not None:
-            progress(count)
-
-    try:
-        parts = cut_into_parts(gateway, outgoing, source, settings.part_size_bytes)
+    outgoing, use = gateway.begin_object(bucket, object_key, own, None)
+    advance = progress or _no_progress
+    names = {"Bucket": bucket, "Key": object_key}
+    with use:
+        parts = cut_into_parts(outgoing, source, use, settings.part_size_bytes)
         first = next(parts)
         second = next(parts, None)
-        names = {"Bucket": bucket, "Key": object_key}
-        response: dict[str, Any]
-        if second is None:
-            if before_commit is not None:
-                before_commit()
-            response = gateway.s3.put_object(**names, Body=first.ciphertext, **with_format(clear, outgoing))
-            advance(first.plaintext_length_bytes)
-        else:
+        if second is not None:
             upload_parts = MultipartUpload(gateway, names, with_format(clear, outgoing), settings, advance)
-            response = upload_parts.run([first, second], parts, before_commit)
-    except BaseException as error:
-        use.end(error=error)
-        raise
-    use.end(byte_count=counted)
-    return response
+            return upload_parts.run([first, second], parts)
+        response: dict[str, Any] = gateway.s3.put_object(
+            **names, Body=first.ciphertext, **with_format(clear, outgoing)
+        )
+        advance(first.plaintext_length_bytes)
+        return response
+
+
+def _no_progress(_count: int) -> None:
+    """For transfers that nobody watches."""
 
 
 def cut_into_parts(
-    gateway: Gateway, outgoing: OutgoingObject, source: Any, part_size_bytes: int
+    outgoing: OutgoingObject, source: Any, use: StreamUse, part_size_bytes: int
 ) -> Iterator[CiphertextPart]:
     """The ciphertext of a source in parts for S3; at least one.
 
     Parts double in size after every thousand, so that a source of unknown length never runs out of
     S3's 10,000 numbers. Where S3 cuts does not matter to the message: it is one sequence of frames.
     """
-    counted = 0
-
-    def charge(count: int) -> None:
-        nonlocal counted
-        counted += count
-        gateway.phi.provider.charge(outgoing.materials, count)
-
     number = 1
     size = part_size_bytes
     buffer, filled, reported = io.BytesIO(bytes(size)), 0, 0
-    for piece in outgoing.seal_stream(source, charge):
+    for piece in outgoing.seal_stream(source, use.count):
         position = 0
         while position < len(piece):
             if filled == size:
-                yield CiphertextPart(buffer.getvalue(), counted - reported)
-                number, reported = number + 1, counted
+                yield CiphertextPart(buffer.getvalue(), use.byte_count - reported)
+                number, reported = number + 1, use.byte_count
                 size = _part_size(part_size_bytes, number)
                 buffer, filled = io.BytesIO(bytes(size)), 0
             count = min(len(piece) - position, size - filled)
@@ -149,7 +132,7 @@ def cut_into_parts(
                 view[filled : filled + count] = piece[position : position + count]
             position += count
             filled += count
-    yield CiphertextPart(buffer.getvalue()[:filled], counted - reported)
+    yield CiphertextPart(buffer.getvalue()[:filled], use.byte_count - reported)
 
 
 def _part_size(part_size_bytes: int, number: int) -> int:
@@ -182,7 +165,6 @@ class MultipartUpload:
         self,
         begun: list[CiphertextPart],
         rest: Iterator[CiphertextPart],
-        before_commit: Callable[[], None] | None,
     ) -> dict[str, Any]:
         """Upload all parts and complete; on any failure, abort and raise it."""
         conditions = {
@@ -191,8 +173,6 @@ class MultipartUpload:
         upload_id = self._s3.create_multipart_upload(**self._names, **self._new_object)["UploadId"]
         try:
             self._send_all(upload_id, begun, rest)
-            if before_commit is not None:
-                before_commit()
             parts = [{"PartNumber": number, **self._etags[number]} for number in sorted(self._etags)]
             response: dict[str, Any] = self._s3.complete_multipart_upload(
                 **self._names,
@@ -279,13 +259,11 @@ def download(
     source = ObjectSource(gateway.s3, parameters)
     found = open_by_probe(gateway, source, reading)
     if isinstance(found, S3ecEnvelope):
-        body, _, _ = open_s3ec(gateway, source, found, reading, source.get(None))
-        return _in_order(body)
+        return _in_order(open_s3ec(gateway, source, found, reading, source.get(None))[0])
     if found.header.suite.is_signed or not found.header.is_framed:
-        stream = source.get(None)
-        message, rest = open_whole(gateway, source, stream, reading)
-        return _in_order(whole_stream(gateway, message, rest)[0])
-    return _parallel(gateway, found, settings)
+        behind_header = Span(found.header.length_bytes, source.stored_length_bytes)
+        return _in_order(whole_stream(gateway, found, source.get(behind_header))[0])
+    return _parallel(found, settings)
 
 
 def _in_order(body: io.RawIOBase) -> Iterator[bytes]:
@@ -294,28 +272,27 @@ def _in_order(body: io.RawIOBase) -> Iterator[bytes]:
             yield piece
 
 
-def _parallel(gateway: Gateway, message: OpenedMessage, settings: TransferSettings) -> Iterator[bytes]:
+def _parallel(message: OpenedMessage, settings: TransferSettings) -> Iterator[bytes]:
     layout = message.layout
     frames_per_range = max(1, settings.part_size_bytes // layout.frame_length_bytes)
     count = final_number(layout)
-    use = begin_decrypt(gateway, message)
-    try:
-        runs = (
-            (first, min(first + frames_per_range - 1, count)) for first in range(1, count + 1, frames_per_range)
-        )
-        with ThreadPoolExecutor(settings.concurrency, thread_name_prefix="phicrypt-download") as pool:
-            waiting: deque[Future[bytes]] = deque()
-            try:
-                for first, last in runs:
-                    waiting.append(pool.submit(message.open_frames, first, last))
-                    if len(waiting) >= settings.concurrency:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
-    except BaseException as error:
-        use.end(error=error)
-        raise
-    use.end(byte_count=plaintext_span(layout, count).end)
+    pool = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="phicrypt-download")
+    with message.use as use, pool:
+        waiting: deque[Future[bytes]] = deque()
+
+        def oldest() -> bytes:
+            piece = waiting.popleft().result()
+            use.count(len(piece))
+            return piece
+
+        try:
+            for first in range(1, count + 1, frames_per_range):
+                last = min(first + frames_per_range - 1, count)
+                waiting.append(pool.submit(message.open_frames, first, last))
+                if len(waiting) >= settings.concurrency:
+                    yield oldest()
+            while waiting:
+                yield oldest()
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise

@@ -7,7 +7,7 @@ key, commitment, recipient tag, signature, and only then the attributes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -49,7 +49,6 @@ _LEGEND_ACTIONS: Final = {
     Action.SIGN_AND_INCLUDE_IN_CONTEXT: LegendAction.CONTEXT,
 }
 _ACTIONS: Final = {int(legend): action for action, legend in _LEGEND_ACTIONS.items()}
-_ENCRYPT: Final = int(LegendAction.ENCRYPT)
 _CACHED_LAYOUTS: Final = 256
 _CACHED_NAMES_LENGTH: Final = 8_192
 
@@ -64,7 +63,7 @@ class SealedItem:
         footer: the bytes of ``aws_dbe_foot``, which identify this version of the item; None if plaintext.
     """
 
-    item: Item
+    item: Item = field(repr=False)
     is_encrypted: bool
     footer: bytes | None
 
@@ -81,7 +80,7 @@ class OpenedItem:
         actions: what the item's header says was done with each signed attribute; empty if plaintext.
     """
 
-    item: Item
+    item: Item = field(repr=False)
     is_encrypted: bool
     footer: bytes | None
     has_beacons: bool
@@ -100,10 +99,10 @@ def seal_item(
     shape = shape or shape_of(item, table.partition_key)
     if shape == "json":
         raise ConfigurationError("items are encrypted in the low-level or the Python shape")
-    _refuse_reserved(item)
     is_python = shape == "python"
     low_level = to_low_level(item) if is_python else item
     if table.writes_plaintext():
+        _refuse_reserved(item)
         if phi.trail is not None:
             record_plaintext(phi.trail, operation, low_level, table, opening=False)
         return SealedItem(dict(item), is_encrypted=False, footer=None)
@@ -169,9 +168,8 @@ def _seal(
         sort_key=table.sort_key,
         context_attributes=table.context_attributes,
     )
-    length = sum(len(body) for _, body in terminals.values())
     # Each item has a data key of its own: any change means another one (rules 3 and 4).
-    materials, _ = phi.provider.encryption_materials(table.suite, context, plaintext_length_bytes=length)
+    materials, _ = phi.provider.encryption_materials(table.suite, context, plaintext_length_bytes=None)
     record = seal_record(
         materials,
         layout,
@@ -180,6 +178,7 @@ def _seal(
         stored_context={name: value for name, value in materials.context.items() if name not in context},
     )
     if sealing is not None:
+        length = sum(len(body) for _, body in terminals.values())
         sealing.record(materials=materials, message_id=record.message_id, byte_count=length)
     return record
 
@@ -245,8 +244,8 @@ def _pass_plaintext(trail: AuditTrail | None, item: Mapping[str, Any], table: Ta
         raise refusal
 
 
-def _refuse_reserved(item: Mapping[str, Any]) -> None:
-    for name in item:
+def _refuse_reserved(names: Iterable[str]) -> None:
+    for name in names:
         if not isinstance(name, str) or not name:
             raise ConfigurationError("attribute names are non-empty text")
         if not name.startswith(RESERVED_ATTRIBUTE_PREFIX):
@@ -285,6 +284,7 @@ def _layout_to_write(table: TableConfig, names: frozenset[str]) -> Layout:
 
 @lru_cache(_CACHED_LAYOUTS)
 def _write_layout(table: TableConfig, names: frozenset[str]) -> Layout:
+    _refuse_reserved(names)
     for name in (*table.key_names, *table.context_attributes):
         if name not in names:
             raise ConfigurationError(
@@ -357,8 +357,8 @@ def _stored_values(item: Mapping[str, Any], layout: Layout) -> tuple[list[bytes]
     """What is signed, in the layout's order, and the readable attributes by name."""
     stored = []
     readable = {}
-    for name, action in zip(layout.names, layout.legend, strict=True):
-        if action == _ENCRYPT:
+    for name, is_encrypted in zip(layout.names, layout.is_encrypted, strict=True):
+        if is_encrypted:
             stored.append(check_encrypted_value(_binary_content(item[name])))
             continue
         try:
@@ -377,6 +377,7 @@ def _stored_binary(item: Mapping[str, Any], name: str) -> bytes:
 
 
 def _binary_content(value: Any) -> Any:
+    # type() first: isinstance of an abstract class costs more than everything else here.
     if (type(value) is dict or isinstance(value, Mapping)) and len(value) == 1:
         return value.get("B")
     return None

@@ -63,8 +63,9 @@ PUBLIC_KEY = b"\0\x15aws-crypto-public-key\0\x01x"
         (header(version=3), "format version"),
         (header(flavor=2), "flavor"),
         (header(flavor=255), "flavor"),
-        (header()[:20], "message id"),
-        (header()[:35], "encrypt legend"),
+        (header()[:20], "header"),
+        (header()[:35], "header"),
+        (header()[:37], "encrypt legend"),
         (header(context=b"\0\x01"), "encryption context"),
         (header(context=b"\0\x01\xff\xffa"), "encryption context"),
         (header(context=b"\0\x02\0\x01a\0\x01b\0\x01a\0\x01b"), "encryption context"),
@@ -77,8 +78,9 @@ PUBLIC_KEY = b"\0\x15aws-crypto-public-key\0\x01x"
         (header(tail=bytes(33)), "commitment"),
         (header(flavor=1), "aws-crypto-public-key"),
         (header(context=b"\0\x01" + PUBLIC_KEY), "aws-crypto-public-key"),
-        (b"", "format version"),
+        (b"", "header"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_refuses_malformed_headers_by_field(faulty: bytes, field: str) -> None:
     with pytest.raises(FormatError) as caught:
@@ -127,7 +129,7 @@ def test_layout_is_ordered_by_path_so_shorter_names_first() -> None:
     assert layout.names == ("a", "c", "bb", "aaa")
     assert layout.legend == b"ecss"
     assert layout_to_read("t", reversed(actions), b"ecss") == layout
-    assert layout.encrypted_count == 1
+    assert layout.encrypted_names == ("a",)
     assert layout.names_with(LegendAction.SIGN) == ("bb", "aaa")
 
 

@@ -478,6 +478,13 @@ def test_errors_show_no_values(phi: Any) -> None:
         assert "canary" not in str(caught.value) + repr(caught.value) + repr(caught.value.__cause__)
 
 
+def test_reprs_show_no_values(phi: Any) -> None:
+    sealed = seal_item(phi, patient(), patients())
+    opened = open_item(phi, sealed.item, patients())
+    for value in ("canary-name", "p-1", "north"):
+        assert value not in repr(sealed) + repr(opened)
+
+
 # The rules of safety
 
 

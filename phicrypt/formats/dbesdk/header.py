@@ -16,6 +16,7 @@ The text says HMAC-SHA384 for the commitment; the libraries and the vectors use 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from struct import Struct
 from typing import Final, NamedTuple
 
 from phicrypt.context import MAX_FIELD_LENGTH_BYTES, PUBLIC_KEY_NAME, parse_context, serialize_context
@@ -30,6 +31,8 @@ HEADER_ATTRIBUTE: Final = "aws_dbe_head"
 FOOTER_ATTRIBUTE: Final = "aws_dbe_foot"
 MESSAGE_ID_LENGTH_BYTES: Final = 32
 _FAMILY: Final = 0x67
+_BEGINNING: Final = Struct(">BB32sH")
+"""Version, flavor, message id, length of the legend."""
 _COMMIT_LABEL: Final = b"AWS_DBE_COMMIT_KEY"
 
 
@@ -68,15 +71,13 @@ def parse_header(header_bytes: bytes, limits: ReadLimits) -> Header:
             actual=len(header_bytes),
         )
     reader = ByteReader(header_bytes)
-    version = reader.take_int(1, "format version")
+    version, flavor, message_id, legend_length = _BEGINNING.unpack(reader.take(_BEGINNING.size, "header"))
     if version not in (1, 2):
         raise FormatError(f"1 or 2 was expected, {version} came", field="format version", offset=0)
-    flavor = reader.take_int(1, "flavor")
     suite = DBE_SUITES.get(_FAMILY << 8 | flavor)
     if suite is None:
         raise FormatError(f"0 or 1 was expected, {flavor} came", field="flavor", offset=1)
-    message_id = bytes(reader.take(MESSAGE_ID_LENGTH_BYTES, "message id"))
-    legend = _counted(reader, "encrypt legend")
+    legend = bytes(reader.take(legend_length, "encrypt legend"))
     stored_context = _parse_stored_context(reader, header_bytes, limits)
     encrypted_data_keys = _parse_encrypted_data_keys(reader, limits)
     reader.take(COMMITMENT_LENGTH_BYTES, "commitment")

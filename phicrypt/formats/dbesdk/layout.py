@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import IntEnum
+from itertools import compress
 from typing import Final, NamedTuple
 
 from phicrypt.errors import FormatError
@@ -47,16 +48,15 @@ class Layout(NamedTuple):
         names: their names, in the order of their canonical paths.
         paths: the canonical paths, in the same order.
         legend: one :class:`LegendAction` byte each, in the same order.
+        is_encrypted: what the legend says, for each.
+        encrypted_names: the names of those that are encrypted.
     """
 
     names: tuple[str, ...]
     paths: tuple[bytes, ...]
     legend: bytes
-
-    @property
-    def encrypted_count(self) -> int:
-        """How many of the attributes are encrypted."""
-        return self.legend.count(LegendAction.ENCRYPT)
+    is_encrypted: tuple[bool, ...]
+    encrypted_names: tuple[str, ...]
 
     def names_with(self, action: LegendAction) -> tuple[str, ...]:
         """The attributes with this action."""
@@ -84,7 +84,7 @@ def layout_to_write(table_name: str, actions: Mapping[str, LegendAction]) -> Lay
         raise FormatError("an item needs at least one signed attribute", field="encrypt legend")
     if len(names) > MAX_LEGEND_LENGTH:
         raise FormatError(f"more than {MAX_LEGEND_LENGTH} signed attributes", field="encrypt legend")
-    return Layout(names, paths, bytes(actions[name] for name in names))
+    return _layout(names, paths, bytes(actions[name] for name in names))
 
 
 def layout_to_read(table_name: str, signed_names: Iterable[str], legend: bytes) -> Layout:
@@ -102,7 +102,12 @@ def layout_to_read(table_name: str, signed_names: Iterable[str], legend: bytes) 
         )
     if not _LEGEND_BYTES.issuperset(legend):
         raise FormatError("a byte that stands for no action", field="encrypt legend")
-    return Layout(names, paths, legend)
+    return _layout(names, paths, legend)
+
+
+def _layout(names: tuple[str, ...], paths: tuple[bytes, ...], legend: bytes) -> Layout:
+    is_encrypted = tuple(byte == LegendAction.ENCRYPT for byte in legend)
+    return Layout(names, paths, legend, is_encrypted, tuple(compress(names, is_encrypted)))
 
 
 def _ordered(table_name: str, names: Iterable[str]) -> tuple[tuple[str, ...], tuple[bytes, ...]]:

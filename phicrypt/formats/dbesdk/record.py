@@ -26,12 +26,14 @@ A reader can check only its own recipient's tag.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, compress
+from struct import Struct
 from typing import Final, NamedTuple
 
 from phicrypt.errors import AuthenticationError, FormatError
 from phicrypt.formats.dbesdk.header import MESSAGE_ID_LENGTH_BYTES, Header, serialize_header, verify_commitment
-from phicrypt.formats.dbesdk.layout import Layout, LegendAction
+from phicrypt.formats.dbesdk.layout import Layout
 from phicrypt.materials import DecryptionMaterials, EncryptionMaterials
 from phicrypt.primitives import (
     AESGCM,
@@ -50,8 +52,9 @@ TYPE_ID_LENGTH_BYTES: Final = 2
 RECIPIENT_TAG_LENGTH_BYTES: Final = 48
 _DERIVE_LABEL: Final = b"AWS_DBE_DERIVE_KEY"
 _FIRST_COUNTER: Final = b"AwsDbeField" + bytes((44, 0, 0, 0, 0))
-_FIELD_STRIDE_BYTES: Final = 48
-_ENCRYPT: Final = int(LegendAction.ENCRYPT)
+_FIELD_KEY: Final = Struct("32s12s4x")
+"""Key and nonce of one attribute in the keystream; each takes whole cipher blocks."""
+_MARKERS: Final = (b"PLAINTEXT", b"ENCRYPTED")
 
 Terminal = tuple[bytes, bytes]
 """Type and body of an attribute value."""
@@ -102,19 +105,13 @@ def seal_record(
         stored_context=stored_context,
         pseudorandom_key=pseudorandom_key,
     )
-    keystream = _field_keystream(pseudorandom_key, message_id, layout.encrypted_count)
-    offset = 0
-    encrypted: dict[str, bytes] = {}
+    field_keys = _field_keys(pseudorandom_key, message_id, len(layout.encrypted_names))
     stored: list[bytes] = []
-    for name, path, action, (type_id, body) in zip(*layout, terminals, strict=True):
-        if action == _ENCRYPT:
-            cipher = AESGCM(keystream[offset : offset + 32])
-            value = type_id + cipher.encrypt(keystream[offset + 32 : offset + 44], body, path)
-            offset += _FIELD_STRIDE_BYTES
-            encrypted[name] = value
-        else:
-            value = type_id + body
-        stored.append(value)
+    for path, is_encrypted, (type_id, body) in zip(layout.paths, layout.is_encrypted, terminals, strict=True):
+        if is_encrypted:
+            cipher_key, nonce = next(field_keys)
+            body = AESGCM(cipher_key).encrypt(nonce, body, path)
+        stored.append(type_id + body)
     canonical_hash = _canonical_hash(header_bytes, materials.context_bytes, layout, stored)
     footer = [hmac_sha384(key.key_bytes, canonical_hash) for key in materials.symmetric_signing_keys]
     if len(footer) != len(materials.encrypted_data_keys):
@@ -122,6 +119,7 @@ def seal_record(
     if materials.suite.is_signed:
         assert materials.signing_key is not None
         footer.append(materials.signing_key.sign_digest(hashlib.sha384(canonical_hash).digest()))
+    encrypted = dict(zip(layout.encrypted_names, compress(stored, layout.is_encrypted), strict=True))
     return SealedRecord(header_bytes, b"".join(footer), encrypted, message_id)
 
 
@@ -148,20 +146,21 @@ def open_record(
     pseudorandom_key = hkdf_extract("sha512", b"", materials.data_key.key_bytes)
     verify_commitment(header, pseudorandom_key)
     _verify_footer(materials, header, footer_bytes, layout, stored)
-    keystream = _field_keystream(pseudorandom_key, header.message_id, layout.encrypted_count)
-    offset = 0
-    opened: dict[str, Terminal] = {}
+    field_keys = _field_keys(pseudorandom_key, header.message_id, len(layout.encrypted_names))
+    paths = compress(layout.paths, layout.is_encrypted)
+    values = compress(stored, layout.is_encrypted)
     try:
-        for name, path, action, value in zip(*layout, stored, strict=True):
-            if action == _ENCRYPT:
-                cipher = AESGCM(keystream[offset : offset + 32])
-                nonce = keystream[offset + 32 : offset + 44]
-                offset += _FIELD_STRIDE_BYTES
-                # The first two bytes are the type of the plaintext.
-                opened[name] = (value[:2], cipher.decrypt(nonce, value[2:], path))
+        return {
+            name: (
+                value[:TYPE_ID_LENGTH_BYTES],
+                AESGCM(cipher_key).decrypt(nonce, value[TYPE_ID_LENGTH_BYTES:], path),
+            )
+            for name, path, value, (cipher_key, nonce) in zip(
+                layout.encrypted_names, paths, values, field_keys, strict=True
+            )
+        }
     except InvalidTag:
         raise AuthenticationError("attribute tag") from None
-    return opened
 
 
 def check_encrypted_value(value: object) -> bytes:
@@ -175,17 +174,19 @@ def check_encrypted_value(value: object) -> bytes:
     return value
 
 
-def _field_keystream(pseudorandom_key: bytes, message_id: bytes, field_count: int) -> bytes:
+def _field_keys(pseudorandom_key: bytes, message_id: bytes, field_count: int) -> Iterator[tuple[bytes, bytes]]:
+    """Cipher key and nonce of each encrypted attribute, in canonical order."""
     field_root_key = hkdf_expand("sha512", pseudorandom_key, _DERIVE_LABEL + message_id, 32)
-    return aes_ctr_keystream(field_root_key, _FIRST_COUNTER, field_count * _FIELD_STRIDE_BYTES)
+    keystream = aes_ctr_keystream(field_root_key, _FIRST_COUNTER, field_count * _FIELD_KEY.size)
+    return _FIELD_KEY.iter_unpack(keystream)
 
 
 def _canonical_hash(header_bytes: bytes, context_bytes: bytes, layout: Layout, stored: Sequence[bytes]) -> bytes:
-    pieces = [header_bytes, len(context_bytes).to_bytes(8, "big"), context_bytes]
-    for path, action, value in zip(layout.paths, layout.legend, stored, strict=True):
-        length = (len(value) - TYPE_ID_LENGTH_BYTES).to_bytes(8, "big")
-        pieces += (path, length, b"ENCRYPTED" if action == _ENCRYPT else b"PLAINTEXT", value)
-    return hashlib.sha384(b"".join(pieces)).digest()
+    lengths = [(len(value) - TYPE_ID_LENGTH_BYTES).to_bytes(8, "big") for value in stored]
+    markers = map(_MARKERS.__getitem__, layout.is_encrypted)
+    fields = chain.from_iterable(zip(layout.paths, lengths, markers, stored, strict=True))
+    head = (header_bytes, len(context_bytes).to_bytes(8, "big"), context_bytes)
+    return hashlib.sha384(b"".join(chain(head, fields))).digest()
 
 
 def _verify_footer(

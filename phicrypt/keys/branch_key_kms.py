@@ -168,10 +168,15 @@ class BranchKeyKms:
         )
         return ciphertext_of(answer, "GenerateDataKeyWithoutPlaintext", key)
 
+    def authenticate(self, record: BranchKeyRecord) -> None:
+        """Let KMS prove a row without showing its key; KeyAccessError where it is foreign or was changed."""
+        self.key_for(record)
+        self.reencrypt(record.wrapped_key, record.context, record.context)
+
     def reencrypt(
         self, wrapped_key: bytes, source_context: Mapping[str, str], destination_context: Mapping[str, str]
     ) -> bytes:
-        """The same key wrapped under another context, inside KMS; also the proof that the source is genuine."""
+        """The same key wrapped under another context, inside KMS."""
         key = self.pinned("rotate")
         answer = self._call(
             "ReEncrypt",

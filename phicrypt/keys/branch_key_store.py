@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from phicrypt.context import AuditContext, plain_context
 from phicrypt.errors import ConfigurationError, KeyAccessError
@@ -36,6 +36,8 @@ from phicrypt.keys.branch_key_table import BranchKeyTable, ConditionFailed, shre
 from phicrypt.keys.branch_keys import BeaconKey, BranchKey, check_branch_key_id, no_such_branch_key
 from phicrypt.keys.shredding import ShredCertificate, Shredder
 from phicrypt.materials import KeyHolder, KeyOrigin
+
+T = TypeVar("T")
 
 _NOT_THERE: Final = "attribute_not_exists(#partition_key)"
 _NAMES: Final = {"#partition_key": records.PARTITION_KEY}
@@ -189,10 +191,7 @@ class BranchKeyStore(KeyHolder):
         the same. Raises KeyAccessError; with code ``BranchKeyChanged`` where another rotation won.
         """
         self._kms.pinned("rotate")
-        old = self._record(check_branch_key_id(branch_key_id), ACTIVE_TYPE)
-        self._kms.key_for(old)
-        self._kms.reencrypt(old.wrapped_key, old.context, old.context)
-        self._see(old)
+        old, _ = self._authentic(check_branch_key_id(branch_key_id), ACTIVE_TYPE, self._kms.authenticate)
         version_row, active_row = self._wrapped_version(records.next_version_context(old))
         unchanged = {
             "ConditionExpression": "attribute_exists(#partition_key) AND #enc = :old",
@@ -224,24 +223,21 @@ class BranchKeyStore(KeyHolder):
     def fetch_active(self, branch_key_id: str) -> BranchKey:
         """The version that encrypts now. Raises KeyAccessError, ConfigurationError with discovery."""
         self._kms.pinned("fetch_active")
-        record = self._record(check_branch_key_id(branch_key_id), ACTIVE_TYPE)
-        key_bytes, call = self._kms.decrypt(record)
-        self._see(record)
+        record, opened = self._authentic(check_branch_key_id(branch_key_id), ACTIVE_TYPE, self._kms.decrypt)
         self._check_age(record)
-        return _branch_key(record, key_bytes, call)
+        return _branch_key(record, *opened)
 
     def fetch_version(self, branch_key_id: str, version: str) -> BranchKey:
         """One version, by its UUID. Raises KeyAccessError."""
         record = self._record(check_branch_key_id(branch_key_id), records.version_type(version))
-        key_bytes, call = self._kms.decrypt(record)
-        return _branch_key(record, key_bytes, call)
+        return _branch_key(record, *self._kms.decrypt(record))
 
     def fetch_beacon_key(self, branch_key_id: str) -> BeaconKey:
         """The beacon key. Raises KeyAccessError, ConfigurationError with discovery."""
         self._kms.pinned("fetch_beacon_key")
-        record = self._record(check_branch_key_id(branch_key_id), BEACON_TYPE)
-        key_bytes, call = self._kms.decrypt(record)
-        self._see(record)
+        record, (key_bytes, call) = self._authentic(
+            check_branch_key_id(branch_key_id), BEACON_TYPE, self._kms.decrypt
+        )
         return BeaconKey(
             record.context[records.PARTITION_KEY],
             key_bytes,
@@ -299,6 +295,21 @@ class BranchKeyStore(KeyHolder):
             BranchKeyRecord(version_context, wrapped_key),
             BranchKeyRecord(active, self._kms.reencrypt(wrapped_key, version_context, active)),
         )
+
+    def _authentic(
+        self, branch_key_id: str, row_type: str, prove: Callable[[BranchKeyRecord], T]
+    ) -> tuple[BranchKeyRecord, T]:
+        """The ACTIVE or beacon row, what KMS proved it by, and not older than one seen before."""
+        record = self._record(branch_key_id, row_type)
+        proof = prove(record)
+        try:
+            self._see(record)
+        except KeyAccessError:
+            # Another thread may have seen a rotation after this one had read: then a consistent read shows it.
+            record = self._record(branch_key_id, row_type)
+            proof = prove(record)
+            self._see(record)
+        return record, proof
 
     def _see(self, record: BranchKeyRecord) -> None:
         """Rule 14: an id never goes back; called only with a record that KMS has authenticated."""

@@ -358,6 +358,31 @@ def test_rule_14_an_old_active_row_put_back_is_refused(stores: KeyStores) -> Non
     assert refusal_of(lambda: again.fetch_active(ID)).code == "BranchKeyRolledBack"
 
 
+@pytest.mark.parametrize("operation", ["fetch_active", "rotate"])
+def test_a_rotation_between_read_and_check_is_no_rollback(stores: KeyStores, operation: str) -> None:
+    """Another thread rotates after this one has read: it reads again instead of crying wolf."""
+    store = stores.new_store()
+    store.create_key(ID)
+    rotated: list[str] = []
+
+    def read_then_overtaken(real: Any, parameters: dict[str, Any]) -> Any:
+        answer = real(**parameters)
+        if not rotated:
+            rotated.append(store.rotate(ID))
+        return answer
+
+    slow = stores.another(
+        store.table_name,
+        str(store._kms.pinned("test")),
+        dynamodb_client=Intercepted(stores.dynamodb, get_item=read_then_overtaken),
+    )
+    outcome = getattr(slow, operation)(ID)
+    if operation == "fetch_active":
+        assert outcome.version == rotated[0]
+    else:
+        assert store.fetch_active(ID).version == outcome != rotated[0]
+
+
 def test_rule_14_an_older_beacon_row_put_back_is_refused(stores: KeyStores) -> None:
     store = stores.new_store()
     store.create_key(ID)

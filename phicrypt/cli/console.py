@@ -46,6 +46,7 @@ EXIT_CODES: Final[tuple[tuple[tuple[type[Exception], ...], int, str], ...]] = (
     ((UnsupportedOperationError,), 10, "refused: unsigned, uncommitted or not supported"),
 )
 """Error classes, the exit code that they end with, and what it means."""
+_PIPE_WIDTH: Final = 240
 SERVICE_EXIT_CODE: Final = 11
 """S3, DynamoDB or another AWS service answered with an error of its own."""
 CHECK_EXIT_CODE: Final = 1
@@ -121,10 +122,13 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns, title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
+    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")  # an ARN that is cut off helps nobody
     for row in rows:
         table.add_row(*(Text("" if cell is None else printable(str(cell))) for cell in row))
-    Console(highlight=False).print(table)
+    has_width = sys.stdout.isatty() or "COLUMNS" in os.environ
+    Console(highlight=False, width=None if has_width else _PIPE_WIDTH).print(table)
 
 
 class Advance(Protocol):

@@ -59,14 +59,16 @@ class Stage:
             self._console.print(Padding(Text(hex_dump(value)), (0, 0, 0, 8)))
             return
         grid = Table.grid(padding=(0, 2))
-        grid.add_column(width=20, style="dim")
+        grid.add_column(width=20, style="dim", overflow="fold")
         grid.add_column(overflow="fold")
         grid.add_row(Text(label), Text(str(value)))
         self._console.print(Padding(grid, (0, 0, 0, 4)))
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """A small table."""
-        table = Table(*columns, title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
+        table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
+        for column in columns:
+            table.add_column(column, overflow="fold")
         for row in rows:
             table.add_row(*(Text(str(cell)) for cell in row))
         self._console.print(Padding(table, (0, 0, 0, 2)))

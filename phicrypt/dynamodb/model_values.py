@@ -109,8 +109,9 @@ def _set(members: set[Any] | frozenset[Any]) -> dict[str, Any]:
     attributes = [to_attribute(member) for member in members]
     tags = {tag for attribute in attributes for tag in attribute}
     tag = _SET_TAGS.get(tags.pop()) if len(tags) == 1 else None
-    # DynamoDB stores no empty sets.
-    return {"L": attributes} if tag is None else {tag: [next(iter(a.values())) for a in attributes]}
+    if tag is None:  # DynamoDB stores no empty sets and none of mixed types
+        return {"L": attributes}
+    return {tag: sorted(next(iter(attribute.values())) for attribute in attributes)}
 
 
 def _number(text: str) -> int | Decimal:

@@ -111,6 +111,7 @@ class PhiModel(BaseModel):
         """The table's configuration as the fields say; ``table_name`` is another physical table's name."""
         if cls._phi_table is None:
             raise ConfigurationError(f"{cls.__name__} has no table: class {cls.__name__}(PhiModel, table=…)")
+        cls.model_rebuild()  # where a field's type was defined after the class
         name, retired, settings = cls._phi_table
         roles = {field: cls._role_of(field) for field in cls.model_fields}
         actions = {field: _ACTIONS[role] for field, role in roles.items()}

@@ -15,7 +15,7 @@ from uuid import UUID
 import pytest
 from botocore.exceptions import ClientError
 from dbesdk_support import phi_with, static_keyring
-from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, computed_field, field_validator
 
 from phicrypt.client import PhiCrypt
 from phicrypt.demo.local_aws import LocalAws
@@ -110,6 +110,21 @@ def aws() -> Iterator[LocalAws]:
 @pytest.fixture
 def phi() -> PhiCrypt:
     return phi_with(static_keyring())
+
+
+class Later(PhiModel, table="later"):
+    id: PartitionKey[str]
+    parts: Encrypted[list[Part]]
+    tags: Unsigned[set[str]]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def count(self) -> int:
+        return len(self.parts)
+
+
+class Part(BaseModel):
+    text: str
 
 
 def table_of(phi: PhiCrypt, aws: LocalAws, model: type[PhiModel], **options: Any) -> Any:
@@ -298,6 +313,21 @@ def test_key_fields_are_stored_as_text_number_or_binary(phi: PhiCrypt, aws: Loca
     odd: Any = again(phi, aws, Odd)
     with pytest.raises(ConfigurationError, match="'id'"):
         odd.get(True)
+
+
+def test_table_without_sort_key_and_a_type_that_is_defined_later(phi: PhiCrypt, aws: LocalAws) -> None:
+    table: TypedTable[Later] = table_of(phi, aws, Later)
+    tags = {f"tag-{number}" for number in range(50)}
+    table.put(Later(id="l", parts=[Part(text="canary")], tags=tags))
+    assert "count" not in stored_item(aws, table)
+    changed = table.update("l", lambda found: found.model_copy(update={"parts": [*found.parts, Part(text="b")]}))
+    assert changed == table.get("l") == Later(id="l", parts=[Part(text="canary"), Part(text="b")], tags=tags)
+    assert [found.count for found in table.query("l")] == [2]
+    table.set_unsigned("l", tags={"one"})
+    table.delete("l")
+    assert table.get("l") is None
+    with pytest.raises(ConfigurationError, match="exactly"):
+        table.get("l", "sort")
 
 
 # Errors and reprs show no value

@@ -96,6 +96,9 @@ def tables_and_items() -> Iterator[tuple[str, TableConfig, dict[str, Any]]]:
     table = TableConfig("unusual-context", "patient_id", actions=context)
     yield "unusual-context", table, {"patient_id": {"B": b"\x00\xff"}, **UNUSUAL}
     yield "sort-key", patients(unsigned_prefix=None), patient()
+    included = dict.fromkeys(("patient_id", "visit", "clinic"), Action.SIGN_AND_INCLUDE_IN_CONTEXT)
+    table = patients(unsigned_prefix=None, actions={**patients().actions, **included})
+    yield "sort-key-v2", table, patient(visit={"N": "07.50"})
     yield "deep", patients(unsigned_prefix=None), patient(name=nested(32), clinic=nested(31))
 
 

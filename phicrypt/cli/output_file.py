@@ -16,8 +16,6 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from phicrypt.errors import ConfigurationError
-
 PRIVATE_MODE = 0o600
 _NO_UNNAMED_FILES = (errno.EISDIR, errno.EOPNOTSUPP, errno.ENOENT, errno.EINVAL)
 _ABOUT_THE_TARGET = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -35,7 +33,7 @@ def output_file(folder_fd: int, name: str, *, force: bool, is_private: bool, sho
         is_private: keep mode 0600; else what the umask leaves of 0666.
         shown: the target as the user knows it, for errors.
 
-    Raises FileExistsError, ConfigurationError for a target that is no regular file, OSError.
+    Raises FileExistsError, also with ``force`` for a target that is no regular file; OSError.
     """
     check_target(folder_fd, name, force=force, shown=shown)
     # Chosen before the file exists, so that no interruption finds a file whose name it does not know.
@@ -69,7 +67,7 @@ def check_target(folder_fd: int, name: str, *, force: bool, shown: str) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISREG(mode):
-        raise ConfigurationError(f"the target is not a regular file and is left alone: {shown}")
+        raise FileExistsError(errno.EEXIST, "the target is not a regular file and is left alone", shown)
     if not force:
         raise FileExistsError(errno.EEXIST, "the target exists; --force replaces it", shown)
 

@@ -39,6 +39,8 @@ _OF_ONE_FILE: Final = (
     UnsupportedOperationError,
     FileExistsError,
     FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
     PermissionError,
 )
 """Errors of one file of a folder; the others (a refused key, a full disk) would meet every file."""

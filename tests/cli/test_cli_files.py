@@ -148,7 +148,7 @@ class TestOneFile:
         os.mkfifo(tmp_path / "pipe")
         for name in ("link", "pipe"):
             ending = phicrypt("encrypt", record, tmp_path / name, *CONTEXT, "--force")
-            assert ending.code == 2
+            assert ending.code == 9
             assert "not a regular file" in ending.error
         assert (tmp_path / "link").is_symlink()
 
@@ -262,6 +262,13 @@ class TestFolders:
         (tmp_path / "sealed" / "deep").symlink_to(tmp_path / "elsewhere")
         assert phicrypt("encrypt", tree, tmp_path / "sealed", *CONTEXT).code == 9
         assert names(tmp_path / "elsewhere") == []
+        assert (tmp_path / "sealed" / "a.txt.esdk").exists()
+
+    def test_a_target_that_is_a_folder_stops_only_its_own_file(self, phicrypt, tree, tmp_path):
+        phicrypt("encrypt", tree, tmp_path / "sealed", *CONTEXT)
+        (tmp_path / "out" / "a.txt").mkdir(parents=True)
+        assert phicrypt("decrypt", tmp_path / "sealed", tmp_path / "out", *EXPECT, "--force").code == 9
+        assert (tmp_path / "out" / "deep" / "er" / "b.txt").exists()
 
     def test_one_bad_file_is_named_and_the_rest_goes_on(self, phicrypt, tree, tmp_path):
         phicrypt("encrypt", tree, tmp_path / "sealed", *CONTEXT)

@@ -17,6 +17,7 @@ from phicrypt.materials import Keyring
 from phicrypt.messages import MessageClient
 
 if TYPE_CHECKING:
+    from phicrypt.audit.break_glass import BreakGlass
     from phicrypt.audit.delivery import AuditSink, WithPolicy
     from phicrypt.audit.events import Purpose
     from phicrypt.audit.trail import AuditTrail
@@ -95,6 +96,14 @@ class PhiCrypt(MessageClient):
         from phicrypt.audit.trail import acting_as
 
         return acting_as(actor, purpose)
+
+    def break_glass(
+        self, *, actor: str, reason: str, expires_in_seconds: int, **options: Any
+    ) -> AbstractContextManager[BreakGlass]:
+        """Open messages through their break-glass recipient, on record; see :mod:`phicrypt.audit.break_glass`."""
+        from phicrypt.audit.break_glass import break_glass
+
+        return break_glass(self, actor=actor, reason=reason, expires_in_seconds=expires_in_seconds, **options)
 
     def s3(self, client_or_session: Any = None, **options: Any) -> S3Client:
         """boto3's S3 verbs with encryption, over a boto3 client or session; see :mod:`phicrypt.s3`."""

@@ -92,7 +92,7 @@ def test_rule_16_break_glass_opens_by_the_rsa_recipient_under_its_own_role_and_o
     message = phi.encrypt(b"the record", context={"tenant": "clinic-7"})
     assert [request.operation for request in kms.requests if request.operation != "CreateKey"] == ["GetPublicKey"]
     emergency = kms.client(access_key_id="AKIDEMERGENCY")
-    with break_glass(phi, actor="dr-4711", reason=REASON, expires_in_seconds=600, client=emergency) as grant:
+    with phi.break_glass(actor="dr-4711", reason=REASON, expires_in_seconds=600, client=emergency) as grant:
         assert grant.decrypt(message, context={"tenant": "clinic-7"}) == b"the record"
         assert grant.decrypt(message, context=ANY_CONTEXT) == b"the record"
     assert phi.trail is not None

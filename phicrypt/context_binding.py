@@ -21,6 +21,7 @@ from phicrypt.errors import PhiInContextError
 from phicrypt.guard import PhiGuard
 
 Context = Mapping[str, str] | AuditContext
+_MemoKey = tuple[tuple[str, str], ...]
 
 _MAX_REMEMBERED: Final = 1_024
 _MAX_REMEMBERED_BYTES: Final = 4_096
@@ -34,12 +35,13 @@ class ContextBinding:
         guard: refuses or replaces values that look like PHI; None lets every context be bound.
     """
 
-    __slots__ = ("_audit_guard", "_bindable", "_guard", "_loggable")
+    __slots__ = ("_audit_guard", "_bindable", "_expected", "_guard", "_loggable")
 
     def __init__(self, guard: PhiGuard | None) -> None:
         self._guard = guard
         self._audit_guard = PhiGuard() if guard is None or guard.mode == "off" else guard
-        self._bindable: dict[tuple[tuple[str, str], ...], tuple[dict[str, str], bytes]] = {}
+        self._bindable: dict[_MemoKey, tuple[dict[str, str], bytes]] = {}
+        self._expected: dict[_MemoKey, dict[str, str]] = {}
         self._loggable: dict[bytes, Mapping[str, str]] = {}
 
     def to_bind(self, context: Context | None) -> tuple[dict[str, str], bytes]:
@@ -47,14 +49,9 @@ class ContextBinding:
 
         Raises ConfigurationError, PhiInContextError, LimitExceededError.
         """
-        memo_key = tuple(context.items()) if type(context) is dict else None
-        if memo_key is not None:
-            try:
-                known = self._bindable.get(memo_key)
-            except TypeError:  # an unhashable value, which plain_context names
-                known = None
-            if known is not None:
-                return known
+        memo_key = _memo_key(context)
+        if memo_key is not None and (known := self._bindable.get(memo_key)) is not None:
+            return known
         pairs = plain_context(context)
         if self._guard is not None:
             pairs = dict(self._guard.check(pairs))
@@ -71,10 +68,19 @@ class ContextBinding:
         A guard that replaces values by hashes replaces them here as well; one that refuses lets
         expectations pass, since a message may come from a writer without a guard.
         """
+        memo_key = _memo_key(context)
+        if memo_key is not None and (known := self._expected.get(memo_key)) is not None:
+            return known
         expected = expected_context(context)
-        if expected is None or self._guard is None or self._guard.mode != "hash":
-            return expected
-        return dict(self._guard.check(expected))
+        if expected is None:
+            return None
+        if self._guard is not None and self._guard.mode == "hash":
+            expected = dict(self._guard.check(expected))
+        if memo_key is not None and sum(map(len, expected.values())) <= _MAX_REMEMBERED_BYTES:
+            if len(self._expected) >= _MAX_REMEMBERED:
+                self._expected.clear()
+            self._expected[memo_key] = expected
+        return expected
 
     def loggable(self, context: Mapping[str, str], context_bytes: bytes | None = None) -> Mapping[str, str]:
         """A message's context as the audit trail may record it.
@@ -100,3 +106,15 @@ class ContextBinding:
         except PhiInContextError as error:
             # A name that looks like PHI itself is not among the error's names.
             return (name if name in error.names else _WITHHELD), _WITHHELD
+
+
+def _memo_key(context: object) -> _MemoKey | None:
+    """What a caller's dict is remembered by; None for whatever has to be checked each time."""
+    if type(context) is not dict:
+        return None
+    memo_key = tuple(context.items())
+    try:
+        hash(memo_key)
+    except TypeError:  # an unhashable value, which plain_context names
+        return None
+    return memo_key

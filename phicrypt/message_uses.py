@@ -117,7 +117,7 @@ class MessageUses(KeyHolder):
         context: Context | AnyContext | None,
         require_signed: bool,
         allow_uncommitted: bool,
-        open_whole: Callable[[MessageOpener, ByteReader, CiphertextSpool], tuple[T, int]],
+        open_whole: Callable[[MessageHeader, DecryptionMaterials, ByteReader], tuple[T, int]],
     ) -> T:
         """Open one message in memory, between its two audit events."""
         message = _as_bytes(message, "message")
@@ -125,16 +125,15 @@ class MessageUses(KeyHolder):
         known = self._headers.find(message) if type(message) is bytes else None
         reader = ByteReader(message, 0 if known is None else known.length_bytes)
         header, use = self._begin_opening(operation, reader, known)
-        spool = self._spool()
         try:
-            opener = self._opener(header, expected, require_signed, allow_uncommitted, use)
-            result, byte_count = open_whole(opener, reader, spool)
+            materials, hit = self.materials_to_open(header, expected, require_signed, allow_uncommitted)
+            if use is not None:
+                use.origin, use.cache_hit = materials.origin, hit
+            result, byte_count = open_whole(header, materials, reader)
         except BaseException as error:
             if use is not None:
                 use.end(error=error)
             raise
-        finally:
-            spool.close()
         if use is not None:
             use.end(byte_count=byte_count)
         return result
@@ -243,7 +242,7 @@ def _suite_to_write(signed: bool) -> AlgorithmSuite:
 
 def _as_bytes(value: object, name: str) -> Buffer:
     """The value as a buffer whose ``len`` is its number of bytes; raises ConfigurationError for others."""
-    if isinstance(value, bytes | bytearray):
+    if isinstance(value, (bytes, bytearray)):
         return value
     if isinstance(value, memoryview) and value.c_contiguous:
         return value.cast("B")

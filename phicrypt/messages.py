@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any
 
 from phicrypt.context import AnyContext
 from phicrypt.context_binding import Context
 from phicrypt.errors import ConfigurationError
 from phicrypt.formats.esdk.frames import Buffer
-from phicrypt.formats.esdk.opening import MessageOpener, open_message, open_message_into
+from phicrypt.formats.esdk.header import MessageHeader
+from phicrypt.formats.esdk.opening import open_message, open_message_into
 from phicrypt.formats.esdk.sealing import seal_message, seal_message_into
 from phicrypt.formats.esdk.summary import MessageSummary, summarize
 from phicrypt.formats.reader import ByteReader, ReadableStream, StreamReader
-from phicrypt.materials import EncryptionMaterials
+from phicrypt.materials import DecryptionMaterials, EncryptionMaterials
 from phicrypt.message_uses import MessageUses
-from phicrypt.spool import CiphertextSpool
 from phicrypt.stream_uses import StreamUse, WritableStream, sealed_pieces, write_all
 from phicrypt.streams import DecryptingReader, EncryptingReader, SeekableDecryptingReader
-
-if TYPE_CHECKING:
-    pass
-
-_FORMAT: Final = "esdk"
-T = TypeVar("T")
 
 
 class MessageClient(MessageUses):
@@ -97,8 +91,10 @@ class MessageClient(MessageUses):
         UnsupportedOperationError, KeyAccessError, AuthenticationError, AuditError.
         """
 
-        def open_whole(opener: MessageOpener, reader: ByteReader, spool: CiphertextSpool) -> tuple[bytes, int]:
-            plaintext = open_message(opener, reader, spool, self.limits, threads=self.threads)
+        def open_whole(
+            header: MessageHeader, materials: DecryptionMaterials, reader: ByteReader
+        ) -> tuple[bytes, int]:
+            plaintext = open_message(header, materials, reader, self._spool, self.limits, threads=self.threads)
             return plaintext, len(plaintext)
 
         return self._open_once("decrypt", message, context, require_signed, allow_uncommitted, open_whole)
@@ -119,8 +115,12 @@ class MessageClient(MessageUses):
         """
         output = _writable_view(buffer)
 
-        def open_whole(opener: MessageOpener, reader: ByteReader, spool: CiphertextSpool) -> tuple[int, int]:
-            length = open_message_into(opener, reader, spool, self.limits, output, threads=self.threads)
+        def open_whole(
+            header: MessageHeader, materials: DecryptionMaterials, reader: ByteReader
+        ) -> tuple[int, int]:
+            length = open_message_into(
+                header, materials, reader, self._spool, self.limits, output, threads=self.threads
+            )
             return length, length
 
         return self._open_once("decrypt_into", message, context, require_signed, allow_uncommitted, open_whole)

@@ -125,6 +125,7 @@ class KeyCache(KeyHolder, Generic[T]):
         self._entries: OrderedDict[Hashable, _Entry[T]] = OrderedDict()
         self._flights: dict[Hashable, _Flight] = {}
         self._counts: Counter[str] = Counter()
+        self._hits = 0
         self._generation += 1
 
     def get_or_load(
@@ -151,9 +152,11 @@ class KeyCache(KeyHolder, Generic[T]):
         Raises whatever ``load`` raises. An ``Exception`` of a flight is raised in each of its waiters;
         after a leader's ``KeyboardInterrupt`` or ``SystemExit`` a waiter loads by itself.
         """
-        entry = self._hit(cache_key, byte_count)
-        if entry is not None:
-            return entry.value, True
+        value = self.find(cache_key, byte_count)
+        if value is not None:
+            return value, True
+        with self._lock:
+            self._counts["misses"] += 1
         if prepare is not None:
             prepare()
         while True:
@@ -172,9 +175,15 @@ class KeyCache(KeyHolder, Generic[T]):
                 if flight.error is not None:
                     raise flight.error
                 continue
-            value = self._fly(cache_key, flight, load, byte_count, tag_of)
-            if value is not None:
-                return value[0], False
+            landed = self._fly(cache_key, flight, load, byte_count, tag_of)
+            if landed is not None:
+                return landed[0], False
+
+    def find(self, cache_key: Hashable, byte_count: int = 0) -> T | None:
+        """The cached value, charged for one use, or None: the hot path, one lock and no load."""
+        with self._lock:
+            entry = self._usable(cache_key, byte_count)
+            return entry.value if entry is not None else None
 
     def charge(self, cache_key: Hashable, value: T, byte_count: int) -> None:
         """Charge bytes of a stream as they pass; once a bound is reached, the next message misses."""
@@ -201,43 +210,36 @@ class KeyCache(KeyHolder, Generic[T]):
             }
             return CacheStats(
                 len(self._entries),
-                self._counts["hits"],
+                self._hits,
                 self._counts["misses"],
                 self._counts["coalesced"],
                 reasons,
             )
-
-    def _hit(self, cache_key: Hashable, byte_count: int) -> _Entry[T] | None:
-        with self._lock:
-            entry = self._usable(cache_key, byte_count)
-            if entry is None:
-                self._counts["misses"] += 1
-            return entry
 
     def _usable(self, cache_key: Hashable, byte_count: int) -> _Entry[T] | None:
         """The entry, charged for one use, or None; call with the lock held."""
         entry = self._entries.get(cache_key)
         if entry is None:
             return None
-        reason = self._spent(entry, byte_count)
-        if reason is not None:
-            del self._entries[cache_key]
-            self._counts["evicted-" + reason] += 1
-            return None
-        entry.messages += 1
-        entry.byte_count += byte_count
-        self._entries.move_to_end(cache_key)
-        self._counts["hits"] += 1
-        return entry
+        if (
+            self._clock() < entry.deadline
+            and entry.messages < self.policy.max_messages
+            and entry.byte_count < self.policy.max_bytes
+            and entry.byte_count + byte_count <= self.policy.max_bytes
+        ):
+            entry.messages += 1
+            entry.byte_count += byte_count
+            self._entries.move_to_end(cache_key)
+            self._hits += 1
+            return entry
+        del self._entries[cache_key]
+        self._counts["evicted-" + self._why_spent(entry)] += 1
+        return None
 
-    def _spent(self, entry: _Entry[T], byte_count: int) -> str | None:
+    def _why_spent(self, entry: _Entry[T]) -> str:
         if self._clock() >= entry.deadline:
             return "age"
-        if entry.messages >= self.policy.max_messages:
-            return "messages"
-        if entry.byte_count + byte_count > self.policy.max_bytes or entry.byte_count >= self.policy.max_bytes:
-            return "bytes"
-        return None
+        return "messages" if entry.messages >= self.policy.max_messages else "bytes"
 
     def _fly(
         self,

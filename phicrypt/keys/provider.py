@@ -82,6 +82,10 @@ class MaterialsProvider(KeyHolder):
             fresh = self._generate(suite, context, context_bytes, public_key)
             return fresh, fresh.key_was_cached
         cache_key = ("encrypt", self._scope, suite.suite_id, context_bytes)
+        known = self.cache.find(cache_key, plaintext_length_bytes or 0)
+        if known is not None:
+            assert isinstance(known, EncryptionMaterials)
+            return known, True
         materials, hit = self.cache.get_or_load(
             cache_key,
             lambda: self._generate(suite, context, context_bytes),
@@ -117,22 +121,20 @@ class MaterialsProvider(KeyHolder):
         if context_bytes is None:
             context_bytes = serialize_context(context)
 
-        def load() -> DecryptionMaterials:
-            return self._open(suite, context, context_bytes, encrypted_data_keys, expected)
-
         if not self._may_cache(suite):
             self.keyring.prepare(encrypted_data_keys)
-            opened = load()
+            opened = self._open(suite, context, context_bytes, encrypted_data_keys, expected)
             return opened, opened.key_was_cached
-        cache_key = (
-            "decrypt",
-            self._scope,
-            suite.suite_id,
-            context_bytes,
-            tuple(sorted(encrypted_data_keys)),
-        )
+        cache_key = ("decrypt", self._scope, suite.suite_id, context_bytes, tuple(sorted(encrypted_data_keys)))
+        known = self.cache.find(cache_key)
+        if known is not None:
+            assert isinstance(known, DecryptionMaterials)
+            return known, True
         materials, hit = self.cache.get_or_load(
-            cache_key, load, prepare=lambda: self.keyring.prepare(encrypted_data_keys), tag_of=_key_id
+            cache_key,
+            lambda: self._open(suite, context, context_bytes, encrypted_data_keys, expected),
+            prepare=lambda: self.keyring.prepare(encrypted_data_keys),
+            tag_of=_key_id,
         )
         assert isinstance(materials, DecryptionMaterials)
         return materials, hit

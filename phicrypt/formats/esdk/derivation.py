@@ -11,7 +11,7 @@ Suites without derivation use the data key itself.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 from phicrypt.errors import ConfigurationError
 from phicrypt.materials import DataKey
@@ -27,18 +27,11 @@ _MESSAGE_KEY_BLOCK: Final = {
 }
 
 
-class DerivedKeys(NamedTuple):
-    """The key that encrypts header and body of one message, and the commitment of its header."""
+def derive_keys(suite: AlgorithmSuite, data_key: DataKey, message_id: bytes) -> tuple[bytes, bytes]:
+    """The message key and the commitment (``b""`` without one) of one message.
 
-    message_key: bytes
-    commitment: bytes
-
-    def __repr__(self) -> str:
-        return "<DerivedKeys>"
-
-
-def derive_keys(suite: AlgorithmSuite, data_key: DataKey, message_id: bytes) -> DerivedKeys:
-    """The keys of one message; raises ConfigurationError for a data key of another length."""
+    Raises ConfigurationError for a data key that has not the suite's length.
+    """
     key_bytes = data_key.key_bytes
     if len(key_bytes) != suite.data_key_length_bytes:
         raise ConfigurationError(
@@ -47,12 +40,10 @@ def derive_keys(suite: AlgorithmSuite, data_key: DataKey, message_id: bytes) -> 
         )
     if suite.is_committing:
         pseudorandom_key = hmac_sha512(message_id, key_bytes)
-        return DerivedKeys(
+        return (
             hmac_sha512(pseudorandom_key, _MESSAGE_KEY_BLOCK[suite.suite_id])[:32],
             hmac_sha512(pseudorandom_key, _COMMITMENT_BLOCK)[:COMMITMENT_LENGTH_BYTES],
         )
     if suite.kdf is Kdf.IDENTITY:
-        return DerivedKeys(key_bytes, b"")
-    return DerivedKeys(
-        hkdf(suite.kdf.value, b"", key_bytes, suite.id_bytes + message_id, suite.data_key_length_bytes), b""
-    )
+        return key_bytes, b""
+    return (hkdf(suite.kdf.value, b"", key_bytes, suite.id_bytes + message_id, suite.data_key_length_bytes), b"")

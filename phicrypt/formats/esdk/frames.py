@@ -48,6 +48,9 @@ _REGULAR_LABEL: Final = b"AWSKMSEncryptionClient Frame"
 _FINAL_LABEL: Final = b"AWSKMSEncryptionClient Final Frame"
 _SINGLE_BLOCK_LABEL: Final = b"AWSKMSEncryptionClient Single Block"
 _IV_PADDING: Final = bytes(8)
+_FIRST_NUMBER: Final = b"\x00\x00\x00\x01"
+_FIRST_IV: Final = _IV_PADDING + _FIRST_NUMBER
+_ONLY_FRAME_HEAD: Final = END_MARKER + _FIRST_NUMBER + _FIRST_IV
 
 
 def frame_iv(sequence_number: int) -> bytes:
@@ -187,26 +190,6 @@ class FrameCipher(ProcessBound):
             output[FINAL_HEAD_BYTES:],
         )
 
-    def seal_final(self, sequence_number: int, plaintext: Buffer) -> bytes:
-        """The whole final frame as new bytes."""
-        self.check_process()
-        length = len(plaintext)
-        return final_frame_head(sequence_number, length) + self._gcm.encrypt(
-            frame_iv(sequence_number), plaintext, self._aad_of_final(sequence_number, length)
-        )
-
-    def open_final(self, sequence_number: int, frame: memoryview) -> bytes:
-        """Verify a whole final frame; its plaintext as new bytes."""
-        self._check_final_head(sequence_number, frame)
-        try:
-            return self._gcm.decrypt(
-                frame[8:20],
-                frame[FINAL_HEAD_BYTES:],
-                self._aad_of_final(sequence_number, len(frame) - FINAL_OVERHEAD_BYTES),
-            )
-        except InvalidTag:
-            raise AuthenticationError("frame tag") from None
-
     def open_regular_into(self, sequence_number: int, frame: memoryview, output: memoryview) -> None:
         """Verify a whole regular frame and write its plaintext.
 
@@ -239,24 +222,13 @@ class FrameCipher(ProcessBound):
 
     def open_final_into(self, sequence_number: int, frame: memoryview, output: memoryview) -> None:
         """Verify a whole final frame (end marker included) and write its plaintext."""
-        self._check_final_head(sequence_number, frame)
+        check_final_head(sequence_number, frame)
         self._open_into(
             frame[8:20],
             frame[FINAL_HEAD_BYTES:],
             self._aad_of_final(sequence_number, len(frame) - FINAL_OVERHEAD_BYTES),
             output,
         )
-
-    @staticmethod
-    def _check_final_head(sequence_number: int, frame: memoryview) -> None:
-        content_length = len(frame) - FINAL_OVERHEAD_BYTES
-        head = bytes(frame[:FINAL_HEAD_BYTES])
-        if (
-            head[:8] != END_MARKER + sequence_number.to_bytes(4, "big")
-            or content_length < 0
-            or head[20:] != content_length.to_bytes(4, "big")
-        ):
-            raise _wrong_place(sequence_number)
 
     def _aad_of_final(self, sequence_number: int, length_bytes: int) -> bytes:
         return self._final_aad + sequence_number.to_bytes(4, "big") + length_bytes.to_bytes(8, "big")
@@ -267,6 +239,35 @@ class FrameCipher(ProcessBound):
         except InvalidTag:
             output[:] = bytes(len(output))
             raise AuthenticationError("frame tag") from None
+
+
+def seal_only_frame(gcm: AESGCM, message_id: bytes, plaintext: Buffer) -> tuple[bytes, bytes]:
+    """Head and content of the final frame of a body that has no other."""
+    length = len(plaintext)
+    aad = message_id + _FINAL_LABEL + _FIRST_NUMBER + length.to_bytes(8, "big")
+    return _ONLY_FRAME_HEAD + length.to_bytes(4, "big"), gcm.encrypt(_FIRST_IV, plaintext, aad)
+
+
+def open_only_frame(gcm: AESGCM, message_id: bytes, frame: memoryview) -> bytes:
+    """The plaintext of a body that is one final frame. Raises FormatError, AuthenticationError."""
+    check_final_head(1, frame)
+    aad = message_id + _FINAL_LABEL + _FIRST_NUMBER + (len(frame) - FINAL_OVERHEAD_BYTES).to_bytes(8, "big")
+    try:
+        return gcm.decrypt(frame[8:20], frame[FINAL_HEAD_BYTES:], aad)
+    except InvalidTag:
+        raise AuthenticationError("frame tag") from None
+
+
+def check_final_head(sequence_number: int, frame: memoryview) -> None:
+    """Raise FormatError unless these bytes are one whole final frame with this sequence number."""
+    content_length = len(frame) - FINAL_OVERHEAD_BYTES
+    head = bytes(frame[:FINAL_HEAD_BYTES])
+    if (
+        head[:8] != END_MARKER + sequence_number.to_bytes(4, "big")
+        or content_length < 0
+        or head[20:] != content_length.to_bytes(4, "big")
+    ):
+        raise _wrong_place(sequence_number)
 
 
 def final_frame_head(sequence_number: int, length_bytes: int) -> bytes:

@@ -8,7 +8,7 @@ follows the end.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, LimitExceededError
@@ -22,6 +22,7 @@ from phicrypt.formats.esdk.frames import (
     FrameCipher,
     FramedLayout,
     layout_of_body,
+    open_only_frame,
     single_block_aad,
 )
 from phicrypt.formats.esdk.header import MessageHeader
@@ -54,16 +55,7 @@ class MessageOpener(ProcessBound):
 
     def __init__(self, header: MessageHeader, materials: DecryptionMaterials) -> None:
         super().__init__()
-        if materials.data_key is None:
-            raise ConfigurationError("the keyring returned no data key")
-        message_key, commitment = derive_keys(header.suite, materials.data_key, header.message_id)
-        if not constant_time_equal(commitment, header.commitment):
-            raise AuthenticationError("commitment")
-        gcm = AESGCM(message_key)
-        try:
-            gcm.decrypt(header.iv, header.tag, header.body)
-        except InvalidTag:
-            raise AuthenticationError("header tag") from None
+        message_key, gcm = _verify_header(header, materials)
         self.header = header
         self.cipher = FrameCipher(gcm, header.message_id, header.frame_length_bytes)
         self._message_key = message_key if header.frame_length_bytes == 0 else b""
@@ -165,15 +157,31 @@ class MessageOpener(ProcessBound):
             )
 
 
+def _verify_header(header: MessageHeader, materials: DecryptionMaterials) -> tuple[bytes, AESGCM]:
+    """The message key and its cipher, after commitment and header tag were verified."""
+    if materials.data_key is None:
+        raise ConfigurationError("the keyring returned no data key")
+    message_key, commitment = derive_keys(header.suite, materials.data_key, header.message_id)
+    if not constant_time_equal(commitment, header.commitment):
+        raise AuthenticationError("commitment")
+    gcm = AESGCM(message_key)
+    try:
+        gcm.decrypt(header.iv, header.tag, header.body)
+    except InvalidTag:
+        raise AuthenticationError("header tag") from None
+    return message_key, gcm
+
+
 def read_ahead_for(frame_bytes: int) -> int:
     """How much to buffer for frames of this length: whole frames, about half a mebibyte of them."""
     return max(1, _READ_AHEAD_BYTES // frame_bytes) * frame_bytes
 
 
 def open_message(
-    opener: MessageOpener,
+    header: MessageHeader,
+    materials: DecryptionMaterials,
     reader: ByteReader,
-    spool: CiphertextSpool,
+    new_spool: Callable[[], CiphertextSpool],
     limits: ReadLimits,
     *,
     threads: int = 1,
@@ -183,12 +191,17 @@ def open_message(
     Nothing is returned before everything is verified. Frames of unsigned messages are opened
     straight into the result, so that payload bytes are written exactly once.
     """
+    is_unsigned = header.frame_length_bytes > 0 and header.suite.signature_curve is None
+    if is_unsigned and reader.remaining() <= header.frame_length_bytes + FINAL_OVERHEAD_BYTES:
+        # One frame: the same checks as below, without the objects that keep a position.
+        gcm = _verify_header(header, materials)[1]
+        return open_only_frame(gcm, header.message_id, reader.take(reader.remaining(), "message body"))
+    opener = MessageOpener(header, materials)
     layout = whole_layout(opener, reader)
     if layout is None:
-        return b"".join([bytes(piece) for piece in opener.pieces(reader, spool, limits)])
+        with new_spool() as spool:
+            return b"".join([bytes(piece) for piece in opener.pieces(reader, spool, limits)])
     body = reader.take(layout.body_length_bytes, "message body")
-    if layout.regular_frames == 0:
-        return opener.cipher.open_final(1, body)
     buffer = io.BytesIO(bytes(layout.plaintext_length_bytes))
     with buffer.getbuffer() as plaintext:
         _open_frames_into(opener.cipher, layout, body, plaintext, threads)
@@ -196,9 +209,10 @@ def open_message(
 
 
 def open_message_into(
-    opener: MessageOpener,
+    header: MessageHeader,
+    materials: DecryptionMaterials,
     reader: ByteReader,
-    spool: CiphertextSpool,
+    new_spool: Callable[[], CiphertextSpool],
     limits: ReadLimits,
     output: memoryview,
     *,
@@ -209,6 +223,7 @@ def open_message_into(
     Raises ConfigurationError for a buffer that is too short. After any error the buffer is zeroed:
     nothing of a message that did not verify as a whole stays in it.
     """
+    opener = MessageOpener(header, materials)
     written = 0
     try:
         layout = whole_layout(opener, reader)
@@ -218,10 +233,11 @@ def open_message_into(
             body = reader.take(layout.body_length_bytes, "message body")
             _open_frames_into(opener.cipher, layout, body, output[:written], threads)
             return written
-        for piece in opener.pieces(reader, spool, limits):
-            _check_room(output, written + len(piece))
-            output[written : written + len(piece)] = piece
-            written += len(piece)
+        with new_spool() as spool:
+            for piece in opener.pieces(reader, spool, limits):
+                _check_room(output, written + len(piece))
+                output[written : written + len(piece)] = piece
+                written += len(piece)
     except BaseException:
         cleared = min(written, len(output))
         output[:cleared] = bytes(cleared)

@@ -18,6 +18,7 @@ from phicrypt.formats.esdk.frames import (
     Buffer,
     FrameCipher,
     layout_for_plaintext,
+    seal_only_frame,
 )
 from phicrypt.formats.esdk.header import constant_header_part_v2, serialize_header_body_v2
 from phicrypt.formats.esdk.parallel import in_shares
@@ -25,7 +26,7 @@ from phicrypt.formats.reader import ReadLimits
 from phicrypt.materials import EncryptionMaterials
 from phicrypt.primitives import AESGCM, FIXED_SIGNATURE_LENGTH_BYTES, new_signature_digest, random_bytes
 from phicrypt.process import ProcessBound
-from phicrypt.suites import IV_LENGTH_BYTES
+from phicrypt.suites import IV_LENGTH_BYTES, AlgorithmSuite
 
 if TYPE_CHECKING:
     import hashlib
@@ -56,9 +57,7 @@ class MessageSealer(ProcessBound):
     ) -> None:
         super().__init__()
         if materials.suite.message_format_version != 2 or materials.data_key is None:
-            raise ConfigurationError(
-                f"messages are written with committing suites only, not {materials.suite.name}"
-            )
+            raise not_writable(materials.suite)
         self._materials = materials
         self.frame_length_bytes = frame_length_bytes
         constant_part = materials.header_parts.get(frame_length_bytes) or header_part_of(
@@ -119,14 +118,6 @@ class MessageSealer(ProcessBound):
         if sequence_number == 0:
             raise ConfigurationError("the message has its final frame; sealing on would use a nonce twice")
         return sequence_number
-
-    def seal_only_frame(self, plaintext: Buffer) -> bytes:
-        """The whole body of a message of one frame, as new bytes."""
-        sequence_number = self._take_number()
-        frame = self._cipher.seal_final(sequence_number, plaintext)
-        if self._digest is not None:
-            self._digest.update(frame)
-        return frame
 
     def unsigned_length_bytes(self, plaintext_length_bytes: int) -> int:
         """Length of header and frames together, for a plaintext of this length."""
@@ -211,11 +202,10 @@ def seal_message(
     The output is allocated once and every frame is sealed into its place, so that payload bytes are
     written exactly once.
     """
+    length = len(plaintext)
+    if length <= frame_length_bytes and not materials.suite.is_signed:
+        return _seal_one_frame(materials, plaintext, frame_length_bytes, limits)
     sealer = MessageSealer(materials, frame_length_bytes, limits)
-    length = memoryview(plaintext).nbytes
-    if length <= frame_length_bytes:
-        body = sealer.seal_only_frame(plaintext)
-        return b"".join((sealer.header, body, sealer.footer())), sealer.message_id
     # A BytesIO hands its buffer out as bytes without a copy, which bytes(bytearray) would make.
     buffer = io.BytesIO(bytes(sealer.unsigned_length_bytes(length)))
     with buffer.getbuffer() as output:
@@ -223,6 +213,33 @@ def seal_message(
     footer = sealer.footer()
     message = buffer.getvalue()
     return (message + footer if footer else message), sealer.message_id
+
+
+def _seal_one_frame(
+    materials: EncryptionMaterials, plaintext: Buffer, frame_length_bytes: int, limits: ReadLimits | None
+) -> tuple[bytes, bytes]:
+    """The bytes that a MessageSealer would give for one frame, without keeping a position.
+
+    Most messages of a database or a queue are this small, and there the sealer's objects cost as
+    much as its cipher. Nothing that could be used twice outlives this call.
+    """
+    suite = materials.suite
+    if suite.message_format_version != 2 or materials.data_key is None:
+        raise not_writable(suite)
+    constant_part = materials.header_parts.get(frame_length_bytes) or header_part_of(
+        materials, frame_length_bytes, limits or ReadLimits()
+    )
+    message_id = random_bytes(_MESSAGE_ID_LENGTH_BYTES)
+    message_key, commitment = derive_keys(suite, materials.data_key, message_id)
+    gcm = AESGCM(message_key)
+    header_body = serialize_header_body_v2(suite, message_id, constant_part, commitment)
+    header_tag = gcm.encrypt(_ZERO_IV, b"", header_body)
+    return b"".join((header_body, header_tag, *seal_only_frame(gcm, message_id, plaintext))), message_id
+
+
+def not_writable(suite: AlgorithmSuite) -> ConfigurationError:
+    """The error for materials that no message is written with."""
+    return ConfigurationError(f"messages are written with committing suites only, not {suite.name}")
 
 
 def seal_message_into(
@@ -240,7 +257,7 @@ def seal_message_into(
     nothing has been sealed then.
     """
     sealer = MessageSealer(materials, frame_length_bytes, limits)
-    unsigned_length = sealer.unsigned_length_bytes(memoryview(plaintext).nbytes)
+    unsigned_length = sealer.unsigned_length_bytes(len(plaintext))
     longest = unsigned_length + sealer.longest_footer_bytes
     if len(output) < longest:
         raise ConfigurationError(

@@ -22,6 +22,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
+from phicrypt.context import PUBLIC_KEY_NAME
 from phicrypt.errors import AuthenticationError, ConfigurationError, KeyAccessError
 from phicrypt.keys.branch_keys import (
     BRANCH_KEY_LENGTH_BYTES,
@@ -225,7 +226,9 @@ class HierarchicalKeyring(KeyHolder):
         if self._supplier is None:
             assert self._branch_key_id is not None
             return self._branch_key_id
-        return check_branch_key_id(self._supplier(MappingProxyType(dict(context))))
+        # The signature's key is drawn afresh for each message: a supplier must answer alike for both ways.
+        shown = {name: value for name, value in context.items() if name != PUBLIC_KEY_NAME}
+        return check_branch_key_id(self._supplier(MappingProxyType(shown)))
 
     def _id_for_decryption(self, materials: DecryptionMaterials) -> str:
         if self._supplier is None or materials.expected_names is None:

@@ -90,6 +90,13 @@ class MultiKeyring(KeyHolder):
         for keyring in self._keyrings:
             keyring.prepare(encrypted_data_keys)
 
+    def clear_cache(self) -> None:
+        """Let every child that keeps keys of its own (branch keys) forget them."""
+        for keyring in self._keyrings:
+            clear = getattr(keyring, "clear_cache", None)
+            if clear is not None:
+                clear()
+
     def on_encrypt(self, materials: EncryptionMaterials) -> EncryptionMaterials:
         for keyring in self._keyrings:
             materials = keyring.on_encrypt(materials)

@@ -216,12 +216,13 @@ def test_rule_08_the_supplier_sees_only_expected_names_on_decrypt() -> None:
 
     store = StaticBranchKeyStore(ID, VERSION, BRANCH_KEY, bytes(32))
     phi = PhiCrypt(keyring=HierarchicalKeyring(store, branch_key_id=supplier))
-    message = phi.encrypt(b"x", context=CONTEXT)
-    assert seen.pop() == CONTEXT
-    phi.decrypt(message, context={"resource": "DiagnosticReport"})
-    assert seen.pop() == {"resource": "DiagnosticReport"}
-    phi.decrypt(message, context=ANY_CONTEXT)
-    assert seen.pop() == CONTEXT
+    for signed in (False, True):
+        message = phi.encrypt(b"x", context=CONTEXT, signed=signed)
+        assert seen.pop() == CONTEXT
+        phi.decrypt(message, context={"resource": "DiagnosticReport"})
+        assert seen.pop() == {"resource": "DiagnosticReport"}
+        phi.decrypt(message, context=ANY_CONTEXT)
+        assert seen.pop() == CONTEXT
 
 
 def test_rule_08_a_mismatch_is_found_before_the_supplier_runs() -> None:
@@ -394,10 +395,12 @@ def test_revoked_access_stops_decryption_within_the_ttl(stores: KeyStores) -> No
     assert phi.decrypt(message, context=CONTEXT) == b"note"
 
 
-def test_revoked_access_stops_decryption_at_once_after_a_clear(stores: KeyStores) -> None:
+@pytest.mark.parametrize("among_others", [False, True])
+def test_revoked_access_stops_decryption_at_once_after_a_clear(stores: KeyStores, among_others: bool) -> None:
     store = stores.new_store()
     store.create_key(ID)
-    phi = PhiCrypt(keyring=HierarchicalKeyring(store, ID, ttl_seconds=86_400))
+    keyring = HierarchicalKeyring(store, ID, ttl_seconds=86_400)
+    phi = PhiCrypt(keyring=MultiKeyring(MultiKeyring(keyring)) if among_others else keyring)
     message = phi.encrypt(b"note", context=CONTEXT)
     assert phi.decrypt(message, context=CONTEXT) == b"note"
     stores.kms.disable(str(store._kms.pinned("test")))

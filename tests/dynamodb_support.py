@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import shutil
 import uuid
 from dataclasses import dataclass, field
@@ -20,6 +21,12 @@ from phicrypt.testing import local_aws
 SECOND_SERVER = "dynamodb-local" if shutil.which("java") else "dynalite"
 
 
+@functools.cache
+def shared_session() -> boto3.Session:
+    """One for all tests: each new session reads botocore's models again."""
+    return boto3.Session("AKIAIOSFODNN7EXAMPLE", "no-secret", region_name="us-east-1")
+
+
 @dataclass(frozen=True)
 class Server:
     """A DynamoDB endpoint."""
@@ -32,7 +39,7 @@ class Server:
         return self.name != "dynalite"
 
     def session(self) -> boto3.Session:
-        return boto3.Session("AKIAIOSFODNN7EXAMPLE", "no-secret", region_name="us-east-1")
+        return shared_session()
 
     def raw_client(self) -> Any:
         return self.session().client("dynamodb", endpoint_url=self.endpoint_url)

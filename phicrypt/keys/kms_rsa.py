@@ -52,7 +52,9 @@ class KmsRsaKeyring(KeyHolder):
             caller's word: check with one decryption (``phicrypt drill``) before relying on it.
         algorithm: the padding, ``RSAES_OAEP_SHA_256`` or ``RSAES_OAEP_SHA_1``.
         client, grant_tokens, session, endpoint_url, use_fips_endpoint, application: as for
-            ``KmsKeyring``; used for opening only.
+            ``KmsKeyring``; used for opening only. **With a public key and none of client, session
+            and endpoint the keyring only writes** and never calls KMS, so that daily readers do
+            not knock at the recovery key.
 
     Raises ConfigurationError for an unsuitable key, ARN or algorithm.
     """
@@ -78,20 +80,22 @@ class KmsRsaKeyring(KeyHolder):
         self.algorithm = algorithm
         self._public_key = None if public_key is None else _checked(public_key)
         self._grant_tokens = list(grant_tokens)
-        self._clients = KmsClients(
-            client=client,
-            session=session,
-            endpoint_url=endpoint_url,
-            use_fips_endpoint=use_fips_endpoint,
-            application=application,
-        )
-        self._clients.check_region(self._key.region)
+        self._clients: KmsClients | None = None
+        if public_key is None or client is not None or session is not None or endpoint_url or use_fips_endpoint:
+            self._clients = KmsClients(
+                client=client,
+                session=session,
+                endpoint_url=endpoint_url,
+                use_fips_endpoint=use_fips_endpoint,
+                application=application,
+            )
+            self._clients.check_region(self._key.region)
         self._identity = (
             RSA_PROVIDER_ID,
             str(self._key),
             algorithm,
             self._public_key.der if self._public_key else None,
-            self._clients.authority,
+            self._clients.authority if self._clients else None,
             tuple(hashlib.sha256(token.encode()).digest() for token in self._grant_tokens),
         )
 
@@ -142,12 +146,12 @@ class KmsRsaKeyring(KeyHolder):
     ) -> DecryptionMaterials:
         failures: list[AuthenticationError | KeyAccessError] = []
         for index, data_key in enumerate(encrypted_data_keys):
-            if materials.suite.is_signed or data_key.provider_id != RSA_PROVIDER_ID:
+            if self._clients is None or materials.suite.is_signed or data_key.provider_id != RSA_PROVIDER_ID:
                 continue
             if not self._key.is_same_key_as(key_arn_of_message(data_key.provider_info)):
                 continue
             try:
-                return self._open(materials, index, data_key)
+                return self._open(self._clients, materials, index, data_key)
             except (AuthenticationError, KeyAccessError) as error:
                 failures.append(error)
         refusals = [error for error in failures if isinstance(error, KeyAccessError)]
@@ -155,11 +159,13 @@ class KmsRsaKeyring(KeyHolder):
             raise combined_refusal(refusals)
         raise failures[0] if failures else self._no_match(materials)
 
-    def _open(self, materials: DecryptionMaterials, index: int, data_key: EncryptedDataKey) -> DecryptionMaterials:
+    def _open(
+        self, clients: KmsClients, materials: DecryptionMaterials, index: int, data_key: EncryptedDataKey
+    ) -> DecryptionMaterials:
         answers: list[KmsAnswer] = []
 
         def unwrap(ciphertext: bytes) -> bytes:
-            answers.append(self._decrypt(ciphertext))
+            answers.append(self._decrypt(clients, ciphertext))
             plaintext: bytes = answers[0].response["Plaintext"]
             digest = hashlib.sha384(materials.context_bytes).digest()
             if not constant_time_equal(plaintext[:_DIGEST_LENGTH_BYTES], digest):
@@ -174,11 +180,11 @@ class KmsRsaKeyring(KeyHolder):
             symmetric_signing_key=unwrapped.symmetric_signing_key,
         )
 
-    def _decrypt(self, ciphertext: bytes) -> KmsAnswer:
+    def _decrypt(self, clients: KmsClients, ciphertext: bytes) -> KmsAnswer:
         if len(ciphertext) not in _CIPHERTEXT_LENGTHS_BYTES:
             raise AuthenticationError("encrypted data key length")
         answer = call_kms(
-            self._clients.client(self._key.region),
+            clients.client(self._key.region),
             "Decrypt",
             key_arn=self.key_arn,
             KeyId=self.key_arn,
@@ -191,11 +197,12 @@ class KmsRsaKeyring(KeyHolder):
         return answer
 
     def _no_match(self, materials: DecryptionMaterials) -> KeyAccessError:
-        why = (
-            "the message is signed, and an RSA recipient is for unsigned messages"
-            if materials.suite.is_signed
-            else "none of the message's encrypted data keys is for it"
-        )
+        if self._clients is None:
+            why = "this keyring has a public key and no KMS client, and only writes"
+        elif materials.suite.is_signed:
+            why = "the message is signed, and an RSA recipient is for unsigned messages"
+        else:
+            why = "none of the message's encrypted data keys is for it"
         return KeyAccessError(
             f"the RSA key {self.key_arn} cannot open the message: {why}",
             operation="Decrypt",

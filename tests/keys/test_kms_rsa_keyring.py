@@ -138,6 +138,16 @@ def test_a_keyring_without_a_public_key_only_opens(recovery: Recovery) -> None:
         recovery.opener().on_encrypt(to_encrypt())
 
 
+def test_rule_16_a_keyring_with_only_a_public_key_never_calls_kms(recovery: Recovery) -> None:
+    """A daily reader whose own key is refused does not go on to knock at the recovery key."""
+    writer = KmsRsaKeyring(recovery.arn, public_key=recovery.public_key)
+    sealed = writer.on_encrypt(to_encrypt())
+    refusal = refusal_of(lambda: opened(writer, sealed))
+    assert refusal.code == "NoMatchingDataKey" and "only writes" in str(refusal)
+    assert recovery.kms.requests == []
+    assert opened(recovery.opener(), sealed)
+
+
 def test_public_keys_come_in_der_and_pem(recovery: Recovery) -> None:
     pem = b"-----BEGIN PUBLIC KEY-----\n" + base64.encodebytes(recovery.public_key) + b"-----END PUBLIC KEY-----\n"
     for public_key in (pem, pem.decode()):

@@ -17,6 +17,7 @@ from phicrypt.cli.console import (
     fail,
     print_json,
     print_table,
+    printable,
     progress,
 )
 from phicrypt.cli.options import (
@@ -31,7 +32,7 @@ from phicrypt.posture import policies
 from phicrypt.posture.account import AwsAccount
 from phicrypt.posture.conformance import conformance_pack
 from phicrypt.posture.declaration import Declaration, KeyDeclaration
-from phicrypt.posture.examination import check
+from phicrypt.posture.examination import check, task_count
 from phicrypt.posture.findings import Severity
 from phicrypt.posture.policy_lint import lint_policy
 from phicrypt.posture.report import Change, Report
@@ -96,8 +97,7 @@ def doctor(
         endpoint_url=endpoint_url,
         workers=workers,
     )
-    resources = len(declared.keys) + len(declared.buckets) + len(declared.tables) + 2
-    with progress("checking", resources) as advance:
+    with progress("checking", task_count(declared)) as advance:
         report = check(account, declared, progress=lambda done, total: advance(1))
     _print(report, output, everything, report.changes_since(earlier) if earlier else None)
     if report.at_or_above(threshold):
@@ -155,7 +155,7 @@ def _print_table(report: Report, everything: bool, changes: tuple[Change, ...] |
     if fixes:
         print("To repair:")
         for fix in fixes:
-            print(f"  {fix}")
+            print(f"  {printable(fix)}")
     print(", ".join(f"{count} {outcome}" for outcome, count in report.counts().items()))
 
 

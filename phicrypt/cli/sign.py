@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -56,6 +57,14 @@ MacAlgorithmOption = Annotated[
     str, typer.Option("--algorithm", help="HMAC_SHA_256, HMAC_SHA_384 or HMAC_SHA_512.")
 ]
 
+PublicKeyTarget = Annotated[
+    Path | None, typer.Option("--public-key-out", metavar="FILE", help="Write the public key (DER) as well.")
+]
+PublicKeySource = Annotated[
+    Path | None, typer.Option("--public-key", metavar="FILE", help="Verify offline with this public key (DER).")
+]
+ByKmsOption = Annotated[bool, typer.Option("--by-kms", help="Let KMS verify; it refuses disabled keys too.")]
+
 
 @app.command(epilog=EXIT_CODES_EPILOG)
 def sign(
@@ -66,13 +75,8 @@ def sign(
     manifest: ManifestOption = None,
     algorithm: AlgorithmOption = None,
     digest: Annotated[str, typer.Option(help="sha256, sha384 or sha512.")] = "sha256",
-    signature: Annotated[
-        Path | None,
-        typer.Option("--signature", metavar="FILE", help=f"Default: the signed file and {SIGNATURE_SUFFIX}."),
-    ] = None,
-    public_key: Annotated[
-        Path | None, typer.Option("--public-key-out", metavar="FILE", help="Write the public key (DER) as well.")
-    ] = None,
+    signature: SignatureOption = None,
+    public_key: PublicKeyTarget = None,
     force: ForceOption = False,
     region: RegionOption = None,
     endpoint_url: EndpointUrlOption = None,
@@ -94,7 +98,7 @@ def sign(
         with files[0].open("rb") as source:
             target.write_bytes(signer.sign(source, resource=name, purpose=purpose))
     else:
-        document, signature_file = signer.sign_manifest(_opened(files), resource=name, purpose=purpose)
+        document, signature_file = signer.sign_manifest(_opened(files, manifest), resource=name, purpose=purpose)
         manifest.write_bytes(document)
         target.write_bytes(signature_file)
     if public_key is not None:
@@ -109,17 +113,9 @@ def verify(
     resource: ResourceOption = None,
     manifest: ManifestOption = None,
     algorithm: AlgorithmOption = None,
-    signature: Annotated[
-        Path | None,
-        typer.Option("--signature", metavar="FILE", help=f"Default: the signed file and {SIGNATURE_SUFFIX}."),
-    ] = None,
-    public_key: Annotated[
-        Path | None,
-        typer.Option("--public-key", metavar="FILE", help="Verify offline with this public key (DER)."),
-    ] = None,
-    by_kms: Annotated[
-        bool, typer.Option("--by-kms", help="Let KMS verify; it refuses disabled keys too.")
-    ] = False,
+    signature: SignatureOption = None,
+    public_key: PublicKeySource = None,
+    by_kms: ByKmsOption = False,
     as_json: JsonOption = False,
     region: RegionOption = None,
     endpoint_url: EndpointUrlOption = None,
@@ -143,20 +139,18 @@ def verify(
         client = AwsAccess(region or region_of(key), endpoint_url, profile, fips).client("kms")
         verifier = Signer(key, client=client, algorithm=algorithm).verifier(by_kms=by_kms)
     name = resource or signed_file.name
+    _print_statement(_verified(verifier, manifest, envelope, files, name, purpose), as_json)
+
+
+def _verified(
+    verifier: Verifier, manifest: Path | None, envelope: bytes, files: list[Path], name: str, purpose: str
+) -> Statement:
     if manifest is None:
         with files[0].open("rb") as source:
-            statement = verifier.verify(source, envelope, resource=name, purpose=purpose)
-    else:
-        statement = _verify_manifest(verifier, manifest, envelope, files, name, purpose)
-    _print_statement(statement, as_json)
-
-
-def _verify_manifest(
-    verifier: Verifier, manifest: Path, envelope: bytes, files: list[Path], name: str, purpose: str
-) -> Statement:
+            return verifier.verify(source, envelope, resource=name, purpose=purpose)
     try:
         return verifier.verify_manifest(
-            manifest.read_bytes(), envelope, _opened(files), resource=name, purpose=purpose
+            manifest.read_bytes(), envelope, _opened(files, manifest), resource=name, purpose=purpose
         )
     except ManifestMismatchError as mismatch:
         for difference in mismatch.differences:
@@ -165,11 +159,11 @@ def _verify_manifest(
         raise
 
 
-def _opened(files: list[Path]) -> Iterator[tuple[str, Source]]:
-    """(name, open file), one file open at a time."""
+def _opened(files: list[Path], manifest: Path) -> Iterator[tuple[str, Source]]:
+    """(name relative to the manifest's folder, open file), one file open at a time."""
     for path in files:
         with path.open("rb") as source:
-            yield path.name, source
+            yield Path(os.path.relpath(path, manifest.parent)).as_posix(), source
 
 
 def _read_small(path: Path) -> bytes:

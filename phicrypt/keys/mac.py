@@ -12,7 +12,7 @@ from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError
 from phicrypt.keys.kms_client import KmsAnswer, call_kms, kms_client, safe_kms_client
 from phicrypt.keys.signing import check_key_arn, region_of
 from phicrypt.materials import KeyHolder
-from phicrypt.primitives import constant_time_equal, random_bytes
+from phicrypt.primitives import random_bytes
 
 MAC_ALGORITHMS: Final = {"HMAC_SHA_256": "sha256", "HMAC_SHA_384": "sha384", "HMAC_SHA_512": "sha512"}
 """KMS's names, and hashlib's."""
@@ -103,11 +103,6 @@ class LocalMacKey(KeyHolder):
     def generate(self, message: bytes, digest_name: str) -> bytes:
         """HMAC with hashlib's digest of that name."""
         return hmac.digest(self._mac_key, message, digest_name)
-
-    def verify(self, message: bytes, mac: bytes, digest_name: str) -> None:
-        """In constant time. Raises AuthenticationError."""
-        if not constant_time_equal(self.generate(message, digest_name), mac):
-            raise AuthenticationError("MAC")
 
 
 def _envelope_context(key_id: str, purpose: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -101,8 +102,8 @@ def _config_finding(
         region=region,
         expected="COMPLIANT",
         found=f"could not check: {found}" if outcome is Outcome.NOT_CHECKED else found,
-        fix=f"aws configservice start-config-rules-evaluation --config-rule-names {name} --region {region}"
-        "  # after the repair",
+        fix="aws configservice start-config-rules-evaluation "
+        f"--config-rule-names {shlex.quote(name)} --region {region}  # after the repair",
         config_rules=(managed.identifier,),
         hipaa=managed.hipaa,
     )

@@ -66,7 +66,6 @@ def check(
 def _tasks(account: AwsAccount, declaration: Declaration, account_id: str) -> list[Callable[[], list[Finding]]]:
     home = declaration.region
     table_regions = {table.region or home for table in declaration.tables}
-    regions = {home, *(key.region for key in declaration.keys), *table_regions}
     selections = {region: read_backup_selections(account, region) for region in sorted(table_regions)}
 
     def of_key(declared: Any) -> list[Finding]:
@@ -93,11 +92,24 @@ def _tasks(account: AwsAccount, declaration: Declaration, account_id: str) -> li
 
     return [
         of_account,
-        *(lambda region=region: of_config(region) for region in sorted(regions)),
+        *(lambda region=region: of_config(region) for region in regions_of(declaration)),
         *(lambda declared=declared: of_key(declared) for declared in declaration.keys),
         *(lambda declared=declared: of_table(declared) for declared in declaration.tables),
         *(lambda declared=declared: of_bucket(declared) for declared in declaration.buckets),
     ]
+
+
+def regions_of(declaration: Declaration) -> list[str]:
+    """The Regions that AWS Config is asked in: home, and those of keys and tables."""
+    home = declaration.region
+    tables = {table.region or home for table in declaration.tables}
+    return sorted({home, *(key.region for key in declaration.keys), *tables})
+
+
+def task_count(declaration: Declaration) -> int:
+    """How many tasks :func:`check` reports as progress."""
+    resources = len(declaration.keys) + len(declaration.buckets) + len(declaration.tables)
+    return 1 + len(regions_of(declaration)) + resources
 
 
 def judge(settings: Any, kind: str, rules: Iterable[Rule[Any]]) -> list[Finding]:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from phicrypt.errors import ConfigurationError
 from phicrypt.guard import PhiGuard
-from phicrypt.posture.declaration import Declaration, KeyDeclaration
+from phicrypt.posture.declaration import Declaration, KeyDeclaration, Roles
 
 ADMINISTRATION: Final = (
     "kms:CancelKeyDeletion",
@@ -36,8 +36,11 @@ ADMINISTRATION: Final = (
     "kms:UpdateKeyDescription",
 )
 """What administers a key without opening anything, and without handing out grants."""
+REPAIR: Final = ("kms:DescribeKey", "kms:GetKeyPolicy", "kms:PutKeyPolicy")
 SEAL: Final = ("kms:GenerateDataKey",)
 OPEN: Final = ("kms:Decrypt",)
+USE_BY_CONTEXT: Final = (*OPEN, "kms:Encrypt", "kms:GenerateDataKey*", "kms:ReEncrypt*")
+"""The uses that take an encryption context."""
 READ_KEY_SETTINGS: Final = (
     "kms:DescribeKey",
     "kms:GetKeyPolicy",
@@ -100,6 +103,8 @@ def key_policy(declaration: Declaration, declared: KeyDeclaration) -> dict[str, 
     root = f"arn:{partition}:iam::{account}:root"
     statements = [
         _statement("Administer", ADMINISTRATION, "*", principal=roles.administrator or root),
+        # A role can be deleted, and then nobody could change the key: the account can always repair it.
+        _statement("AccountRepairs", REPAIR, "*", principal=root),
         _statement(
             "DenyQuickDeletion",
             ("kms:ScheduleKeyDeletion",),
@@ -108,30 +113,37 @@ def key_policy(declaration: Declaration, declared: KeyDeclaration) -> dict[str, 
             effect="Deny",
             conditions={"NumericLessThan": {"kms:ScheduleKeyDeletionPendingWindowInDays": "30"}},
         ),
+    ]
+    # One statement per pair: keys within one condition must all be missing for it to hold.
+    statements += [
         _statement(
-            "DenyUseWithoutContext",
-            (*OPEN, "kms:Encrypt", "kms:GenerateDataKey*", "kms:ReEncrypt*"),
+            f"DenyUseWithoutPair{number}",
+            USE_BY_CONTEXT,
             "*",
             principal="*",
             effect="Deny",
-            conditions={"Null": dict.fromkeys(context, "true")},
-        ),
+            conditions={"Null": {name: "true"}},
+        )
+        for number, name in enumerate(context, 1)
     ]
-    for sid, actions, principal in (
+    users = [(sid, actions, principal) for sid, actions, principal in _users(roles) if principal is not None]
+    if not users:
+        raise ConfigurationError("declare who uses the key: [roles] with writer, reader, auditor or break-glass")
+    for sid, actions, principal in users:
+        conditions: dict[str, Any] = {} if sid.startswith("Auditor") else {"StringEquals": context}
+        if sid.startswith("BreakGlass"):
+            conditions |= _with_mfa()
+        statements.append(_statement(sid, actions, "*", principal=principal, conditions=conditions))
+    return _document(statements)
+
+
+def _users(roles: Roles) -> tuple[tuple[str, tuple[str, ...], str | None], ...]:
+    return (
         ("WriterSeals", SEAL, roles.writer),
         ("ReaderOpens", OPEN, roles.reader),
         ("AuditorReadsSettings", READ_KEY_SETTINGS, roles.auditor),
         ("BreakGlassOpens", OPEN, roles.break_glass),
-    ):
-        if principal is None:
-            continue
-        conditions = {} if sid.startswith("Auditor") else {"StringEquals": context}
-        if sid.startswith("BreakGlass"):
-            conditions |= _with_mfa()
-        statements.append(_statement(sid, actions, "*", principal=principal, conditions=conditions))
-    if len(statements) == 3:
-        raise ConfigurationError("declare who uses the key: [roles] with writer, reader, auditor or break-glass")
-    return _document(statements)
+    )
 
 
 def writer_policy(declaration: Declaration, declared: KeyDeclaration) -> dict[str, Any]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from phicrypt.posture.account import AwsAccount
 from phicrypt.posture.answers import (
@@ -64,6 +63,44 @@ def read_key(account: AwsAccount, declared: KeyDeclaration) -> KeySettings:
     )
 
 
+class _Question(NamedTuple):
+    """One setting of a bucket: whom to ask, what an absent setting is called, and the member wanted."""
+
+    operation: str
+    permission: str
+    absent_code: str
+    member: str
+
+
+_BUCKET_QUESTIONS: Final = {
+    "public_access_block": _Question(
+        "get_public_access_block",
+        "s3:GetBucketPublicAccessBlock",
+        "NoSuchPublicAccessBlockConfiguration",
+        "PublicAccessBlockConfiguration",
+    ),
+    "encryption": _Question(
+        "get_bucket_encryption",
+        "s3:GetEncryptionConfiguration",
+        "ServerSideEncryptionConfigurationNotFoundError",
+        "ServerSideEncryptionConfiguration",
+    ),
+    "object_lock": _Question(
+        "get_object_lock_configuration",
+        "s3:GetBucketObjectLockConfiguration",
+        "ObjectLockConfigurationNotFoundError",
+        "ObjectLockConfiguration",
+    ),
+    "logging": _Question("get_bucket_logging", "s3:GetBucketLogging", "", "LoggingEnabled"),
+    "replication": _Question(
+        "get_bucket_replication",
+        "s3:GetReplicationConfiguration",
+        "ReplicationConfigurationNotFoundError",
+        "ReplicationConfiguration",
+    ),
+}
+
+
 def read_bucket(account: AwsAccount, declared: BucketDeclaration, *, home_region: str) -> BucketSettings:
     """An S3 bucket, in whatever Region it lives."""
     owner: dict[str, Any] = {"ExpectedBucketOwner": declared.account} if declared.account else {}
@@ -78,65 +115,33 @@ def read_bucket(account: AwsAccount, declared: BucketDeclaration, *, home_region
         )
 
     policy = ask("get_bucket_policy", "s3:GetBucketPolicy", "NoSuchBucketPolicy")
-    policy_is_public: bool | Unread = False
+    status: Answer = {}
     if isinstance(policy, Unread) or policy:
-        policy_is_public = convert(
-            ask("get_bucket_policy_status", "s3:GetBucketPolicyStatus", "NoSuchBucketPolicy"), is_public
-        )
+        status = ask("get_bucket_policy_status", "s3:GetBucketPolicyStatus", "NoSuchBucketPolicy")
     controls = ask(
         "get_bucket_ownership_controls", "s3:GetBucketOwnershipControls", "OwnershipControlsNotFoundError"
     )
     ownership = convert(controls, object_ownership)
+    # With ownership enforced, S3 has switched ACLs off.
+    acl: Answer = {} if ownership == "BucketOwnerEnforced" else ask("get_bucket_acl", "s3:GetBucketAcl")
+    is_asked = {"object_lock": declared.audit, "replication": declared.replicated}
+    simple: dict[str, Answer] = {
+        name: member(ask(question.operation, question.permission, question.absent_code), question.member)
+        if is_asked.get(name, True)
+        else {}
+        for name, question in _BUCKET_QUESTIONS.items()
+    }
     return BucketSettings(
         declared=declared,
         region=region,
         partition=account.partition(),
-        public_access_block=member(
-            ask(
-                "get_public_access_block",
-                "s3:GetBucketPublicAccessBlock",
-                "NoSuchPublicAccessBlockConfiguration",
-            ),
-            "PublicAccessBlockConfiguration",
-        ),
-        policy=statements(policy, "Policy"),
+        policy=statements(policy),
         policy_json="" if isinstance(policy, Unread) else str(policy.get("Policy", "")),
-        policy_is_public=policy_is_public,
-        # With ownership enforced, S3 has switched ACLs off.
-        acl_grants=()
-        if ownership == "BucketOwnerEnforced"
-        else convert(ask("get_bucket_acl", "s3:GetBucketAcl"), acl_grants),
-        encryption=member(
-            ask(
-                "get_bucket_encryption",
-                "s3:GetEncryptionConfiguration",
-                "ServerSideEncryptionConfigurationNotFoundError",
-            ),
-            "ServerSideEncryptionConfiguration",
-        ),
+        policy_is_public=convert(status, is_public),
+        acl_grants=convert(acl, acl_grants),
         versioning=ask("get_bucket_versioning", "s3:GetBucketVersioning"),
-        object_lock=member(
-            ask(
-                "get_object_lock_configuration",
-                "s3:GetBucketObjectLockConfiguration",
-                "ObjectLockConfigurationNotFoundError",
-            ),
-            "ObjectLockConfiguration",
-        )
-        if declared.audit
-        else {},
-        logging=member(ask("get_bucket_logging", "s3:GetBucketLogging"), "LoggingEnabled"),
-        replication=member(
-            ask(
-                "get_bucket_replication",
-                "s3:GetReplicationConfiguration",
-                "ReplicationConfigurationNotFoundError",
-            ),
-            "ReplicationConfiguration",
-        )
-        if declared.replicated
-        else {},
         ownership=ownership,
+        **simple,
     )
 
 
@@ -155,33 +160,23 @@ def read_table(
         return account.ask("dynamodb", operation, permission, region=region, absent=absent, **parameters)
 
     described = member(ask("describe_table", "dynamodb:DescribeTable", TableName=declared.name), "Table")
-    settings = TableSettings(
-        declared=declared,
-        region=region,
-        account_id=account_id,
-        partition=account.partition(),
-        described=described,
-        backups={},
-        policy=(),
-        tags={},
-        selections=selections,
-    )
+    place = (declared, region, account_id)
     if isinstance(described, Unread) and described.is_gone:
-        return settings
-    arn = settings.resource
-    return replace(
-        settings,
-        backups=member(
-            ask("describe_continuous_backups", "dynamodb:DescribeContinuousBackups", TableName=declared.name),
-            "ContinuousBackupsDescription",
-        ),
-        policy=statements(
-            ask("get_resource_policy", "dynamodb:GetResourcePolicy", "PolicyNotFoundException", ResourceArn=arn),
-            "Policy",
-        ),
-        tags=convert(ask("list_tags_of_resource", "dynamodb:ListTagsOfResource", ResourceArn=arn), table_tags)
-        if selections and not isinstance(selections, Unread)
-        else {},
+        return TableSettings(*place, described, {}, (), {}, selections, account.partition())
+    arn = TableSettings(*place, described, {}, (), {}, selections, account.partition()).resource
+    tags: Answer = {}
+    if selections and not isinstance(selections, Unread):
+        tags = ask("list_tags_of_resource", "dynamodb:ListTagsOfResource", ResourceArn=arn)
+    backups = ask("describe_continuous_backups", "dynamodb:DescribeContinuousBackups", TableName=declared.name)
+    policy = ask("get_resource_policy", "dynamodb:GetResourcePolicy", "PolicyNotFoundException", ResourceArn=arn)
+    return TableSettings(
+        *place,
+        described=described,
+        backups=member(backups, "ContinuousBackupsDescription"),
+        policy=statements(policy),
+        tags=convert(tags, table_tags),
+        selections=selections,
+        partition=account.partition(),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -222,6 +223,27 @@ def test_key_policy_gives_the_account_administration_but_no_use():
             assert not statement.covers_action(action)
 
 
+def test_key_policy_denies_use_when_any_declared_pair_is_missing():
+    denials = [s for s in key_policy(DECLARATION, KEY)["Statement"] if s["Sid"].startswith("DenyUseWithoutPair")]
+    assert [s["Condition"]["Null"] for s in denials] == [
+        {"kms:EncryptionContext:application": "true"},
+        {"kms:EncryptionContext:tenant": "true"},
+    ]
+    for statement in denials:
+        assert statement["Principal"] == {"AWS": "*"}
+        assert "kms:Decrypt" in statement["Action"]
+
+
+def test_account_can_repair_the_key_whoever_administers_it():
+    declaration = Declaration.of(
+        {**DECLARATION.model_dump(by_alias=True), "roles": {"writer": ROLE + "w", "administrator": ROLE + "a"}}
+    )
+    statements = parse_policy(key_policy(declaration, KEY))
+    root = [s for s in statements if s.principals.get("AWS") == ("arn:aws:iam::111122223333:root",)]
+    assert [s.covers_action("kms:PutKeyPolicy") for s in root] == [True]
+    assert not root[0].covers_action("kms:ScheduleKeyDeletion")
+
+
 def test_rule_14_no_template_gives_encrypt_or_reencrypt():
     for make in (key_policy, writer_policy, reader_policy, auditor_policy, break_glass_policy):
         for statement in parse_policy(make(DECLARATION, KEY)):
@@ -254,21 +276,15 @@ def test_policy_without_context_or_roles_or_with_phi_is_refused():
 
 def test_auditor_may_ask_everything_that_the_doctor_asks():
     """Every permission that a reader names in its source stands in the auditor's policy."""
+    permission = re.compile(
+        r"((?:kms|s3|dynamodb|cloudtrail|config|iam|backup|sts):[A-Z][A-Za-z]+)(?: on the .*)?"
+    )
     asked = set()
     for path in Path(phicrypt.posture.__file__).parent.glob("*.py"):
-        if path.name in ("policies.py", "policy_lint.py", "checks_iam.py"):
-            continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call):
-                for argument in node.args:
-                    text = argument.value if isinstance(argument, ast.Constant) else None
-                    if (
-                        isinstance(text, str)
-                        and text.split(":")[0]
-                        in ("kms", "s3", "dynamodb", "cloudtrail", "config", "iam", "backup", "sts")
-                        and ":" in text
-                    ):
-                        asked.add(text.split(" ")[0])
+        if path.name not in ("policies.py", "policy_lint.py", "checks_iam.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    asked |= {match[1] for match in [permission.fullmatch(node.value)] if match}
     assert len(asked) > 25
     assert asked == set(READ_KEY_SETTINGS) | set(READ_OTHER_SETTINGS)
 

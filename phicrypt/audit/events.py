@@ -197,18 +197,19 @@ _PLAIN_FIELDS: Final = (
     "detail",
 )
 
-_last_second: tuple[int, str] = (-1, "")
+_newest_second: tuple[str, str] = ("", "")
 
 
 def format_time(time_ns: int) -> str:
-    """``2026-01-31T12:00:00.000000Z``."""
-    global _last_second
-    second, microsecond = divmod(time_ns // 1000, 1_000_000)
-    known, text = _last_second
+    """``2026-01-31T12:00:00.000000Z``, for times between 1970 and 2286."""
+    global _newest_second
+    digits = f"{time_ns:019d}"
+    second = digits[:10]
+    known, text = _newest_second
     if second != known:
-        text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        _last_second = (second, text)
-    return f"{text}.{microsecond:06d}Z"
+        text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(int(second)))
+        _newest_second = (second, text)
+    return f"{text}.{digits[10:16]}Z"
 
 
 def parse_time(text: str) -> int:

@@ -23,6 +23,7 @@ _TAIL_LENGTH_BYTES: Final = 65_536
 _CHECK_EVERY_WRITES: Final = 256
 _CHECK_EVERY_NS: Final = 1_000_000_000
 _FILE_MODE: Final = 0o600
+_LINE_FEED: Final = ord("\n")
 
 
 class JsonlSink:
@@ -101,7 +102,12 @@ class JsonlSink:
         try:
             while done < len(events):
                 lines, hashes = chain.lines(events[done:] if done else events)
-                stored = self._write_lines(descriptor, lines)
+                payload = lines[0] if len(lines) == 1 else b"".join(lines)
+                if self._ends_torn:
+                    payload = b"\n" + payload
+                written = os.write(descriptor, payload)
+                self._ends_torn = payload[written - 1] != _LINE_FEED
+                stored = len(lines) if written == len(payload) else payload.count(b"\n", 1, written)
                 chain.advance(hashes[:stored])
                 done += stored
             if self._fsync:
@@ -112,25 +118,6 @@ class JsonlSink:
             # Interrupted somewhere between the write and the count: a new chain is right in every case.
             self._chain = None
             raise
-
-    def _write_lines(self, descriptor: int, lines: list[bytes]) -> int:
-        """Write what the disk takes in one call; how many whole lines that was."""
-        payload = lines[0] if len(lines) == 1 else b"".join(lines)
-        if self._ends_torn:
-            payload = b"\n" + payload
-        written = os.write(descriptor, payload)
-        if written == len(payload):
-            self._ends_torn = False
-            return len(lines)
-        end = len(payload) - sum(map(len, lines))
-        stored = 0
-        for line in lines:
-            end += len(line)
-            if end > written:
-                break
-            stored += 1
-        self._ends_torn = not payload[:written].endswith(b"\n")
-        return stored
 
     def _begin_chain(self) -> None:
         try:

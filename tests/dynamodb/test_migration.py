@@ -352,15 +352,16 @@ def stack() -> Any:
         yield aws
 
 
-def command(stack: Any, *arguments: str) -> subprocess.Popen[str]:
+def command(stack: Any, *arguments: str, key: str | None = "the stack's") -> subprocess.Popen[str]:
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PHICRYPT_"))
     } | {
         "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
         "AWS_SECRET_ACCESS_KEY": "no-secret",
         "AWS_DEFAULT_REGION": stack.region,
-        "PHICRYPT_KEY": stack.kms_key_arn,
     }
+    if key is not None:
+        environment["PHICRYPT_KEY"] = stack.kms_key_arn
     line = [sys.executable, "-c", "from phicrypt.cli import main; main()", "dynamodb", *arguments]
     line += ["--endpoint-url", stack.endpoint_url, "--json"]
     return subprocess.Popen(line, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -410,6 +411,37 @@ def test_the_command_survives_a_kill_and_proves_the_end(stack: Any, phi: PhiCryp
     assert not checkpoint.exists()
     code, report = result(command(stack, "verify", *common))
     assert (code, report["verified"], report["plaintext"]) == (0, 40, 0)
+
+
+def test_the_command_uses_the_branch_key_that_the_file_names(stack: Any, tmp_path: Path) -> None:
+    from phicrypt.keys.branch_key_store import BranchKeyStore
+    from phicrypt.keys.hierarchical import HierarchicalKeyring
+
+    store = BranchKeyStore(
+        "branch-keys",
+        "branch-keys",
+        stack.kms_key_arn,
+        dynamodb_client=stack.client("dynamodb"),
+        kms_client=stack.client("kms"),
+    )
+    store.create_table(deletion_protection=False)
+    branch_key_id = store.create_key()
+    clinic = open_clinic(Server("moto", stack.endpoint_url), PhiCrypt(HierarchicalKeyring(store, branch_key_id)))
+    put_raw(clinic, *(patient(f"p-{n}") for n in range(3)))
+    config = tmp_path / "patients.toml"
+    keyring = {
+        "kms_key_arn": stack.kms_key_arn,
+        "branch_key_store": "branch-keys",
+        "logical_name": "branch-keys",
+        "branch_key_id": branch_key_id,
+    }
+    lines = [f'{name} = "{value}"' for name, value in keyring.items()]
+    config.write_text("\n".join([CONFIG_TOML, "[keyring]", *lines]))
+    both = command(stack, "verify", clinic.name, "--config", str(config))
+    assert both.communicate()[1].count("name the key once") == 1 and both.returncode == 2
+    code, report = result(command(stack, "migrate", clinic.name, "--config", str(config), key=None))
+    assert (code, report["encrypted_now"]) == (0, 3)
+    assert clinic.client.get_item(TableName=clinic.name, Key=key("p-2"))["Item"] == patient("p-2")
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,10 @@ class BranchKeyStore(KeyHolder):
         grant_tokens: KMS grant tokens, sent with each call.
         guard: checks branch key ids and custom contexts, which KMS and CloudTrail show in clear.
 
+    Attributes:
+        table_name, logical_name: as given.
+        kms_key_arn: the pinned KMS key; None with discovery.
+
     Safe to share among threads and after a fork. Raises ConfigurationError.
     """
 
@@ -103,6 +107,7 @@ class BranchKeyStore(KeyHolder):
         key = _checked_key(kms_key_arn, multi_region=multi_region, failover=failover)
         self.table_name = table_name
         self.logical_name = logical_name
+        self.kms_key_arn = None if isinstance(key, KeyDiscovery) else str(key)
         self._max_active_age_seconds = max_active_age_seconds
         self._guard = guard or PhiGuard()
         region = key.region

@@ -163,7 +163,7 @@ def test_both_libraries_share_the_table(store: BranchKeyStore, dynamodb: Any, km
     pytest.importorskip("aws_cryptographic_material_providers", reason="needs the extra 'test'")
     import aws_library
 
-    arn = str(store._kms.pinned("test"))
+    arn = store.kms_key_arn
     theirs = aws_library.AwsKeyStore(store.table_name, "clinic-keys", arn, dynamodb, kms.client())
     theirs.create_table()
     theirs.create_key(ID, {"department": "cardiology"})

@@ -175,7 +175,7 @@ def test_rotation_loses_a_race_without_a_trace(stores: KeyStores) -> None:
 
     slow = stores.another(
         store.table_name,
-        str(store._kms.pinned("test")),
+        store.kms_key_arn,
         dynamodb_client=Intercepted(stores.dynamodb, transact_write_items=write_late),
     )
     assert refusal_of(lambda: slow.rotate(ID)).code == "BranchKeyChanged"
@@ -202,7 +202,13 @@ def test_rotation_by_a_machine_whose_clock_is_behind_does_not_go_back(stores: Ke
     context = {name: next(iter(value.values())) for name, value in active.items() if name != "enc"}
     context["tablename"] = store.logical_name
     later = {**context, "create-time": format_time(future)}
-    wrapped = store._kms.reencrypt(active["enc"]["B"], context, later)
+    wrapped = stores.kms.client().re_encrypt(
+        CiphertextBlob=active["enc"]["B"],
+        SourceKeyId=store.kms_key_arn,
+        SourceEncryptionContext=context,
+        DestinationKeyId=store.kms_key_arn,
+        DestinationEncryptionContext=later,
+    )["CiphertextBlob"]
     stores.put(store, {**active, "create-time": {"S": later["create-time"]}, "enc": {"B": wrapped}})
     version = store.rotate(ID)
     assert store.fetch_active(ID).version == version
@@ -256,7 +262,7 @@ def test_a_version_that_is_no_uuid_is_a_configuration_error(stores: KeyStores, v
 def test_rows_under_another_logical_name_are_refused(stores: KeyStores) -> None:
     store = stores.new_store()
     store.create_key(ID)
-    foreign = stores.another(store.table_name, str(store._kms.pinned("test")), logical_name="other-keys")
+    foreign = stores.another(store.table_name, store.kms_key_arn, logical_name="other-keys")
     for call in (foreign.fetch_active, foreign.fetch_beacon_key, foreign.rotate):
         assert refusal_of(lambda call=call: call(ID)).code == "InvalidCiphertextException"
 
@@ -264,7 +270,7 @@ def test_rows_under_another_logical_name_are_refused(stores: KeyStores) -> None:
 def test_a_restored_table_serves_under_its_logical_name(stores: KeyStores) -> None:
     store = stores.new_store()
     store.create_key(ID)
-    restored = stores.new_store(str(store._kms.pinned("test")), table_name=f"{store.table_name}-restored")
+    restored = stores.new_store(store.kms_key_arn, table_name=f"{store.table_name}-restored")
     for row in stores.rows(store, ID).values():
         stores.put(restored, row)
     assert restored.fetch_active(ID).key_bytes == store.fetch_active(ID).key_bytes
@@ -293,7 +299,7 @@ def test_each_changed_byte_of_each_attribute_is_refused(stores: KeyStores, row_t
 
     reader = stores.another(
         store.table_name,
-        str(store._kms.pinned("test")),
+        store.kms_key_arn,
         dynamodb_client=Intercepted(stores.dynamodb, get_item=serve),
     )
 
@@ -340,7 +346,7 @@ def test_rule_14_row_identity_is_checked(stores: KeyStores) -> None:
 
         liar = stores.another(
             store.table_name,
-            str(store._kms.pinned("test")),
+            store.kms_key_arn,
             dynamodb_client=Intercepted(stores.dynamodb, get_item=serve),
         )
         assert refusal_of(lambda liar=liar: liar.fetch_active(ID)).code == "InvalidBranchKeyRecord"
@@ -354,7 +360,7 @@ def test_rule_14_an_old_active_row_put_back_is_refused(stores: KeyStores) -> Non
     stores.put(store, old)
     assert refusal_of(lambda: store.fetch_active(ID)).code == "BranchKeyRolledBack"
     assert refusal_of(lambda: store.rotate(ID)).code == "BranchKeyRolledBack"
-    again = stores.another(store.table_name, str(store._kms.pinned("test")))
+    again = stores.another(store.table_name, store.kms_key_arn)
     assert refusal_of(lambda: again.fetch_active(ID)).code == "BranchKeyRolledBack"
 
 
@@ -373,7 +379,7 @@ def test_a_rotation_between_read_and_check_is_no_rollback(stores: KeyStores, ope
 
     slow = stores.another(
         store.table_name,
-        str(store._kms.pinned("test")),
+        store.kms_key_arn,
         dynamodb_client=Intercepted(stores.dynamodb, get_item=read_then_overtaken),
     )
     outcome = getattr(slow, operation)(ID)
@@ -399,11 +405,11 @@ def test_rule_14_a_stale_active_row_is_refused_by_age(stores: KeyStores) -> None
     store = stores.new_store(max_active_age_seconds=3600)
     store.create_key(ID)
     version = store.fetch_active(ID).version
-    strict = stores.another(store.table_name, str(store._kms.pinned("test")), max_active_age_seconds=1e-6)
+    strict = stores.another(store.table_name, store.kms_key_arn, max_active_age_seconds=1e-6)
     assert refusal_of(lambda: strict.fetch_active(ID)).code == "BranchKeyTooOld"
     assert strict.fetch_version(ID, version)  # what is old still decrypts
     with pytest.raises(ConfigurationError):
-        stores.another(store.table_name, str(store._kms.pinned("test")), max_active_age_seconds=0)
+        stores.another(store.table_name, store.kms_key_arn, max_active_age_seconds=0)
 
 
 def test_rule_14_a_branch_key_planted_under_a_foreign_kms_key_is_refused(stores: KeyStores) -> None:
@@ -424,10 +430,10 @@ def test_rule_14_a_branch_key_planted_under_a_foreign_kms_key_is_refused(stores:
     assert stores.kms.requests == []  # the foreign key was never asked
     # The planted rows now claim the pinned key, but its wrapped keys are the foreign key's.
     for row in stores.rows(store, ID).values():
-        stores.put(store, {**row, "kms-arn": {"S": str(store._kms.pinned("test"))}})
+        stores.put(store, {**row, "kms-arn": {"S": store.kms_key_arn}})
     refusal = refusal_of(lambda: store.fetch_active(ID))
     assert refusal.code == "IncorrectKeyException"
-    assert {one.parameters["KeyId"] for one in stores.kms.requests} == {str(store._kms.pinned("test"))}
+    assert {one.parameters["KeyId"] for one in stores.kms.requests} == {store.kms_key_arn}
 
 
 def test_rule_14_discovery_serves_fetch_version_only(stores: KeyStores) -> None:
@@ -469,7 +475,7 @@ def test_rule_14_discovery_needs_an_explicit_account(accounts: Any) -> None:
 def test_rule_14_fetching_needs_no_encrypt_or_reencrypt_permission(stores: KeyStores) -> None:
     store = stores.new_store()
     store.create_key(ID)
-    arn = str(store._kms.pinned("test"))
+    arn = store.kms_key_arn
     denials = [
         stores.kms.deny(arn, operation)
         for operation in ("Encrypt", "ReEncrypt", "GenerateDataKeyWithoutPlaintext")

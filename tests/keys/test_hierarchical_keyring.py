@@ -338,7 +338,7 @@ def test_100_000_messages_within_the_ttl_make_no_further_kms_call(stores: KeySto
 def test_rule_12_a_key_fetched_before_a_clear_is_neither_stored_nor_returned(stores: KeyStores) -> None:
     store = stores.new_store()
     store.create_key(ID)
-    arn = str(store._kms.pinned("test"))
+    arn = store.kms_key_arn
     keyring = HierarchicalKeyring(store, ID)
     entered, go_on = threading.Event(), threading.Event()
     fetch_active = store.fetch_active
@@ -384,14 +384,14 @@ def test_revoked_access_stops_decryption_within_the_ttl(stores: KeyStores) -> No
     keyring.cache._clock = lambda: now
     keyring.clear_cache()
     phi.decrypt(message, context=CONTEXT)
-    stores.kms.disable(str(store._kms.pinned("test")))
+    stores.kms.disable(store.kms_key_arn)
     now += 599.9
     assert phi.decrypt(message, context=CONTEXT) == b"note"
     now += 0.2
     for _ in range(2):
         assert refusal_of(lambda: phi.decrypt(message, context=CONTEXT)).code == "DisabledException"
     assert refusal_of(lambda: phi.encrypt(b"note", context=CONTEXT)).code == "DisabledException"
-    stores.kms.enable(str(store._kms.pinned("test")))
+    stores.kms.enable(store.kms_key_arn)
     assert phi.decrypt(message, context=CONTEXT) == b"note"
 
 
@@ -403,7 +403,7 @@ def test_revoked_access_stops_decryption_at_once_after_a_clear(stores: KeyStores
     phi = PhiCrypt(keyring=MultiKeyring(MultiKeyring(keyring)) if among_others else keyring)
     message = phi.encrypt(b"note", context=CONTEXT)
     assert phi.decrypt(message, context=CONTEXT) == b"note"
-    stores.kms.disable(str(store._kms.pinned("test")))
+    stores.kms.disable(store.kms_key_arn)
     assert phi.decrypt(message, context=CONTEXT) == b"note"
     phi.cache.clear()
     assert refusal_of(lambda: phi.decrypt(message, context=CONTEXT)).code == "DisabledException"
@@ -437,7 +437,7 @@ def test_origin_names_kms_key_branch_key_and_the_fetching_call(stores: KeyStores
     (request,) = stores.kms.requests
     assert first.origin is not None and second.origin == first.origin
     arn, _, name = first.origin.key_id.partition("#")
-    assert arn == str(store._kms.pinned("test")) and name == f"{ID}/{store.fetch_active(ID).version}"
+    assert arn == store.kms_key_arn and name == f"{ID}/{store.fetch_active(ID).version}"
     assert first.origin.request_ids == (request.request_id,)
     assert first.origin.correlation_id is not None and first.origin.correlation_id in request.user_agent
     assert (first.key_was_cached, second.key_was_cached) == (False, True)

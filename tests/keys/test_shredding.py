@@ -34,7 +34,7 @@ def store(stores: KeyStores) -> BranchKeyStore:
 
 def seen_through(stores: KeyStores, store: BranchKeyStore, **hooks: Any) -> BranchKeyStore:
     """Another store object for the same rows, whose DynamoDB calls pass through hooks."""
-    arn = str(store._kms.pinned("test"))
+    arn = store.kms_key_arn
     return stores.another(store.table_name, arn, dynamodb_client=Intercepted(stores.dynamodb, **hooks))
 
 
@@ -166,7 +166,7 @@ def test_rule_15_rows_put_back_under_a_tombstone_stay_refused(stores: KeyStores,
     store.shred(ID)
     for row in rows.values():
         stores.put(store, row)
-    fresh = stores.another(store.table_name, str(store._kms.pinned("test")))
+    fresh = stores.another(store.table_name, store.kms_key_arn)
     for one in (store, fresh):
         assert refusal_of(lambda one=one: one.fetch_active(ID)).code == "BranchKeyShredded"
         assert refusal_of(lambda one=one: one.fetch_version(ID, version)).code == "BranchKeyShredded"
@@ -186,7 +186,7 @@ def test_a_rotation_that_a_shred_overtakes_writes_nothing(stores: KeyStores, sto
 
 
 def test_rule_15_local_caches_of_every_store_object_are_purged(stores: KeyStores, store: BranchKeyStore) -> None:
-    other = stores.another(store.table_name, str(store._kms.pinned("test")))
+    other = stores.another(store.table_name, store.kms_key_arn)
     keyrings = [HierarchicalKeyring(one, ID, ttl_seconds=86_400) for one in (store, other)]
     clients = [PhiCrypt(keyring=keyring) for keyring in keyrings]
     message = clients[0].encrypt(b"note", context=CONTEXT)

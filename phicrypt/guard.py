@@ -109,6 +109,8 @@ class PhiGuard(KeyHolder):
         return True
 
     def _is_phi(self, name: str, value: str) -> bool:
+        if not isinstance(value, str):
+            raise ConfigurationError(f"the value of {name!r} is {type(value).__name__}, text is expected")
         from phicrypt.guard_patterns import looks_like_phi
 
         return looks_like_phi(name, value, extra=self._extra, mrn=self._mrn)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import ipaddress
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Final
+from urllib.parse import unquote
 
 DEFAULT_MRN_PATTERNS: Final = (
     r"(?<![a-z0-9])(mrn|medrec|medical[-_ ]?record|chart)[-_ .:#=/]{0,3}(number|no|id)?[-_ .:#=/]{0,3}\d{4,12}\b",
@@ -102,8 +103,21 @@ def looks_like_phi(
 
     ``extra`` patterns are searched as well, ``mrn`` patterns instead of :data:`DEFAULT_MRN_PATTERNS`.
     """
-    if not text.isascii():
-        text = _folded(text)
+    return any(_matches(name, spelling, extra, mrn) for spelling in _spellings(text))
+
+
+def _spellings(text: str) -> Iterator[str]:
+    """The text itself, and what it stands for if it is percent-encoded, up to three times."""
+    for _ in range(4):
+        yield text if text.isascii() else _folded(text)
+        if "%" not in text or (decoded := unquote(text)) == text:
+            return
+        text = decoded
+
+
+def _matches(
+    name: str, text: str, extra: Iterable[re.Pattern[str]], mrn: Iterable[re.Pattern[str]] | None
+) -> bool:
     if any(pattern.search(text) for pattern in extra):
         return True
     if any(pattern.search(text) for pattern in (_DEFAULT_MRN if mrn is None else mrn)):
@@ -124,8 +138,9 @@ def looks_like_phi(
 
 
 def _folded(text: str) -> str:
-    """Full-width and other foreign digits and dashes as their ASCII forms, so that they are found as well."""
+    """Foreign digits and dashes as their ASCII forms, and nothing invisible, so that they are found as well."""
     folded = unicodedata.normalize("NFKC", text).translate(_FOREIGN_DASHES)
+    folded = "".join(character for character in folded if unicodedata.category(character) != "Cf")
     return "".join(
         str(unicodedata.decimal(character)) if not character.isascii() and character.isdecimal() else character
         for character in folded

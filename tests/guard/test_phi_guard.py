@@ -24,6 +24,9 @@ LOOKS_LIKE_PHI = [
     ("social_security_number", "id 123456789"),
     ("subject", "\uff11\uff12\uff13-\uff14\uff15-\uff16\uff17\uff18\uff19"),
     ("subject", "123\u201345\u20136789"),
+    ("subject", "12\u200b3-45-67\u200d89"),
+    ("subject", "123%2D45%2D6789"),
+    ("owner", "jane%2540clinic.org"),
     ("subject", "\u0661\u0662\u0663-\u0664\u0665-\u0666\u0667\u0668\u0669"),
     # telephones
     ("contact", "(617) 555-0123"),
@@ -269,6 +272,12 @@ def test_wrong_settings_are_refused() -> None:
             make()
 
 
+def test_values_that_are_no_text_are_refused() -> None:
+    for value in (b"123-45-6789", 7, None):
+        with pytest.raises(ConfigurationError):
+            PhiGuard().check({"subject": value})  # type: ignore[dict-item]
+
+
 def test_guard_shows_no_key_and_cannot_be_copied() -> None:
     guard = PhiGuard("hash", hash_key=b"secret-secret-secret-secret-secret")
     assert "secret" not in repr(guard)
@@ -290,6 +299,7 @@ def test_passed_pairs_are_remembered_within_a_bound() -> None:
     "value",
     [
         *(unit * 20_000 for unit in ("%40", "@", "a@", "mar", "dob", "1-", "1:", "1.", "9", "\u0663-", "1 2")),
+        "%" + "25" * 30_000 + "40",
         *(start + "-" * 60_000 for start in ("+1", "mrn", "4", "dob")),
     ],
 )

@@ -60,6 +60,7 @@ class Gateway:
         self.options = options
         self._write_guard = write_guard
         self._probe_lengths: dict[str, int] = {}
+        self._spare_buffers: list[bytearray] = []
 
     # --- contexts -------------------------------------------------------------------------------
 
@@ -277,7 +278,23 @@ class Gateway:
             sealing=sealing,
         )
 
-    # --- probes ----------------------------------------------------------------------------------
+    # --- buffers and probes --------------------------------------------------------------------------
+
+    def take_spare_buffer(self) -> bytearray:
+        """Memory for the ciphertext of one ``put_object``.
+
+        Fresh memory costs several times the cipher itself (a page fault for every 4 KiB), so one
+        buffer is kept. It belongs to the caller until it is given back, and holds ciphertext only.
+        """
+        try:
+            return self._spare_buffers.pop()
+        except IndexError:
+            return bytearray()
+
+    def give_spare_buffer(self, buffer: bytearray) -> None:
+        """Give a buffer back that botocore is done with."""
+        if not self._spare_buffers:
+            self._spare_buffers.append(buffer)
 
     def probe_length(self, bucket: str) -> int:
         """How many bytes to fetch first: the shortest header seen in the bucket, so never a frame's."""

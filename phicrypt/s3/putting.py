@@ -24,9 +24,9 @@ def put_object(gateway: Gateway, parameters: Mapping[str, Any], own: Any) -> dic
         _check_announced(length, parameters)
     outgoing, use = gateway.begin_object(bucket, object_key, own, length)
     with use:
-        ciphertext: bytes | IO[bytes]
+        ciphertext: bytes | bytearray | IO[bytes]
         if length is not None and length <= gateway.options.max_memory_bytes:
-            ciphertext = outgoing.seal_bytes(plaintext)
+            ciphertext = outgoing.seal_bytes(plaintext, gateway.take_spare_buffer())
             use.count(length)
         else:
             source = io.BytesIO(plaintext) if length is not None else plaintext
@@ -37,8 +37,10 @@ def put_object(gateway: Gateway, parameters: Mapping[str, Any], own: Any) -> dic
                 Bucket=bucket, Key=object_key, Body=ciphertext, **with_format(clear, outgoing)
             )
         finally:
-            if not isinstance(ciphertext, bytes):
+            if not isinstance(ciphertext, bytes | bytearray):
                 ciphertext.close()
+        if isinstance(ciphertext, bytearray):
+            gateway.give_spare_buffer(ciphertext)
     return response
 
 

@@ -41,8 +41,8 @@ class OutgoingObject(Protocol):
     metadata: dict[str, str]
     message_id: bytes
 
-    def seal_bytes(self, plaintext: Buffer) -> bytes:
-        """The whole ciphertext. Seals; can be called once, and not with :meth:`seal_stream`."""
+    def seal_bytes(self, plaintext: Buffer, spare: bytearray) -> bytes | bytearray:
+        """The whole ciphertext, in ``spare`` if that serves; once, and not with :meth:`seal_stream`."""
         ...
 
     def seal_stream(self, source: ReadableStream, charge: Callable[[int], None]) -> Iterator[memoryview | bytes]:
@@ -70,11 +70,16 @@ class OutgoingMessage:
         if curve is not None:
             self.metadata[FOOTER_LENGTH_NAME] = str(2 + FIXED_SIGNATURE_LENGTH_BYTES[curve])
 
-    def seal_bytes(self, plaintext: Buffer) -> bytes:
+    def seal_bytes(self, plaintext: Buffer, spare: bytearray) -> bytes | bytearray:
         if self.materials.suite.is_signed:
             return b"".join(map(bytes, self.seal_stream(_Once(plaintext), _charge_nothing)))
         frames = RandomAccessSealer(self.sealer)
-        return frames.seal_run(1, plaintext, is_last=True, prefix=frames.header)
+        start = len(frames.header)
+        resize(spare, start + frames.run_length_bytes(memoryview(plaintext).nbytes, is_last=True))
+        with memoryview(spare) as output:
+            output[:start] = frames.header
+            frames.seal_run_into(1, plaintext, output[start:], is_last=True)
+        return spare
 
     def seal_stream(self, source: ReadableStream, charge: Callable[[int], None]) -> Iterator[memoryview | bytes]:
         return sealed_pieces(self.sealer, source, charge, threads=self._threads)
@@ -96,7 +101,7 @@ class OutgoingS3ec:
         self.message_id = self.sealer.envelope.nonce
         self.metadata = self.sealer.envelope.to_metadata()
 
-    def seal_bytes(self, plaintext: Buffer) -> bytes:
+    def seal_bytes(self, plaintext: Buffer, spare: bytearray) -> bytes | bytearray:
         return self.sealer.update(plaintext) + self.sealer.finish()
 
     def seal_stream(self, source: ReadableStream, charge: Callable[[int], None]) -> Iterator[memoryview | bytes]:
@@ -122,3 +127,11 @@ class _Once:
 
 def _charge_nothing(_count: int) -> None:
     """For bytes that were charged when the materials were asked for."""
+
+
+def resize(buffer: bytearray, length: int) -> None:
+    """Give a buffer this length, keeping its memory where it has enough."""
+    if len(buffer) > length:
+        del buffer[length:]
+    elif len(buffer) < length:
+        buffer.extend(bytes(length - len(buffer)))

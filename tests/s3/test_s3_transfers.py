@@ -246,8 +246,8 @@ def test_rule_02_botocore_receives_finished_ciphertext_only(
         if "Body" in parameters:
             body = parameters["Body"]
             bodies.append(body)
-            assert isinstance(body, bytes | tempfile.SpooledTemporaryFile)
-            if not isinstance(body, bytes):
+            assert isinstance(body, bytes | bytearray | tempfile.SpooledTemporaryFile)
+            if not isinstance(body, bytes | bytearray):
                 first = body.read()
                 body.seek(0)
                 assert body.read() == first
@@ -263,7 +263,7 @@ def test_rule_02_botocore_receives_finished_ciphertext_only(
     s3.upload_part(**upload, PartNumber=1, Body=(b"secret" * PART)[:PART])
     assert len(bodies) > 8
     for body in bodies:
-        assert b"secret" not in (body if isinstance(body, bytes) else b"")
+        assert b"secret" not in (body if isinstance(body, bytes | bytearray) else b"")
 
 
 def test_the_spool_of_a_large_put_holds_ciphertext_in_an_unlinked_file(

@@ -41,8 +41,15 @@ class RandomAccessSealer(ProcessBound):
     def __repr__(self) -> str:
         return f"<RandomAccessSealer, {len(self._claimed)} runs sealed>"
 
-    def seal_run(self, first: int, plaintext: Buffer, *, is_last: bool, prefix: bytes = b"") -> bytes:
-        """The frames from number ``first`` (from 1) on, after ``prefix``.
+    def run_length_bytes(self, plaintext_length_bytes: int, *, is_last: bool) -> int:
+        """How long the frames of a run are."""
+        regular, rest = self._frames_of(plaintext_length_bytes, is_last)
+        return regular * (self.frame_length_bytes + REGULAR_OVERHEAD_BYTES) + (
+            FINAL_OVERHEAD_BYTES + rest if is_last else 0
+        )
+
+    def seal_run_into(self, first: int, plaintext: Buffer, output: memoryview, *, is_last: bool) -> None:
+        """Write the frames from number ``first`` (from 1) on; ``output`` has exactly their length.
 
         Without ``is_last`` the plaintext is a positive multiple of the frame length and every frame
         is regular; with it, the last frame is the final one, full or shorter, or empty for an empty
@@ -52,25 +59,31 @@ class RandomAccessSealer(ProcessBound):
         """
         length = self.frame_length_bytes
         with memoryview(plaintext) as source:
-            regular, rest = divmod(len(source), length)
-            if is_last and regular and not rest:
-                regular, rest = regular - 1, length
+            regular, rest = self._frames_of(len(source), is_last)
             if not is_last and (rest or not regular):
                 raise ConfigurationError(f"a run of regular frames is a multiple of {length} bytes")
             self._claim(first, first + regular + (1 if is_last else 0))
-            stride = length + REGULAR_OVERHEAD_BYTES
-            size = len(prefix) + regular * stride + (FINAL_OVERHEAD_BYTES + rest if is_last else 0)
-            buffer = io.BytesIO(bytes(size))
-            with buffer.getbuffer() as output:
-                output[: len(prefix)] = prefix
-                end = len(prefix) + regular * stride
-                if regular:
-                    self._cipher.seal_regular_frames_into(
-                        first, source[: regular * length], output[len(prefix) : end]
-                    )
-                if is_last:
-                    self._cipher.seal_final_into(first + regular, source[regular * length :], output[end:])
+            end = regular * (length + REGULAR_OVERHEAD_BYTES)
+            if regular:
+                self._cipher.seal_regular_frames_into(first, source[: regular * length], output[:end])
+            if is_last:
+                self._cipher.seal_final_into(first + regular, source[regular * length :], output[end:])
+
+    def seal_run(self, first: int, plaintext: Buffer, *, is_last: bool, prefix: bytes = b"") -> bytes:
+        """:meth:`seal_run_into` into new bytes, after ``prefix``."""
+        size = len(prefix) + self.run_length_bytes(memoryview(plaintext).nbytes, is_last=is_last)
+        buffer = io.BytesIO(bytes(size))  # hands its buffer out as bytes without a copy
+        with buffer.getbuffer() as output:
+            output[: len(prefix)] = prefix
+            self.seal_run_into(first, plaintext, output[len(prefix) :], is_last=is_last)
         return buffer.getvalue()
+
+    def _frames_of(self, plaintext_length_bytes: int, is_last: bool) -> tuple[int, int]:
+        """How many regular frames, and how many bytes behind them."""
+        regular, rest = divmod(plaintext_length_bytes, self.frame_length_bytes)
+        if is_last and regular and not rest:
+            return regular - 1, self.frame_length_bytes
+        return regular, rest
 
     def _claim(self, start: int, end: int) -> None:
         with self._lock:

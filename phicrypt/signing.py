@@ -36,7 +36,8 @@ from phicrypt.formats.signatures import (
     write_statement,
 )
 from phicrypt.guard import PhiGuard
-from phicrypt.keys.signing import KmsSigningKey, check_key_arn, is_same_key
+from phicrypt.keys.arn import configured_key_arn, parse_kms_arn
+from phicrypt.keys.signing import KmsSigningKey
 from phicrypt.primitives import SignaturePublicKey
 from phicrypt.recorded_use import RecordedUse, recorded_use
 
@@ -60,7 +61,8 @@ class Verifier:
     """
 
     def __init__(self, key_arn: str, public_key_der: bytes, *, algorithm: str | None = None) -> None:
-        self.key_arn = check_key_arn(key_arn)
+        self._arn = configured_key_arn(key_arn)
+        self.key_arn = key_arn
         self._public_key = SignaturePublicKey(public_key_der)
         self.algorithm = algorithm or self._public_key.algorithms[0]
         if self.algorithm not in self._public_key.algorithms:
@@ -107,12 +109,17 @@ class Verifier:
         """The signature first, then the source, then every signed field."""
         statement = open_envelope(
             read_envelope(signature_file),
-            is_own_key=lambda named: is_same_key(named, self.key_arn),
+            is_own_key=self._is_own_key,
             verify=self._verify_signature,
         )
         found = fingerprint(resource, source, statement.subject.digest_name)
         check_statement(statement, Statement(predicate_type, found, purpose, self.key_arn, self.algorithm, None))
         return statement
+
+    def _is_own_key(self, named: str) -> bool:
+        """Whether an ARN names the expected key, or another replica of that multi-Region key."""
+        arn = parse_kms_arn(named)
+        return arn is not None and arn.is_same_key_as(self._arn)
 
     def _verify_signature(self, message: bytes, signature: bytes) -> None:
         self._public_key.verify(self.algorithm, message, signature)
@@ -122,6 +129,7 @@ class _KeyVerifier(Verifier):
     """Verifies with a KMS key's cached public key, or by KMS."""
 
     def __init__(self, signing_key: KmsSigningKey, *, by_kms: bool) -> None:
+        self._arn = configured_key_arn(signing_key.key_arn)
         self.key_arn = signing_key.key_arn
         self.algorithm = signing_key.algorithm
         self.answer: KmsAnswer | None = None

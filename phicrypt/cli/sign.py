@@ -23,7 +23,7 @@ from phicrypt.cli.options import (
 from phicrypt.formats.manifests import ManifestMismatchError
 from phicrypt.formats.signatures import Statement
 from phicrypt.guard import PhiGuard
-from phicrypt.keys.signing import region_of
+from phicrypt.keys.arn import configured_key_arn
 from phicrypt.mac import Mac
 from phicrypt.signing import Signer, Source, Verifier
 
@@ -91,7 +91,7 @@ def sign(
     outputs = [path for path in (target, manifest, public_key) if path is not None]
     if not force and (existing := [path for path in outputs if path.exists()]):
         fail(f"{existing[0]} exists; --force replaces it", 9)
-    client = AwsAccess(region or region_of(key), endpoint_url, profile, fips).client("kms")
+    client = AwsAccess(region or configured_key_arn(key).region, endpoint_url, profile, fips).client("kms")
     signer = Signer(key, client=client, algorithm=algorithm, digest=digest, guard=PhiGuard())
     name = resource or signed_file.name
     if manifest is None:
@@ -136,7 +136,7 @@ def verify(
     if public_key is not None:
         verifier = Verifier(key, _read_small(public_key), algorithm=algorithm)
     else:
-        client = AwsAccess(region or region_of(key), endpoint_url, profile, fips).client("kms")
+        client = AwsAccess(region or configured_key_arn(key).region, endpoint_url, profile, fips).client("kms")
         verifier = Signer(key, client=client, algorithm=algorithm).verifier(by_kms=by_kms)
     name = resource or signed_file.name
     _print_statement(_verified(verifier, manifest, envelope, files, name, purpose), as_json)
@@ -201,7 +201,7 @@ def mac_generate(
     """Print the MAC of a file in hexadecimal, made by an HMAC key in KMS."""
     mac = Mac(
         key,
-        client=AwsAccess(region or region_of(key), endpoint_url, profile, fips).client("kms"),
+        client=AwsAccess(region or configured_key_arn(key).region, endpoint_url, profile, fips).client("kms"),
         algorithm=algorithm,
     )
     with file.open("rb") as source:
@@ -228,7 +228,7 @@ def mac_verify(
         fail("the MAC is hexadecimal")
     mac = Mac(
         key,
-        client=AwsAccess(region or region_of(key), endpoint_url, profile, fips).client("kms"),
+        client=AwsAccess(region or configured_key_arn(key).region, endpoint_url, profile, fips).client("kms"),
         algorithm=algorithm,
     )
     with file.open("rb") as source:

@@ -9,8 +9,9 @@ import json
 from typing import Any, Final
 
 from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, KeyAccessError
-from phicrypt.keys.kms_client import KmsAnswer, call_kms, kms_client, safe_kms_client
-from phicrypt.keys.signing import check_key_arn, region_of
+from phicrypt.keys.arn import configured_key_arn
+from phicrypt.keys.kms_client import KmsAnswer, call_kms
+from phicrypt.keys.kms_clients import KmsClients
 from phicrypt.materials import KeyHolder
 from phicrypt.primitives import random_bytes
 
@@ -27,15 +28,18 @@ class KmsMacKey:
     KMS makes MACs with keys of usage GENERATE_VERIFY_MAC and envelopes with symmetric encryption
     keys; a key of the other kind is refused by KMS (InvalidKeyUsageException).
 
-    Raises ConfigurationError for an alias or an unknown algorithm.
+    Raises ConfigurationError for an alias, a client of another Region or an unknown algorithm.
     """
 
     def __init__(self, key_arn: str, *, client: Any = None, algorithm: str = "HMAC_SHA_256") -> None:
-        self.key_arn = check_key_arn(key_arn)
+        arn = configured_key_arn(key_arn)
+        self.key_arn = key_arn
         if algorithm not in MAC_ALGORITHMS:
             raise ConfigurationError(f"the MAC algorithm is one of {', '.join(MAC_ALGORITHMS)}, not {algorithm!r}")
         self.algorithm = algorithm
-        self._client = safe_kms_client(client) if client is not None else kms_client(region_of(key_arn))
+        self._region = arn.region
+        self._clients = KmsClients(client=client)
+        self._clients.check_region(arn.region)
 
     def __repr__(self) -> str:
         return f"<KmsMacKey {self.key_arn}>"
@@ -85,7 +89,8 @@ class KmsMacKey:
         return LocalMacKey(key_id, response["Plaintext"])
 
     def _call(self, operation: str, **parameters: Any) -> KmsAnswer:
-        return call_kms(self._client, operation, key_arn=self.key_arn, KeyId=self.key_arn, **parameters)
+        client = self._clients.client(self._region)
+        return call_kms(client, operation, key_arn=self.key_arn, KeyId=self.key_arn, **parameters)
 
 
 class LocalMacKey(KeyHolder):

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from typing import Any, Final
 
 from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, KeyAccessError
-from phicrypt.keys.kms_client import KmsAnswer, call_kms, kms_client, safe_kms_client
+from phicrypt.keys.arn import configured_key_arn
+from phicrypt.keys.kms_client import KmsAnswer, call_kms
+from phicrypt.keys.kms_clients import KmsClients
 from phicrypt.primitives import SIGNING_ALGORITHMS, SignaturePublicKey
 
 MAX_RAW_MESSAGE_LENGTH_BYTES: Final = 4_096
-_KEY_ARN: Final = re.compile(r"arn:(aws[a-z-]*):kms:([a-z0-9-]+):(\d{12}):key/([A-Za-z0-9-]{1,128})")
 
 
 class KmsSigningKey:
@@ -28,7 +28,8 @@ class KmsSigningKey:
         algorithm: KMS's name; None takes the key's own (RSA keys: ``RSASSA_PSS_SHA_256``).
         public_key_ttl_seconds: at most a day.
 
-    Raises ConfigurationError for anything but a key ARN, an unknown algorithm or a TTL out of bounds.
+    Raises ConfigurationError for anything but a key ARN, a client of another Region, an unknown
+    algorithm or a TTL out of bounds.
     """
 
     def __init__(
@@ -40,14 +41,17 @@ class KmsSigningKey:
         public_key_ttl_seconds: float = 3600.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.key_arn = check_key_arn(key_arn)
+        arn = configured_key_arn(key_arn)
+        self.key_arn = key_arn
         if algorithm is not None and algorithm not in SIGNING_ALGORITHMS:
             raise ConfigurationError(
                 f"the signing algorithm {algorithm!r} is not used here; one of {', '.join(SIGNING_ALGORITHMS)}"
             )
         if not 0 < public_key_ttl_seconds <= 86_400:
             raise ConfigurationError("public_key_ttl_seconds is above 0 and at most 86,400")
-        self._client = safe_kms_client(client) if client is not None else kms_client(region_of(key_arn))
+        self._region = arn.region
+        self._clients = KmsClients(client=client)
+        self._clients.check_region(arn.region)
         self._algorithm = algorithm
         self._ttl_seconds = public_key_ttl_seconds
         self._clock = clock
@@ -101,7 +105,8 @@ class KmsSigningKey:
         return answer
 
     def _call(self, operation: str, **parameters: Any) -> KmsAnswer:
-        return call_kms(self._client, operation, key_arn=self.key_arn, KeyId=self.key_arn, **parameters)
+        client = self._clients.client(self._region)
+        return call_kms(client, operation, key_arn=self.key_arn, KeyId=self.key_arn, **parameters)
 
     def _load(self) -> tuple[float, SignaturePublicKey, bytes]:
         cached = self._cached
@@ -125,27 +130,3 @@ class KmsSigningKey:
             )
         self._cached = loaded = (self._clock() + self._ttl_seconds, public_key, response["PublicKey"])
         return loaded
-
-
-def check_key_arn(key_arn: str) -> str:
-    """The ARN itself. Raises ConfigurationError for anything but the ARN of a KMS key."""
-    if not isinstance(key_arn, str) or _KEY_ARN.fullmatch(key_arn) is None:
-        raise ConfigurationError(
-            f"a KMS key ARN was expected (arn:aws:kms:REGION:ACCOUNT:key/ID, no alias), not {key_arn!r}"
-        )
-    return key_arn
-
-
-def region_of(key_arn: str) -> str:
-    """The Region in a key ARN."""
-    return check_key_arn(key_arn).split(":")[3]
-
-
-def is_same_key(one: str, other: str) -> bool:
-    """Whether two ARNs name one key: equal, or replicas of one multi-Region key in one account."""
-    if one == other:
-        return True
-    first, second = _KEY_ARN.fullmatch(one), _KEY_ARN.fullmatch(other)
-    if first is None or second is None or not first[4].startswith("mrk-"):
-        return False
-    return (first[1], first[3], first[4]) == (second[1], second[3], second[4])

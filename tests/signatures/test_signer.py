@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import shutil
 import subprocess
 from datetime import UTC, datetime
@@ -363,3 +364,24 @@ def test_guard_refuses_phi_in_signed_names(kms, arns):
 def test_public_key_that_is_none_is_a_format_error():
     with pytest.raises(FormatError):
         Verifier("arn:aws:kms:us-east-1:111122223333:key/1a2b", b"\x30\x00")
+
+
+def test_client_of_another_region_is_refused(kms):
+    with pytest.raises(ConfigurationError, match="eu-west-1"):
+        Signer(kms.create_signing_key("ECC_NIST_P256"), client=kms.client("eu-west-1"))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_signer_works_on_in_a_forked_child(kms, arns):
+    maker = signer(kms, arns["ECC_NIST_P256"])
+    envelope = maker.sign(b"result", **NAMED)
+    parent_connections = set(kms.connections)
+    child = os.fork()
+    if child == 0:
+        try:
+            maker.verify(b"result", envelope, by_kms=True, **NAMED)
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert set(kms.connections) - parent_connections, "the child used its parent's connection"

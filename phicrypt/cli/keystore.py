@@ -200,9 +200,10 @@ def shred(
         _print_plan(plan)
     _check_confirmation(branch_key_id, confirm)
     done = store.shred(branch_key_id)
+    # Printed first: what was done must be known even where the file cannot be written.
+    _print_certificate(done, as_json)
     if certificate is not None:
         certificate.write_text(done.to_json() + "\n", encoding="utf-8")
-    _print_certificate(done, as_json)
 
 
 def _check_confirmation(branch_key_id: str, confirm: str | None) -> None:

@@ -23,7 +23,7 @@ app = typer.Typer(no_args_is_help=True, help="Encrypt tables in place and prove 
 
 TableArgument = Annotated[str, typer.Argument(metavar="TABLE", help="Table name or ARN.")]
 ConfigOption = Annotated[
-    Path, typer.Option("--config", metavar="FILE", help="TOML or JSON: sections [table] and [keyring].")
+    Path, typer.Option("--config", metavar="FILE", help="TOML or JSON: the table and its keyring.")
 ]
 KeyOption = Annotated[
     str | None,

@@ -52,7 +52,9 @@ class JsonlSink:
         self.path = Path(path)
         self._fsync = fsync
         self._max_segment_bytes = max_segment_bytes
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._is_writing = False
+        self._reentered: list[AuditEvent] = []
         self._descriptor: int | None = None
         self._chain: Chain | None = None
         self._ends_torn = False
@@ -72,14 +74,17 @@ class JsonlSink:
     def write(self, events: Sequence[AuditEvent]) -> None:
         """Append the events. Raises SinkError, with the number of events stored, if the disk refuses."""
         with self._lock:
-            self._writes_until_check -= 1
-            if self._chain is None or self._descriptor is None:
-                self._begin_chain()
-            elif self._writes_until_check <= 0 or events[-1].time_ns > self._next_check_ns:
-                self._writes_until_check = _CHECK_EVERY_WRITES
-                self._next_check_ns = events[-1].time_ns + _CHECK_EVERY_NS
-                self._follow_rotation()
-            self._append(events)
+            if self._is_writing:
+                # A signal handler or a finalizer, in the midst of this thread's own write.
+                self._reentered.extend(events)
+                return
+            self._is_writing = True
+            try:
+                self._write_now(events)
+                if self._reentered:
+                    self._write_reentered()
+            finally:
+                self._is_writing = False
 
     def close(self) -> None:
         """Close the file; a later write opens it again and begins a new chain."""
@@ -93,6 +98,31 @@ class JsonlSink:
         with self._lock:
             if self._descriptor is not None:
                 self._rotate(minimum_bytes=1)
+
+    def __del__(self) -> None:
+        descriptor = getattr(self, "_descriptor", None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def _write_now(self, events: Sequence[AuditEvent]) -> None:
+        self._writes_until_check -= 1
+        if self._chain is None or self._descriptor is None:
+            self._begin_chain()
+        elif self._writes_until_check <= 0 or events[-1].time_ns > self._next_check_ns:
+            self._writes_until_check = _CHECK_EVERY_WRITES
+            self._next_check_ns = events[-1].time_ns + _CHECK_EVERY_NS
+            self._follow_rotation()
+        self._append(events)
+
+    def _write_reentered(self) -> None:
+        while self._reentered:
+            batch, self._reentered = self._reentered, []
+            try:
+                self._write_now(batch)
+            except SinkError as error:
+                self._reentered = [*batch[error.written :], *self._reentered]
+                _log.error("audit events of a signal handler or finalizer wait: %s", error)
+                return
 
     def _append(self, events: Sequence[AuditEvent]) -> None:
         chain, descriptor = self._chain, self._descriptor
@@ -219,7 +249,9 @@ class JsonlSink:
 
     def _forget_in_child(self) -> None:
         """After a fork: the chain is the parent's; the descriptor appends for both."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._is_writing = False
+        self._reentered = []
         self._chain = None
 
 

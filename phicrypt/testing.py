@@ -1,4 +1,4 @@
-"""For users' tests: keyrings with fixed keys, and an embedded local AWS.
+"""For users' tests: keyrings with fixed keys, an audit sink that records, and an embedded local AWS.
 
 Nothing here is for production: :class:`StaticKeyring` opens whatever it is given.
 
@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING
 
+from phicrypt.audit.sinks import RecordingSink as RecordingSink
 from phicrypt.keys.branch_keys import BeaconKey, BranchKey, no_such_branch_key
 from phicrypt.materials import (
     DataKey,

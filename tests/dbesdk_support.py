@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import random
 from typing import Any
 
 from phicrypt.client import PhiCrypt
@@ -86,6 +87,21 @@ def patient(**changes: Any) -> dict[str, Any]:
         "note": {"S": "free to change"},
         **changes,
     }
+
+
+def random_table_and_item(chance: random.Random) -> tuple[TableConfig, dict[str, Any]]:
+    """A table of random actions, version and suite, and an item of it with random attributes."""
+    version_2 = chance.random() < 0.4
+    choices = [Action.ENCRYPT_AND_SIGN, Action.SIGN_ONLY]
+    if version_2:
+        choices.append(Action.SIGN_AND_INCLUDE_IN_CONTEXT)
+    key_action = Action.SIGN_AND_INCLUDE_IN_CONTEXT if version_2 else Action.SIGN_ONLY
+    names = chance.sample([*EVERY_TYPE, "ä", "𐀂", "a.b", "a[0]"], chance.randint(3, 10))
+    item = {name: chance.choice(list(EVERY_TYPE.values())) for name in names}
+    item |= {"patient_id": {"S": f"p-{chance.randrange(99)}"}, "visit": {"N": str(chance.randrange(99))}}
+    actions = {name: chance.choice(choices) for name in names} | {"patient_id": key_action, "visit": key_action}
+    table = patients(actions=actions | {"note": Action.DO_NOTHING}, signed=chance.random() < 0.3)
+    return table, item | {"note": {"S": "free"}, ":free": {"S": "free"}}
 
 
 def from_vector_json(value: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from dbesdk_support import (
     patient,
     patients,
     phi_with,
+    random_table_and_item,
     raw_aes_keyring,
     static_keyring,
     table_of_every_type,
@@ -357,20 +358,6 @@ CHANGES: list[Change] = [
     resize("aws_dbe_foot"),
     change_legend,
 ]
-
-
-def random_table_and_item(chance: random.Random) -> tuple[TableConfig, dict[str, Any]]:
-    version_2 = chance.random() < 0.4
-    choices = [Action.ENCRYPT_AND_SIGN, Action.SIGN_ONLY]
-    if version_2:
-        choices.append(Action.SIGN_AND_INCLUDE_IN_CONTEXT)
-    key_action = Action.SIGN_AND_INCLUDE_IN_CONTEXT if version_2 else Action.SIGN_ONLY
-    names = chance.sample([*EVERY_TYPE, "ä", "𐀂", "a.b", "a[0]"], chance.randint(3, 10))
-    item = {name: chance.choice(list(EVERY_TYPE.values())) for name in names}
-    item |= {"patient_id": {"S": f"p-{chance.randrange(99)}"}, "visit": {"N": str(chance.randrange(99))}}
-    actions = {name: chance.choice(choices) for name in names} | {"patient_id": key_action, "visit": key_action}
-    table = patients(actions=actions | {"note": Action.DO_NOTHING}, signed=chance.random() < 0.3)
-    return table, item | {"note": {"S": "free"}, ":free": {"S": "free"}}
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)

@@ -64,6 +64,7 @@ class JavaCounterpart:
                 "sortKey": table.sort_key,
                 "actions": {name: action.value for name, action in table.actions.items()},
                 "unsigned": list(table.unsigned_attributes),
+                "unsignedPrefix": table.unsigned_prefix,
                 "signed": table.signed,
             },
             **more,

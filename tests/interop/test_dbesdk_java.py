@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 import os
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from dbesdk_support import (
     patient,
     patients,
     phi_with,
+    random_table_and_item,
     raw_aes_keyring,
     table_of_every_type,
 )
@@ -137,6 +139,16 @@ def test_both_refuse_the_same_changes(java: JavaCounterpart, phi: Any) -> None:
             java.decrypt(changed, table, JAVA_RAW_AES)
         with pytest.raises(PhiCryptError):
             open_item(phi, changed, table)
+
+
+def test_random_items_agree(java: JavaCounterpart, phi: Any) -> None:
+    for seed in range(int(os.environ.get("PHICRYPT_FUZZ_CASES", "40"))):
+        table, item = random_table_and_item(random.Random(seed))
+        ours = seal_item(phi, item, table).item
+        assert in_normal_form(java.decrypt(ours, table, JAVA_RAW_AES)) == in_normal_form(item), seed
+        theirs = java.encrypt(item, table, JAVA_RAW_AES)
+        assert in_normal_form(open_item(phi, theirs, table).item) == in_normal_form(item), seed
+        assert theirs.keys() == ours.keys()
 
 
 @pytest.fixture(scope="module")

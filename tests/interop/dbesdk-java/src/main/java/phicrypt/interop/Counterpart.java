@@ -147,6 +147,9 @@ public final class Counterpart {
     if (!unsigned(table).isEmpty()) {
       config.allowedUnsignedAttributes(unsigned(table));
     }
+    if (table.hasNonNull("unsignedPrefix")) {
+      config.allowedUnsignedAttributePrefix(table.get("unsignedPrefix").asText());
+    }
     return DynamoDbItemEncryptor.builder().DynamoDbItemEncryptorConfig(config.build()).build();
   }
 
@@ -163,6 +166,9 @@ public final class Counterpart {
     }
     if (!unsigned(table).isEmpty()) {
       config.allowedUnsignedAttributes(unsigned(table));
+    }
+    if (table.hasNonNull("unsignedPrefix")) {
+      config.allowedUnsignedAttributePrefix(table.get("unsignedPrefix").asText());
     }
     DynamoDbEncryptionInterceptor interceptor =
         DynamoDbEncryptionInterceptor.builder()

@@ -214,7 +214,7 @@ def test_rejects_context_longer_than_the_bound() -> None:
         parse(header_bytes(context=context), ReadLimits(max_context_length_bytes=100))
 
 
-def test_require_signed_refuses_an_unsigned_message_before_any_key_is_used() -> None:
+def test_rule_07_require_signed_refuses_an_unsigned_message_before_any_key_is_used() -> None:
     class Untouchable(StaticKeyring):
         def on_decrypt(self, *_: object) -> object:  # type: ignore[override]
             raise AssertionError("a key was asked for")

@@ -38,7 +38,7 @@ def test_null_key_vectors_cover_every_suite_without_commitment() -> None:
 
 
 @pytest.mark.parametrize("index", range(9))
-def test_uncommitted_suites_are_refused_by_default_before_any_key_is_used(index: int) -> None:
+def test_rule_07_uncommitted_suites_are_refused_by_default_before_any_key_is_used(index: int) -> None:
     vector = load_vectors("esdk", "all-suites.json")[index]
     keyring = StaticKeyring(b"a key that no suite could use")
     with pytest.raises(UnsupportedOperationError, match="allow_uncommitted"):

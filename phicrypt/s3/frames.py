@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from phicrypt.errors import FormatError
 from phicrypt.formats.esdk.frames import FrameCipher, FramedLayout
 from phicrypt.materials import KeyHolder
-from phicrypt.s3.body import final_number, frames_span, plaintext_span
+from phicrypt.s3.body import final_number, frames_span
 from phicrypt.stream_uses import StreamUse
 
 T = TypeVar("T")
+
+_READ_BYTES: Final = 512 * 1024
+"""How much ciphertext is read and opened at once, where the caller's buffer has room."""
 
 
 class FrameRun(KeyHolder):
@@ -23,31 +26,48 @@ class FrameRun(KeyHolder):
     the stream has ended as well.
     """
 
-    __slots__ = ("_cipher", "_frame", "_last", "_layout", "_next", "_stream")
+    __slots__ = ("_cipher", "_final", "_frame_length", "_last", "_layout", "_next", "_stream")
 
     def __init__(self, stream: Any, cipher: FrameCipher, layout: FramedLayout, first: int, last: int) -> None:
         self._stream = stream
         self._cipher = cipher
         self._layout = layout
+        self._frame_length = layout.frame_length_bytes
+        self._final = final_number(layout)
         self._next = first
         self._last = last
-        self._frame = bytearray()
 
     def next_length(self) -> int:
         """Plaintext bytes of the next frame; -1 after the last."""
-        return plaintext_span(self._layout, self._next).length if self._next <= self._last else -1
+        if self._next > self._last:
+            return -1
+        return self._frame_length if self._next < self._final else self._layout.final_length_bytes
 
-    def open_into(self, output: memoryview) -> None:
-        """Verify the next frame and write its plaintext; ``output`` has exactly its length."""
+    def open_into(self, output: memoryview) -> int:
+        """Verify the next frame, or the next few, and write their plaintext; how much it was.
+
+        ``output`` has room for the next frame at least. On failure it holds nothing unverified.
+        """
         number = self._next
-        frame = self._take(frames_span(self._layout, number, number).length)
-        if number == self._last and self._stream.read(1):
+        if number == self._final:
+            length = self._layout.final_length_bytes
+            frame = self._take(frames_span(self._layout, number, number).length)
+            self._check_end()
+            self._cipher.open_final_into(number, frame, output[:length])
+            self._next = number + 1
+            return length
+        regular_left = min(self._last, self._final - 1) - number + 1
+        count = min(regular_left, len(output) // self._frame_length, max(1, _READ_BYTES // self._frame_length))
+        frames = self._take(frames_span(self._layout, number, number + count - 1).length)
+        if number + count - 1 == self._last:
+            self._check_end()
+        self._cipher.open_regular_frames_into(number, frames, output)
+        self._next = number + count
+        return count * self._frame_length
+
+    def _check_end(self) -> None:
+        if self._stream.read(1):
             raise FormatError("bytes follow the last frame", field="message body")
-        if number == final_number(self._layout):
-            self._cipher.open_final_into(number, frame, output)
-        else:
-            self._cipher.open_regular_into(number, frame, output)
-        self._next = number + 1
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -184,9 +204,7 @@ class FramesStream(PlaintextStream):
         while filled < len(view):
             if not len(self._piece) and self._opens_straight(view[filled:]):
                 assert self._run is not None
-                length = self._run.next_length()
-                self._run.open_into(view[filled : filled + length])
-                filled += length
+                filled += self._run.open_into(view[filled:])
                 continue
             if not len(self._piece):
                 self._next_piece()

@@ -235,9 +235,8 @@ class OpenedMessage(ProcessBound):
         position = 0
         try:
             with buffer.getbuffer() as plaintext:
-                while (length := run.next_length()) >= 0:
-                    run.open_into(plaintext[position : position + length])
-                    position += length
+                while run.next_length() >= 0:
+                    position += run.open_into(plaintext[position:])
         finally:
             run.close()
         return buffer.getvalue()

@@ -22,7 +22,7 @@ class Ending:
     error: str
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def aws() -> Iterator[Any]:
     with local_aws() as stack:
         yield stack

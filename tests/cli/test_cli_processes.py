@@ -21,6 +21,12 @@ CONTEXT = ("--context", "tenant=clinic-7")
 EXPECT = ("--expect", "tenant=clinic-7")
 
 
+def heed_signals():
+    """A shell that runs tests in the background lets them, and so their children, ignore SIGINT."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.fixture
 def start(environment, aws, tmp_path):
     """Start the program as a process; it is ended with the test."""
@@ -28,7 +34,13 @@ def start(environment, aws, tmp_path):
 
     def begin(name, *arguments, **settings):
         options = ("--key", aws.kms_key_arn, "--endpoint-url", aws.endpoint_url)
-        settings = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **settings}
+        settings = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "preexec_fn": heed_signals,
+            **settings,
+        }
         process = subprocess.Popen(
             [sys.executable, "-m", "phicrypt", name, *options, *map(str, arguments)], cwd=ROOT, **settings
         )

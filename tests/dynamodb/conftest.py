@@ -13,13 +13,13 @@ from dynamodb_support import SECOND_SERVER, Clinic, Server, open_clinic, start_s
 from phicrypt import PhiCrypt, RawAesKeyring
 
 
-@pytest.fixture(scope="session", params=["moto", SECOND_SERVER])
+@pytest.fixture(scope="module", params=["moto", SECOND_SERVER])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     with contextlib.ExitStack() as stack:
         yield start_server(request.param, stack)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def moto() -> Iterator[Server]:
     with contextlib.ExitStack() as stack:
         yield start_server("moto", stack)

@@ -14,13 +14,13 @@ from phicrypt.s3.client import S3Client
 from phicrypt.testing import local_aws
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def aws() -> Iterator[Any]:
     with local_aws() as stack:
         yield stack
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def raw(aws: Any) -> Any:
     """boto3's own client: what an attacker or a neighbour sees and does."""
     return aws.client("s3")

@@ -31,7 +31,7 @@ V3 = ("s3ec-v3",)
 ALL = ("esdk", "s3ec-v3", "s3ec-v2", "s3ec-instruction-files")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def neighbour(aws: Any) -> Iterator[S3ecPython]:
     try:
         with s3ec_python(aws.endpoint_url, aws.kms_key_arn) as running:

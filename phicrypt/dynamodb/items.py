@@ -106,9 +106,10 @@ def seal_item(
         if phi.trail is not None:
             record_plaintext(phi.trail, operation, low_level, table, opening=False)
         return SealedItem(dict(item), is_encrypted=False, footer=None)
-    record = (
-        _seal_audited(phi, phi.trail, low_level, table, operation) if phi.trail else _seal(phi, low_level, table)
-    )
+    if phi.trail is None:
+        record = _seal(phi, low_level, table)
+    else:
+        record = _seal_audited(phi, phi.trail, low_level, table, operation)
     encrypted = {
         **record.encrypted,
         HEADER_ATTRIBUTE: record.header_bytes,

@@ -42,6 +42,7 @@ from phicrypt.formats.reader import ReadLimits
 from phicrypt.keys.cache import CachePolicy
 from phicrypt.keys.kms import KmsKeyring
 from phicrypt.keys.multi import MultiKeyring
+from phicrypt.testing import StaticKeyring
 
 CASES = int(os.environ.get("PHICRYPT_FUZZ_CASES", "60"))
 TODAY = datetime.now(UTC).date()
@@ -450,6 +451,14 @@ def test_malformed_head_and_foot_end_in_an_error_of_the_tree(phi: Any, attribute
     stored = encrypt(phi, patient(), patients())
     with pytest.raises((FormatError, AuthenticationError)):
         open_item(phi, {**stored, attribute: value}, patients(), shape="low-level")
+
+
+def test_a_keyring_that_signs_for_no_recipient_is_refused(phi: Any) -> None:
+    static = phi_with(StaticKeyring(bytes(32)))
+    with pytest.raises(ConfigurationError, match="keyring"):
+        seal_item(static, patient(), patients())
+    with pytest.raises((ConfigurationError, AuthenticationError)):
+        open_item(static, encrypt(phi, patient(), patients()), patients())
 
 
 def test_errors_show_no_values(phi: Any) -> None:

@@ -31,7 +31,7 @@ from itertools import chain, compress
 from struct import Struct
 from typing import Final, NamedTuple
 
-from phicrypt.errors import AuthenticationError, FormatError
+from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError
 from phicrypt.formats.dbesdk.header import MESSAGE_ID_LENGTH_BYTES, Header, serialize_header, verify_commitment
 from phicrypt.formats.dbesdk.layout import Layout
 from phicrypt.materials import DecryptionMaterials, EncryptionMaterials
@@ -115,7 +115,7 @@ def seal_record(
     canonical_hash = _canonical_hash(header_bytes, materials.context_bytes, layout, stored)
     footer = [hmac_sha384(key.key_bytes, canonical_hash) for key in materials.symmetric_signing_keys]
     if len(footer) != len(materials.encrypted_data_keys):
-        raise ValueError("a DB-ESDK keyring gives one symmetric signing key with each encrypted data key")
+        raise _unsuitable_keyring()
     if materials.suite.is_signed:
         assert materials.signing_key is not None
         footer.append(materials.signing_key.sign_digest(hashlib.sha384(canonical_hash).digest()))
@@ -140,7 +140,8 @@ def open_record(
         stored: type and body of each, in the layout's order; for encrypted ones the binary value,
             which begins with the type of the plaintext.
 
-    Raises AuthenticationError for anything changed, FormatError for a footer of another length.
+    Raises AuthenticationError for anything changed, FormatError for a footer of another length,
+    ConfigurationError for materials of a keyring that does not serve items.
     """
     assert materials.data_key is not None
     pseudorandom_key = hkdf_extract("sha512", b"", materials.data_key.key_bytes)
@@ -196,8 +197,8 @@ def _verify_footer(
     layout: Layout,
     stored: Sequence[bytes],
 ) -> None:
-    assert materials.symmetric_signing_key is not None
-    assert materials.recipient_index is not None
+    if materials.symmetric_signing_key is None or materials.recipient_index is None:
+        raise _unsuitable_keyring()
     tags_length = RECIPIENT_TAG_LENGTH_BYTES * len(header.encrypted_data_keys)
     curve = materials.suite.signature_curve
     expected_length = tags_length + (FIXED_SIGNATURE_LENGTH_BYTES[curve] if curve is not None else 0)
@@ -212,3 +213,9 @@ def _verify_footer(
         assert materials.verification_key is not None
         digest = hashlib.sha384(canonical_hash).digest()
         materials.verification_key.verify_digest(digest, footer_bytes[tags_length:])
+
+
+def _unsuitable_keyring() -> ConfigurationError:
+    return ConfigurationError(
+        "the keyring does not serve DynamoDB items: it gives no signing key with an encrypted data key"
+    )

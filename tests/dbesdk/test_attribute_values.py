@@ -73,7 +73,7 @@ def test_sorts_texts_by_utf16_code_units_not_by_code_points() -> None:
     assert body.index(earlier.encode()) < body.index(later.encode())
 
 
-@settings(max_examples=CASES)
+@settings(max_examples=CASES, deadline=None)
 @given(attribute_values)
 def test_serialization_is_a_normal_form(value: dict[str, Any]) -> None:
     type_id, body = serialize(value)
@@ -82,7 +82,7 @@ def test_serialization_is_a_normal_form(value: dict[str, Any]) -> None:
     assert serialize(read_back) == (type_id, body)
 
 
-@settings(max_examples=CASES)
+@settings(max_examples=CASES, deadline=None)
 @given(
     st.lists(texts, unique=True, min_size=2, max_size=6).flatmap(
         lambda s: st.tuples(st.just(s), st.permutations(s))
@@ -96,14 +96,14 @@ def test_order_of_set_members_and_map_names_does_not_matter(orders: tuple[list[s
     assert serialize(maps[0]) == serialize(maps[1])
 
 
-@settings(max_examples=CASES)
+@settings(max_examples=CASES, deadline=None)
 @given(attribute_values, attribute_values)
 def test_different_values_have_different_bytes(one: dict[str, Any], other: dict[str, Any]) -> None:
     if deserialize(*serialize(one)) != deserialize(*serialize(other)):
         assert serialize(one) != serialize(other)
 
 
-@settings(max_examples=CASES)
+@settings(max_examples=CASES, deadline=None)
 @given(attribute_values, st.data())
 def test_changed_bytes_never_read_beyond_their_container(value: dict[str, Any], data: st.DataObject) -> None:
     type_id, body = serialize(value)
@@ -222,7 +222,7 @@ def test_errors_do_not_show_the_value() -> None:
         assert "5550123" not in str(caught.value)
 
 
-@settings(max_examples=CASES)
+@settings(max_examples=CASES, deadline=None)
 @given(numbers, st.integers(-20, 20))
 def test_normal_form_keeps_the_number_and_is_stable(number: str, exponent: int) -> None:
     spelled = f"{number}e{exponent}"

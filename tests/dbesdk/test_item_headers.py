@@ -101,7 +101,7 @@ def test_refuses_headers_beyond_the_limits() -> None:
         parse_header(header(context=b"\0\x01\0\x01a\0\x01b"), ReadLimits(max_context_length_bytes=7))
 
 
-@settings(max_examples=CASES)
+@settings(max_examples=CASES, deadline=None)
 @given(st.binary(max_size=200), st.integers(0, 60), st.data())
 def test_any_bytes_end_in_a_header_or_an_error_of_the_tree(noise: bytes, at: int, data: st.DataObject) -> None:
     whole = header()

@@ -20,6 +20,7 @@ from phicrypt.cli.options import (
     ProfileOption,
     RegionOption,
 )
+from phicrypt.cli.output_file import output_file
 from phicrypt.formats.manifests import ManifestMismatchError
 from phicrypt.formats.signatures import Statement
 from phicrypt.guard import PhiGuard
@@ -96,13 +97,25 @@ def sign(
     name = resource or signed_file.name
     if manifest is None:
         with files[0].open("rb") as source:
-            target.write_bytes(signer.sign(source, resource=name, purpose=purpose))
+            _write(target, signer.sign(source, resource=name, purpose=purpose), force=force)
     else:
         document, signature_file = signer.sign_manifest(_opened(files, manifest), resource=name, purpose=purpose)
-        manifest.write_bytes(document)
-        target.write_bytes(signature_file)
+        _write(manifest, document, force=force)
+        _write(target, signature_file, force=force)
     if public_key is not None:
-        public_key.write_bytes(signer.public_key_der())
+        _write(public_key, signer.public_key_der(), force=force)
+
+
+def _write(path: Path, content: bytes, *, force: bool) -> None:
+    """The whole file under its name, or none."""
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        with output_file(folder, path.name, force=force, is_private=False, shown=str(path)) as file:
+            view = memoryview(content)
+            while view:
+                view = view[file.write(view) :]
+    finally:
+        os.close(folder)
 
 
 @app.command(epilog=EXIT_CODES_EPILOG)

@@ -93,11 +93,8 @@ DENIALS = [
 @pytest.mark.parametrize(
     ("rule_id", "service", "operation", "permission"), DENIALS, ids=[f"{d[0]}-{d[2]}" for d in DENIALS]
 )
-@pytest.mark.parametrize("code", ["AccessDenied", "AccessDeniedException"])
-def test_missing_permission_is_could_not_check_and_never_a_pass(
-    shared, rule_id, service, operation, permission, code
-):
-    shared.clients.refuse(service, operation, code)
+def test_missing_permission_is_could_not_check_and_never_a_pass(shared, rule_id, service, operation, permission):
+    shared.clients.refuse(service, operation)
     if rule_id == "s3-no-public-acl":  # read only where ownership does not switch ACLs off
         shared.clients.answer("s3", "GetBucketOwnershipControls", {})
     try:
@@ -107,6 +104,17 @@ def test_missing_permission_is_could_not_check_and_never_a_pass(
         shared.answer_backups()
     assert finding.outcome is Outcome.NOT_CHECKED
     assert finding.found == f"could not check: needs {permission}"
+
+
+@pytest.mark.parametrize("code", ["AccessDeniedException", "UnauthorizedOperation", "403"])
+def test_every_spelling_of_a_denial_is_one(shared, code):
+    shared.clients.refuse("kms", "ListGrants", code)
+    try:
+        finding = only(findings(shared), "kms-grants")
+    finally:
+        shared.clients.restore()
+        shared.answer_backups()
+    assert finding.found == "could not check: needs kms:ListGrants"
 
 
 def test_trails_that_may_not_be_listed_are_could_not_check(shared):

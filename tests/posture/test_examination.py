@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from collections import Counter
 
 import pytest
-from posture_accounts import findings, good_account, only
+from posture_accounts import TABLE_KEYS, findings, good_account, only
 
 from phicrypt.errors import ConfigurationError
 from phicrypt.posture import AwsAccount, Declaration, Outcome, check
@@ -242,3 +244,22 @@ def test_caller_without_identity_is_a_configuration_error(good):
     good.clients.refuse("sts", "GetCallerIdentity")
     with pytest.raises(ConfigurationError, match="sts:GetCallerIdentity"):
         check(good.account, Declaration.of(good.members))
+
+
+def test_many_buckets_and_tables_are_checked_once_each(shared):
+    """CI-sized; PHICRYPT_POSTURE_SCALE=25 makes 500 buckets and 200 tables of it."""
+    scale = int(os.environ.get("PHICRYPT_POSTURE_SCALE", "1"))
+    buckets = [f"many-{number:03}" for number in range(20 * scale)]
+    tables = [f"many-{number:03}" for number in range(8 * scale)]
+    for name in buckets:
+        shared.s3.create_bucket(Bucket=name)
+    for name in tables:
+        shared.dynamodb.create_table(TableName=name, **TABLE_KEYS)
+    account = AwsAccount(shared.aws.session(), endpoint_url=shared.aws.endpoint_url)
+    report = check(account, Declaration.of({"buckets": buckets, "tables": tables}))
+    assert not [f for f in report.findings if f.outcome is Outcome.NOT_CHECKED]
+    checked = Counter(
+        f.resource.rsplit(":", 1)[-1] for f in report.findings if f.rule_id.startswith(("s3-", "dyn"))
+    )
+    assert {checked[name] for name in buckets} == {10}
+    assert {checked[f"table/{name}"] for name in tables} == {6}

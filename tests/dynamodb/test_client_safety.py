@@ -295,7 +295,7 @@ def test_the_token_ledger_forgets_by_age_and_by_number() -> None:
         return ledger.sealed_once({"ClientRequestToken": token, "x": b"1"}, lambda: {"n": next(sealed)})
 
     first = send("a")
-    assert send("a") == first
+    assert send("a") == first and next(sealed) == first["n"] + 1
     now[0] += MAX_AGE_SECONDS + 1
     second = send("a")
     assert second != first

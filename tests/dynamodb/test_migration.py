@@ -187,20 +187,26 @@ def test_rule_18_the_backfill_keeps_concurrent_changes(migrating: Clinic) -> Non
     assert sum(calls.values()) > 10 and signed
 
 
-def test_a_changed_item_is_read_again_before_it_is_encrypted(moto_migrating: Clinic) -> None:
+@pytest.mark.parametrize("what", ["changed", "added", "removed"])
+def test_a_signed_attribute_changed_meanwhile_is_read_again(moto_migrating: Clinic, what: str) -> None:
     clinic = moto_migrating
     put_raw(clinic, patient())
+    newer = {
+        "changed": patient(clinic={"S": "south"}),
+        "added": patient(scan={"B": b"\x07"}),
+        "removed": {name: value for name, value in patient().items() if name != "clinic"},
+    }[what]
     raced = []
 
     def change_first(request: Any, **_: Any) -> None:
         if not raced:
             raced.append(True)
-            put_raw(clinic, patient(clinic={"S": "south"}, scan={"B": b"\x07"}))
+            put_raw(clinic, newer)
 
     clinic.client.meta.events.register_first("before-send.dynamodb.UpdateItem", change_first)
     report = migrate_table(clinic.client, clinic.name)
     assert report.encrypted_now == 1 and raced
-    assert everything(clinic)[("p-1", "1")] == patient(clinic={"S": "south"}, scan={"B": b"\x07"})
+    assert everything(clinic)[("p-1", "1")] == newer
 
 
 def test_an_item_deleted_meanwhile_is_not_created_again(moto_migrating: Clinic) -> None:

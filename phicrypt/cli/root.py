@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any, Final
 
 import typer
+from rich.markup import escape
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
@@ -105,9 +106,13 @@ class LazyGroup(TyperGroup):
 
 
 def _reflow_help(command: Any) -> None:
-    """Join the lines of each paragraph: docstrings are wrapped for editors, not for this terminal."""
+    """Join the lines of each paragraph, and show brackets as brackets instead of obeying them as markup."""
     if command.help:
-        command.help = "\n\n".join(" ".join(part.split()) for part in command.help.split("\n\n"))
+        # Docstrings are wrapped for editors, not for this terminal.
+        command.help = escape("\n\n".join(" ".join(part.split()) for part in command.help.split("\n\n")))
+    for parameter in command.params:
+        if getattr(parameter, "help", None):
+            parameter.help = escape(parameter.help)
     for inner in getattr(command, "commands", {}).values():
         _reflow_help(inner)
 

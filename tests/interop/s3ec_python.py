@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
 import json
-import shutil
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from interop.dynamodb_local import cache_folder
+from interop.environments import EnvironmentUnavailableError, python_environment
 
 _PROJECT = Path(__file__).parent / "s3ec-python"
-_INSTALL_TIMEOUT_SECONDS = 600
 
 
 class S3ecUnavailableError(RuntimeError):
@@ -69,7 +65,11 @@ class S3ecPython:
 @contextlib.contextmanager
 def s3ec_python(endpoint_url: str, key_arn: str) -> Iterator[S3ecPython]:
     """The running counterpart; raises S3ecUnavailableError where it cannot be installed."""
-    command = [str(_environment() / "bin" / "python"), str(_PROJECT / "counterpart.py")]
+    try:
+        environment = python_environment("s3ec-python", (_PROJECT / "requirements.txt").read_text())
+    except EnvironmentUnavailableError as error:
+        raise S3ecUnavailableError(str(error)) from None
+    command = [str(environment / "bin" / "python"), str(_PROJECT / "counterpart.py")]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         yield S3ecPython(process, endpoint_url, key_arn)
@@ -79,24 +79,3 @@ def s3ec_python(endpoint_url: str, key_arn: str) -> Iterator[S3ecPython]:
         process.wait(timeout=30)
         if process.stdout is not None:
             process.stdout.close()
-
-
-def _environment() -> Path:
-    """A virtual environment with the client, made once per set of requirements in a cache folder."""
-    requirements = _PROJECT / "requirements.txt"
-    digest = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()[:16]
-    folder = cache_folder() / f"s3ec-python-{digest}"
-    ready = folder / "ready"
-    if ready.exists():
-        return folder
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        for command in (
-            [sys.executable, "-m", "venv", str(folder)],
-            [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "-r", str(requirements)],
-        ):
-            subprocess.run(command, check=True, capture_output=True, timeout=_INSTALL_TIMEOUT_SECONDS)
-    except (subprocess.SubprocessError, OSError) as error:
-        raise S3ecUnavailableError(f"the S3 Encryption Client for Python cannot be installed: {error}") from None
-    ready.touch()
-    return folder

@@ -150,7 +150,7 @@ def verify(
     """Check every chain of a log, with its rotated segments, and compare it with anchors.
 
     Args:
-        path: the log file.
+        path: the log file, or a folder of segments fetched from S3.
         anchors: what CloudTrail shows, from :func:`phicrypt.audit.anchors.anchors_in`; each one of a
             chain in this log must match. None leaves the log unanchored.
         expect_all_chains: anchors of chains that the log does not hold are faults, not remarks: use
@@ -162,13 +162,14 @@ def verify(
     for anchor in anchors or ():
         wanted.setdefault(anchor.chain_id, {}).setdefault(anchor.sequence, set()).add(anchor.sha256)
     result = Verification(anchors_given=anchors is not None)
+    is_folder = Path(path).is_dir()
     fragments: list[Fragment] = []
     for item in read_log(path):
         if isinstance(item, Fragment):
             fragments.append(item)
             continue
         fragments = [fragment for fragment in fragments if not _explains(item, fragment, result)]
-        _check_record(item, result, wanted)
+        _check_record(item, result, wanted, starts_in_order=not is_folder)
     for fragment in fragments:
         if fragment.at_end_of_file or fragment.is_followed:
             result.torn.append(fragment.place)
@@ -192,7 +193,7 @@ def read_log(path: str | Path) -> Iterator[Record | Fragment]:
     """Records and fragments of a log: rotated segments by their manifest, then the file itself."""
     path = Path(path)
     found = False
-    for segment in [*_segments(path), path]:
+    for segment in sorted(path.rglob("*.jsonl")) if path.is_dir() else [*_segments(path), path]:
         try:
             file = segment.open("rb")
         except FileNotFoundError:
@@ -278,13 +279,17 @@ def _explains(record: Record, fragment: Fragment, result: Verification) -> bool:
     return True
 
 
-def _check_record(record: Record, result: Verification, wanted: dict[str, dict[int, set[str]]]) -> None:
+def _check_record(
+    record: Record, result: Verification, wanted: dict[str, dict[int, set[str]]], *, starts_in_order: bool
+) -> None:
     result.records += 1
     chain = result.chains.get(record.chain_id)
     if chain is None:
         chain = result.chains[record.chain_id] = ChainState(record.chain_id)
         chain.first_time = str(record.fields.get("time", ""))
-    what = _fault_of(record, chain) or _fault_of_start(record, result._newest_hashes)
+    what = _fault_of(record, chain)
+    if what is None and starts_in_order:
+        what = _fault_of_start(record, result._newest_hashes)
     result._newest_hashes.append(record.sha256)
     if what is not None:
         result.add(Fault(record.place, record.chain_id, record.sequence, what))

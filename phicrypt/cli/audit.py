@@ -23,7 +23,9 @@ from phicrypt.cli.audit_tables import (
     print_dicts,
     print_join,
     print_rows,
+    print_verification,
     tell_problems,
+    verification_as_dict,
 )
 from phicrypt.cli.console import CHECK_EXIT_CODE, complain, print_json, print_table
 from phicrypt.cli.options import AwsAccess, EndpointUrlOption, JsonOption, KeyOption, ProfileOption, RegionOption
@@ -63,7 +65,7 @@ TokenKeysOption = Annotated[
 
 @app.command("verify")
 def verify_log(
-    log: Annotated[Path, typer.Argument(metavar="LOG", help="The local audit log.")],
+    log: Annotated[Path, typer.Argument(metavar="LOG", help="The local audit log, or a folder of S3 segments.")],
     trail: Annotated[
         str | None,
         typer.Option("--trail", metavar="SOURCE", help="CloudTrail, to compare the log with its anchors."),
@@ -93,36 +95,9 @@ def verify_log(
         tell_problems(reading)
     result = verify(log, anchors=anchors, expect_all_chains=all_chains)
     if as_json:
-        print_json(
-            {
-                "valid": result.is_valid,
-                "proves": result.what_it_proves(),
-                "records": result.records,
-                "faults": [str(fault) for fault in result.faults],
-                "fault_count": result.fault_count,
-                "torn": [str(place) for place in result.torn],
-                "anchors_confirmed": result.anchors_confirmed,
-                "unknown_anchors": [anchor._asdict() for anchor in result.unknown_anchors],
-                "chains": {
-                    chain.chain_id: {"records": chain.records, "first": chain.first_time, "last": chain.last_time}
-                    for chain in result.chains.values()
-                },
-            }
-        )
+        print_json(verification_as_dict(result))
     else:
-        print_table(
-            "",
-            ("Chain", "Records", "First", "Last", "After the last anchor"),
-            (
-                (chain.chain_id[:8], chain.records, chain.first_time[:19], chain.last_time[:19], chain.unanchored)
-                for chain in result.chains.values()
-            ),
-        )
-        for place in result.torn:
-            typer.echo(f"torn by a crash in mid-write: {place}")
-        for fault in result.faults[:SHOWN_ROWS]:
-            typer.echo(f"{fault}")
-        typer.echo(result.what_it_proves())
+        print_verification(result)
     if not result.is_valid:
         raise typer.Exit(CHECK_EXIT_CODE)
 

@@ -14,6 +14,7 @@ from phicrypt.audit.events import format_time
 from phicrypt.audit.join import Joined
 from phicrypt.audit.matching import EXCEPTIONS_FIRST, Category
 from phicrypt.audit.questions import Row
+from phicrypt.audit.verify import Verification
 from phicrypt.cli.console import complain, print_json, print_table
 
 SHOWN_ROWS: Final = 200
@@ -24,6 +25,41 @@ def tell_problems(reading: Reading) -> None:
         complain(problem)
     if reading.problem_count > SHOWN_ROWS:
         complain(f"and {reading.problem_count - SHOWN_ROWS:,} more that could not be read")
+
+
+def verification_as_dict(result: Verification) -> dict[str, Any]:
+    """For ``verify --json``."""
+    return {
+        "valid": result.is_valid,
+        "proves": result.what_it_proves(),
+        "records": result.records,
+        "faults": [str(fault) for fault in result.faults],
+        "fault_count": result.fault_count,
+        "torn": [str(place) for place in result.torn],
+        "anchors_confirmed": result.anchors_confirmed,
+        "unknown_anchors": [anchor._asdict() for anchor in result.unknown_anchors],
+        "chains": {
+            chain.chain_id: {"records": chain.records, "first": chain.first_time, "last": chain.last_time}
+            for chain in result.chains.values()
+        },
+    }
+
+
+def print_verification(result: Verification) -> None:
+    """The chains, what is wrong with them, and what the result proves."""
+    print_table(
+        "",
+        ("Chain", "Records", "First", "Last", "After the last anchor"),
+        (
+            (chain.chain_id[:8], chain.records, chain.first_time[:19], chain.last_time[:19], chain.unanchored)
+            for chain in result.chains.values()
+        ),
+    )
+    for place in result.torn:
+        typer.echo(f"torn by a crash in mid-write: {place}")
+    for fault in result.faults[:SHOWN_ROWS]:
+        typer.echo(str(fault))
+    typer.echo(result.what_it_proves())
 
 
 def join_as_dict(joined: Joined) -> dict[str, Any]:

@@ -178,13 +178,16 @@ def test_segments_in_s3_are_locked_for_six_years_and_verify_when_read_back(tmp_p
         assert object_key.startswith(f"phicrypt-audit/{datetime.now(UTC):%Y/%m/%d}/")
         assert parameters["ObjectLockMode"] == "COMPLIANCE"
         assert 2_190 < (parameters["ObjectLockRetainUntilDate"] - datetime.now(UTC)).days <= 2_192
-    path = tmp_path / "read-back.jsonl"
-    path.write_bytes(b"".join(parameters["Body"] for parameters in bucket.objects.values()))
-    result = verify(path)
+    for object_key, parameters in bucket.objects.items():
+        (tmp_path / object_key).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / object_key).write_bytes(parameters["Body"])
+    result = verify(tmp_path)
     assert result.is_valid, result.faults
     assert len(result.chains) == 2
-    uses = [record.fields["use_id"] for record in read_records(path) if record.fields["kind"] == "use"]
+    uses = sorted(record.fields["use_id"] for record in read_records(tmp_path) if record.fields["kind"] == "use")
     assert uses == ["u-0", "u-1", "u-2", "u-2"]
+    (next(tmp_path.rglob("000000000003.jsonl")).parent / "000000000000.jsonl").unlink()
+    assert not verify(tmp_path).is_valid
 
 
 class FakeLogs:

@@ -73,7 +73,7 @@ class TableConfig:
         unsigned_attributes, unsigned_prefix: the attributes that are neither encrypted nor signed,
             by name and by the beginning of the name. Grow the set before data is written with it,
             never shrink it.
-        plaintext_policy: default: forbid writing and reading plaintext.
+        plaintext_policy: default: forbid writing and reading plaintext. AWS's name as text will do.
         plaintext_reads_until: the last day (UTC) on which a policy that allows plaintext applies;
             required with such a policy. After that day plaintext items are refused (rule 19).
         signed: write suite 0x6701, which adds an ECDSA P-384 signature, instead of 0x6700.
@@ -202,8 +202,11 @@ class TableConfig:
                 )
 
     def _check_plaintext_policy(self) -> None:
-        if not isinstance(self.plaintext_policy, PlaintextPolicy):
-            raise ConfigurationError("plaintext_policy is a PlaintextPolicy")
+        try:
+            object.__setattr__(self, "plaintext_policy", PlaintextPolicy(self.plaintext_policy))
+        except ValueError:
+            names = ", ".join(policy.value for policy in PlaintextPolicy)
+            raise ConfigurationError(f"plaintext_policy is one of {names}") from None
         forbids = self.plaintext_policy is PlaintextPolicy.FORBID_PLAINTEXT_WRITE_FORBID_PLAINTEXT_READ
         if forbids and self.plaintext_reads_until is not None:
             raise ConfigurationError("plaintext_reads_until belongs to a policy that allows plaintext")

@@ -625,6 +625,12 @@ def test_inconsistent_configurations_are_refused(changes: dict[str, Any]) -> Non
         patients(**changes)
 
 
+def test_plaintext_policies_may_be_given_by_their_names() -> None:
+    for policy in PlaintextPolicy:
+        until = None if "FORBID_PLAINTEXT_READ" in policy.value else TODAY
+        assert patients(plaintext_policy=policy.value, plaintext_reads_until=until).plaintext_policy is policy
+
+
 def test_key_names_that_look_like_phi_warn() -> None:
     for name in ("ssn", "patientMRN", "email_address", "DOB"):
         with pytest.warns(PhiKeyNameWarning, match=name):

@@ -92,6 +92,7 @@ class RawAesKeyring(KeyHolder):
         self, materials: DecryptionMaterials, encrypted_data_keys: Sequence[EncryptedDataKey]
     ) -> DecryptionMaterials:
         info_length = len(self._provider_info_prefix) + _IV_LENGTH_BYTES
+        refusal: AuthenticationError | None = None
         for index, encrypted_data_key in enumerate(encrypted_data_keys):
             info = encrypted_data_key.provider_info
             if (
@@ -109,7 +110,8 @@ class RawAesKeyring(KeyHolder):
 
             try:
                 unwrapped: UnwrappedDataKey = unwrap_data_key(materials, encrypted_data_key.ciphertext, unwrap)
-            except AuthenticationError:
+            except AuthenticationError as error:
+                refusal = error
                 continue
             return materials.with_data_key(
                 unwrapped.data_key,
@@ -117,6 +119,8 @@ class RawAesKeyring(KeyHolder):
                 origin=KeyOrigin(self.namespace, self.name),
                 symmetric_signing_key=unwrapped.symmetric_signing_key,
             )
+        if refusal is not None:
+            raise refusal
         raise KeyAccessError(
             f"none of the message's {len(encrypted_data_keys)} encrypted data keys opens with the raw AES "
             f"wrapping key {self.namespace!r} {self.name!r}",

@@ -171,8 +171,10 @@ def test_each_recipient_of_a_multi_keyring_opens_the_message_alone() -> None:
 
 def test_the_wrong_wrapping_key_is_refused() -> None:
     message = raw_client().encrypt(b"x", context=CONTEXT)
-    with pytest.raises(KeyAccessError):
+    with pytest.raises(AuthenticationError):
         PhiCrypt(RawAesKeyring("clinic", "key-1", bytes(32))).decrypt(message, context=CONTEXT)
+    with pytest.raises(KeyAccessError):
+        PhiCrypt(RawAesKeyring("clinic", "key-2", bytes(range(32)))).decrypt(message, context=CONTEXT)
 
 
 def test_rule_03_every_message_has_its_own_id_and_derived_key() -> None:

@@ -207,7 +207,7 @@ class S3Client(ForwardedOperations):
         Config: Any = None,
     ) -> None:
         """boto3's ``upload_fileobj``: sealed in order, uploaded in parallel parts. ``read(n)`` is all it needs."""
-        parameters = {**(ExtraArgs or {}), "Bucket": Bucket, "Key": Key}
+        parameters = _new_object(ExtraArgs, Bucket, Key)
         own = _checked("put_object", parameters)
         settings = TransferSettings.from_config(self._gateway, Config)
         transfer.upload(self._gateway, Fileobj, parameters, own, settings, Callback)
@@ -280,6 +280,7 @@ class S3Client(ForwardedOperations):
             return io.BufferedReader(S3Reader(self._gateway, parameters, reading), 64 * 1024)
         if mode != "wb" or version_id is not None:
             raise ConfigurationError('mode is "rb" or "wb", and only reading takes a version_id')
+        parameters = _new_object(parameters, bucket, object_key)
         own = _checked("put_object", parameters)
         return S3Writer(self._gateway, parameters, own, TransferSettings.from_config(self._gateway, None))
 
@@ -361,6 +362,14 @@ class S3Client(ForwardedOperations):
 
     def _source(self, bucket: str, object_key: str) -> ObjectSource:
         return ObjectSource(self._gateway.s3, {"Bucket": bucket, "Key": object_key})
+
+
+def _new_object(extra: Mapping[str, Any] | None, bucket: str, object_key: str) -> dict[str, Any]:
+    """Parameters of an object whose body comes from elsewhere."""
+    parameters = {**(extra or {}), "Bucket": bucket, "Key": object_key}
+    if unfit := sorted({"Body", "ContentLength"} & set(parameters)):
+        raise ConfigurationError(f"{unfit} are told by the source, not by parameters")
+    return parameters
 
 
 def _checked(operation_name: str, parameters: dict[str, Any]) -> Any:

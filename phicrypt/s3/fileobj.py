@@ -22,6 +22,7 @@ from phicrypt.errors import ConfigurationError, UnsupportedOperationError
 from phicrypt.materials import KeyHolder
 from phicrypt.s3.body import final_number
 from phicrypt.s3.gateway import Gateway, Reading
+from phicrypt.s3.putting import clear_parameters
 from phicrypt.s3.reading import OpenedMessage, open_by_probe
 from phicrypt.s3.source import ObjectSource
 from phicrypt.s3.transfer import TransferSettings, upload
@@ -132,6 +133,7 @@ class S3Writer(KeyHolder, io.BufferedIOBase):
         self, gateway: Gateway, parameters: Mapping[str, Any], own: Any, settings: TransferSettings
     ) -> None:
         # What would be refused is refused at open(), before a thread begins.
+        clear_parameters(gateway, parameters)
         gateway.writing_context(parameters["Bucket"], parameters["Key"], own)
         gateway.check_bucket(parameters["Bucket"])
         self._owner_pid = os.getpid()

@@ -43,7 +43,7 @@ def download_to_file(
         return
     target = target.resolve()
     descriptor, beside = tempfile.mkstemp(
-        prefix=f".{target.name[:64]}.", suffix=".phicrypt-part", dir=target.parent
+        prefix=f".{target.name[:32]}.", suffix=".phicrypt-part", dir=target.parent
     )
     try:
         with os.fdopen(descriptor, "wb", buffering=0) as sink:

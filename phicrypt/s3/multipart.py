@@ -26,7 +26,7 @@ from phicrypt.materials import KeyHolder
 from phicrypt.primitives import constant_time_equal
 from phicrypt.process import ProcessBound
 from phicrypt.s3.gateway import Gateway
-from phicrypt.s3.operations import OPERATIONS, forwarded
+from phicrypt.s3.operations import forwarded
 from phicrypt.s3.options import MAX_PARTS
 from phicrypt.s3.putting import clear_parameters, with_format
 from phicrypt.s3.sealing import OutgoingMessage, OutgoingObject, OutgoingS3ec
@@ -123,9 +123,11 @@ class _S3ecPartSealer(_InOrderSealer):
 class _Upload(KeyHolder):
     """The state of one multipart upload."""
 
-    def __init__(self, sealer: _PartSealer, has_checksums: bool, use: StreamUse) -> None:
+    def __init__(self, sealer: _PartSealer, clear: Mapping[str, Any], use: StreamUse) -> None:
         self.sealer = sealer
-        self.has_checksums = has_checksums
+        self.has_checksums = "ChecksumAlgorithm" in clear
+        self.part_parameters = forwarded("upload_part", clear)
+        """What every part is sent with, those included that no caller uploads."""
         self.use = use
         self.parts: dict[int, _Part] = {}
         self.last_number: int | None = None
@@ -162,7 +164,7 @@ class MultipartUploads(KeyHolder):
         except BaseException as error:
             use.end(error)
             raise
-        upload = _Upload(_sealer_of(gateway, outgoing), "ChecksumAlgorithm" in clear, use)
+        upload = _Upload(_sealer_of(gateway, outgoing), clear, use)
         with self._lock:
             self._uploads[bucket, object_key, response["UploadId"]] = upload
         return response
@@ -174,6 +176,7 @@ class MultipartUploads(KeyHolder):
         if not isinstance(number, int) or not 1 <= number <= MAX_PARTS:
             raise ConfigurationError(f"PartNumber is from 1 to {MAX_PARTS}")
         plaintext = self._read_body(parameters)
+        upload.part_parameters |= forwarded("upload_part", parameters)
         part = self._seal(upload, number, plaintext)
         if number == upload.last_number:
             return {"ETag": part.held_etag, "ResponseMetadata": {"HTTPStatusCode": 200}}
@@ -296,11 +299,9 @@ class MultipartUploads(KeyHolder):
         """Send a part's kept ciphertext once; a part that S3 has is not sent again."""
         with part.sending:
             if part.answer is None:
-                members = OPERATIONS["upload_part"].forwarded & OPERATIONS["complete_multipart_upload"].forwarded
-                shared = {name: parameters[name] for name in members if name in parameters}
                 part.answer = self._gateway.s3.upload_part(
                     **_names(parameters),
-                    **(shared | forwarded("upload_part", parameters)),
+                    **upload.part_parameters,
                     PartNumber=number,
                     Body=part.ciphertext,
                 )

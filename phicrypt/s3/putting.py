@@ -81,7 +81,9 @@ def _in_memory(body: Any) -> Any:
     """The body as bytes where it is in memory, else the file object itself."""
     if isinstance(body, str):
         return body.encode()
-    if isinstance(body, bytes | bytearray | memoryview):
+    if isinstance(body, memoryview):
+        return body.cast("B") if body.c_contiguous else body.tobytes()
+    if isinstance(body, bytes | bytearray):
         return body
     if isinstance(body, io.BytesIO):
         return body.read()
@@ -94,7 +96,7 @@ def _length_in_memory(plaintext: Any) -> int | None:
     """The length of a body in memory; None for a file object."""
     if not isinstance(plaintext, bytes | bytearray | memoryview):
         return None
-    return memoryview(plaintext).nbytes
+    return len(plaintext)
 
 
 def _check_announced(length: int, parameters: Mapping[str, Any]) -> None:

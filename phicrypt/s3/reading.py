@@ -144,7 +144,7 @@ class HeaderProbe:
     """A source for :class:`StreamReader` that fetches a header in as few exact ranges as it can.
 
     The first request asks for a header's usual length; its answer carries the metadata, whose hint
-    bounds the second one. Where the hints are missing or wrong, small steps follow.
+    bounds the second one. Where the hints are missing or wrong, doubling steps follow.
     """
 
     def __init__(self, gateway: Gateway, source: ObjectSource, *, first_bytes: int | None = None) -> None:
@@ -160,7 +160,7 @@ class HeaderProbe:
             hint = hinted_length(
                 self._source.metadata, HEADER_LENGTH_NAME, self._gateway.options.limits.max_header_length_bytes
             )
-            end = hint if hint is not None and start < hint else start + _PROBE_STEP_BYTES
+            end = hint if hint is not None and start < hint else start + max(start, _PROBE_STEP_BYTES)
             end = min(end, self._source.stored_length_bytes)
             if start < end:
                 self._held = with_retries(lambda: self._source.get(Span(start, end)).read())

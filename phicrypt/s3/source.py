@@ -68,8 +68,9 @@ class ObjectSource:
                     "the object is empty; an encrypted object holds a header at least"
                 ) from None
             raise
-        start, _, total = _content_range(response)
+        start, _, total = _content_range_or_close(response)
         if start != 0:
+            response["Body"].close()
             raise FormatError("the server answered with another range than was asked", field="Content-Range")
         self._keep(response, total)
         return response["Body"]
@@ -93,7 +94,7 @@ class ObjectSource:
             found = (0, response["ContentLength"], response["ContentLength"])
         else:
             response = self._s3.get_object(**parameters, **self._pins, Range=span.header())
-            found = _content_range(response)
+            found = _content_range_or_close(response)
         wanted = span or Span(0, self.stored_length_bytes)
         if found != (wanted.start, wanted.end, self.stored_length_bytes):
             response["Body"].close()
@@ -115,10 +116,11 @@ class ObjectSource:
             self._pins["VersionId"] = version_id
 
 
-def _content_range(response: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Start, excluded end and total of a 206 answer; FormatError for any other answer."""
+def _content_range_or_close(response: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Start, excluded end and total of a 206 answer; FormatError for any other answer, which is let go."""
     match = _CONTENT_RANGE.fullmatch(response.get("ContentRange", ""))
     if match is None:
+        response["Body"].close()
         raise FormatError("the server ignored the range", field="Content-Range")
     start, last, total = map(int, match.groups())
     return start, last + 1, total

@@ -194,6 +194,8 @@ def test_what_is_refused_is_refused_at_open(s3: S3Client, client_of: Callable[..
         s3.open(f"s3://{bucket}/k", "wb", context={"contact": "jane@example.org"})
     with pytest.raises(ConfigurationError):
         s3.open(f"s3://{bucket}/k", "rb", extra_args={"Range": "bytes=0-1"})
+    with pytest.raises(PhiCryptError):
+        s3.open(f"s3://{bucket}/k", "wb", extra_args={"Metadata": {"contact": "jane@example.org"}})
     signed = client_of(signed=True)
     signed.put_object(Bucket=bucket, Key="k", Body=b"x")
     with pytest.raises(UnsupportedOperationError, match="signed"):

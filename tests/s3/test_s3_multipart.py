@@ -216,3 +216,23 @@ def test_an_aborted_upload_is_gone(parts_client: S3Client, raw: Any, bucket: str
     assert "Uploads" not in raw.list_multipart_uploads(Bucket=bucket)
     with pytest.raises(UnsupportedOperationError):
         parts_client.upload_part(**upload, PartNumber=2, Body=b"a" * PART)
+
+
+def test_every_part_carries_the_checksum_algorithm_of_the_upload(
+    client_of: Callable[..., S3Client], raw: Any, bucket: str
+) -> None:
+    watched = WatchedS3(raw)
+    client = client_of(part_size_bytes=PART, raw=watched)
+    for length in (PART, PART + 5):
+        upload = begin(client, bucket, ChecksumAlgorithm="SHA256")
+        data = bytes(length)
+        etags = {
+            number: client.upload_part(**upload, PartNumber=number, Body=piece)["ETag"]
+            for number, piece in enumerate(pieces_of(data), start=1)
+        }
+        finish(client, upload, etags)
+        assert client.get_object(Bucket=bucket, Key="k")["Body"].read() == data
+    sent = [parameters for name, parameters in watched.calls if name == "upload_part"]
+    assert [parameters["ChecksumAlgorithm"] for parameters in sent] == ["SHA256"] * 4
+    completed = [parameters for name, parameters in watched.calls if name == "complete_multipart_upload"]
+    assert all("ChecksumSHA256" in part for one in completed for part in one["MultipartUpload"]["Parts"])

@@ -18,7 +18,13 @@ from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
 from s3_support import WatchedS3, flip
 
-from phicrypt.errors import AuthenticationError, NotEncryptedError, PhiCryptError, UnsupportedOperationError
+from phicrypt.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    NotEncryptedError,
+    PhiCryptError,
+    UnsupportedOperationError,
+)
 from phicrypt.s3 import transfer
 from phicrypt.s3.client import S3Client
 
@@ -220,6 +226,8 @@ def test_errors_of_s3_are_boto3s(s3: S3Client, raw: Any, bucket: str, tmp_path: 
         s3.download_file(bucket, "plain", str(tmp_path / "target"))
     with pytest.raises(UnsupportedOperationError):
         s3.upload_fileobj(io.BytesIO(b"x"), bucket, "k", ExtraArgs={"ChecksumSHA256": "00"})
+    with pytest.raises(ConfigurationError):
+        s3.upload_fileobj(io.BytesIO(b"x"), bucket, "k", ExtraArgs={"Body": b"y"})
 
 
 def test_downloaded_files_have_the_usual_mode(s3: S3Client, bucket: str, tmp_path: Path) -> None:

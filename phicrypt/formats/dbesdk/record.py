@@ -54,7 +54,8 @@ _DERIVE_LABEL: Final = b"AWS_DBE_DERIVE_KEY"
 _FIRST_COUNTER: Final = b"AwsDbeField" + bytes((44, 0, 0, 0, 0))
 _FIELD_KEY: Final = Struct("32s12s4x")
 """Key and nonce of one attribute in the keystream; each takes whole cipher blocks."""
-_MARKERS: Final = (b"PLAINTEXT", b"ENCRYPTED")
+_DESCRIPTION: Final = Struct(">Q9s")
+"""Length of the body, and whether it is encrypted."""
 
 Terminal = tuple[bytes, bytes]
 """Type and body of an attribute value."""
@@ -183,9 +184,11 @@ def _field_keys(pseudorandom_key: bytes, message_id: bytes, field_count: int) ->
 
 
 def _canonical_hash(header_bytes: bytes, context_bytes: bytes, layout: Layout, stored: Sequence[bytes]) -> bytes:
-    lengths = [(len(value) - TYPE_ID_LENGTH_BYTES).to_bytes(8, "big") for value in stored]
-    markers = map(_MARKERS.__getitem__, layout.is_encrypted)
-    fields = chain.from_iterable(zip(layout.paths, lengths, markers, stored, strict=True))
+    descriptions = [
+        _DESCRIPTION.pack(len(value) - TYPE_ID_LENGTH_BYTES, b"ENCRYPTED" if is_encrypted else b"PLAINTEXT")
+        for value, is_encrypted in zip(stored, layout.is_encrypted, strict=True)
+    ]
+    fields = chain.from_iterable(zip(layout.paths, descriptions, stored, strict=True))
     head = (header_bytes, len(context_bytes).to_bytes(8, "big"), context_bytes)
     return hashlib.sha384(b"".join(chain(head, fields))).digest()
 

@@ -43,7 +43,6 @@ __all__ = [
     "hkdf_extract",
     "hmac_sha384",
     "hmac_sha512",
-    "hmac_sha512",
     "kdf_counter_mode_sha256",
     "new_signature_digest",
     "open_gcm",

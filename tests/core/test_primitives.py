@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 
 import pytest
 from cryptography.hazmat.primitives import hashes
@@ -20,6 +21,7 @@ from phicrypt.primitives import (
     aes_ctr_keystream,
     hkdf,
     hkdf_expand,
+    hmac_digest,
     kdf_counter_mode_sha256,
     open_gcm,
     seal_gcm,
@@ -54,6 +56,25 @@ def test_hkdf_gives_at_most_255_blocks() -> None:
     assert len(hkdf_expand("sha256", bytes(32), b"", 255 * 32)) == 255 * 32
     with pytest.raises(ValueError, match="255"):
         hkdf_expand("sha256", bytes(32), b"", 255 * 32 + 1)
+
+
+@given(st.sampled_from(sorted(HASHES)), st.binary(max_size=300), st.binary(max_size=300))
+def test_hmac_of_any_key_equals_the_standard_librarys(name: str, mac_key: bytes, message: bytes) -> None:
+    assert hmac_digest(name, mac_key, message) == hmac.digest(mac_key, message, name)
+
+
+@pytest.mark.parametrize("name", sorted(HASHES))
+def test_hmac_at_every_key_length_around_the_block(name: str) -> None:
+    for length in range(260):
+        mac_key = bytes(range(1, 256))[:length].ljust(length, b"k")
+        assert hmac_digest(name, mac_key, b"message") == hmac.digest(mac_key, b"message", name), length
+
+
+def test_hmac_sha512_of_rfc_4231_test_case_2() -> None:
+    assert hmac_digest("sha512", b"Jefe", b"what do ya want for nothing?").hex() == (
+        "164b7a7bfcf819e2e395fbe73b56e0a387bd64222e831fd610270cd7ea250554"
+        "9758bf75c05a994a6d034f65f8f0e6fdcaeab1a34d4a6b4b636e070a38bce737"
+    )
 
 
 @given(st.binary(min_size=1, max_size=64), st.binary(max_size=40), st.binary(max_size=60), st.integers(1, 150))

@@ -7,6 +7,7 @@ memories are bounded, and hold nothing secret.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 from phicrypt.context import (
@@ -40,11 +41,11 @@ class ContextBinding:
     def __init__(self, guard: PhiGuard | None) -> None:
         self._guard = guard
         self._audit_guard = PhiGuard() if guard is None or guard.mode == "off" else guard
-        self._bindable: dict[_MemoKey, tuple[dict[str, str], bytes]] = {}
+        self._bindable: dict[_MemoKey, tuple[Mapping[str, str], bytes]] = {}
         self._expected: dict[_MemoKey, dict[str, str]] = {}
         self._loggable: dict[bytes, Mapping[str, str]] = {}
 
-    def to_bind(self, context: Context | None) -> tuple[dict[str, str], bytes]:
+    def to_bind(self, context: Context | None) -> tuple[Mapping[str, str], bytes]:
         """The checked and guarded pairs of a caller's context, with their canonical bytes.
 
         Raises ConfigurationError, PhiInContextError, LimitExceededError.
@@ -55,7 +56,8 @@ class ContextBinding:
         pairs = plain_context(context)
         if self._guard is not None:
             pairs = dict(self._guard.check(pairs))
-        checked = (pairs, serialize_context(pairs))
+        # Read-only, because keyrings see it, and later messages are bound to the same pairs.
+        checked = (MappingProxyType(pairs), serialize_context(pairs))
         if memo_key is not None and len(checked[1]) <= _MAX_REMEMBERED_BYTES:
             if len(self._bindable) >= _MAX_REMEMBERED:
                 self._bindable.clear()

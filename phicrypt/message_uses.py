@@ -242,8 +242,10 @@ def _suite_to_write(signed: bool) -> AlgorithmSuite:
 
 def _as_bytes(value: object, name: str) -> Buffer:
     """The value as a buffer whose ``len`` is its number of bytes; raises ConfigurationError for others."""
-    if isinstance(value, (bytes, bytearray)):
+    if type(value) is bytes:
         return value
+    if isinstance(value, (bytes, bytearray)):
+        return memoryview(value)  # its length cannot change under us, nor be another than it says
     if isinstance(value, memoryview) and value.c_contiguous:
         return value.cast("B")
     hint = "; encode it first: text.encode()" if isinstance(value, str) else ""

@@ -59,9 +59,10 @@ class MessageClient(MessageUses):
         """:meth:`encrypt` into a caller's buffer; returns the length of the message in bytes.
 
         Reusing one buffer for many large messages saves the page faults of fresh memory, which cost
-        more than the cipher. Raises ConfigurationError, naming the needed length, if it is too short.
+        more than the cipher. Raises ConfigurationError, naming the needed length, if it is too short,
+        and for a buffer that is part of the same object as the plaintext.
         """
-        output = _writable_view(buffer)
+        output = _writable_view(buffer, plaintext)
 
         def seal(materials: EncryptionMaterials, plaintext: Buffer) -> tuple[int, bytes]:
             return seal_message_into(materials, plaintext, frame_length, output, self.limits, threads=self.threads)
@@ -111,19 +112,25 @@ class MessageClient(MessageUses):
         """:meth:`decrypt` into a caller's buffer; returns the length of the plaintext in bytes.
 
         The buffer must not be read before this returns: frames are opened straight into it, and it is
-        zeroed if one of them does not verify.
+        zeroed after any error, one of the audit trail included. It is no part of the message's object.
         """
-        output = _writable_view(buffer)
+        output = _writable_view(buffer, message)
+        length = 0
 
         def open_whole(
             header: MessageHeader, materials: DecryptionMaterials, reader: ByteReader
         ) -> tuple[int, int]:
+            nonlocal length
             length = open_message_into(
                 header, materials, reader, self._spool, self.limits, output, threads=self.threads
             )
             return length, length
 
-        return self._open_once("decrypt_into", message, context, require_signed, allow_uncommitted, open_whole)
+        try:
+            return self._open_once("decrypt_into", message, context, require_signed, allow_uncommitted, open_whole)
+        except BaseException:
+            output[:length] = bytes(length)
+            raise
 
     def encrypt_stream(
         self,
@@ -218,8 +225,12 @@ class MessageClient(MessageUses):
         return summarize(message, self.limits)
 
 
-def _writable_view(buffer: bytearray | memoryview) -> memoryview:
+def _writable_view(buffer: bytearray | memoryview, source: Buffer) -> memoryview:
     view = memoryview(buffer)
     if view.readonly or not view.c_contiguous:
         raise ConfigurationError("a writable contiguous buffer was expected, such as a bytearray")
+    if isinstance(source, bytearray | memoryview) and memoryview(source).obj is view.obj:
+        raise ConfigurationError(
+            "the buffer belongs to the object that is read from, and would overwrite it; give it memory of its own"
+        )
     return view.cast("B")

@@ -59,22 +59,27 @@ class StreamUse:
 
 
 def write_all(sink: WritableStream, piece: memoryview | bytes) -> int:
-    """Write a whole piece; returns its length.
+    """Write a whole piece, in as many calls as the sink wants; returns its length.
 
     Real file objects take views, since they keep no reference to what they are given. Any other
     sink might keep one, and the view's buffer is reused for the next frame: it gets bytes.
+
+    Raises ConfigurationError for a sink that takes nothing, or says that it took more than it got.
     """
-    length = len(piece)
-    if not isinstance(sink, io.IOBase):
-        sink.write(bytes(piece))
-        return length
-    view = memoryview(piece)
-    while len(view):
-        written = sink.write(view)
+    is_file = isinstance(sink, io.IOBase)
+    rest: memoryview | bytes = memoryview(piece) if is_file else bytes(piece)
+    while len(rest):
+        written = sink.write(rest)
         if written is None:
-            raise ConfigurationError("the sink is non-blocking; a blocking binary file object is expected")
-        view = view[written:]
-    return length
+            if is_file:
+                raise ConfigurationError("the sink is non-blocking; a blocking binary file object is expected")
+            break
+        if not isinstance(written, int) or not 0 < written <= len(rest):
+            raise ConfigurationError(
+                f"the sink's write() of {len(rest)} bytes answered {written!r}; it returns what it took, or None"
+            )
+        rest = rest[written:]
+    return len(piece)
 
 
 def sealed_pieces(

@@ -51,7 +51,29 @@ class _PieceReader(KeyHolder, io.RawIOBase):
     def readinto(self, buffer: Any, /) -> int:
         """Fill the buffer, with less only at the end or before a failure, which the next call raises."""
         self._check()
-        target = memoryview(buffer).cast("B")
+        try:
+            filled = self._fill(memoryview(buffer).cast("B"))
+            self._advance(filled)
+        except BaseException as error:
+            self._fail(error)
+            raise
+        return filled
+
+    def readall(self) -> bytes:
+        self._check()
+        pieces = []
+        try:
+            while self._have_piece():
+                pieces.append(bytes(self._piece))
+                self._piece = memoryview(b"")
+            data = b"".join(pieces)
+            self._advance(len(data))
+        except BaseException as error:
+            self._fail(error)
+            raise
+        return data
+
+    def _fill(self, target: memoryview) -> int:
         filled = 0
         while filled < len(target):
             try:
@@ -67,13 +89,8 @@ class _PieceReader(KeyHolder, io.RawIOBase):
             filled += count
         return filled
 
-    def readall(self) -> bytes:
-        self._check()
-        pieces = []
-        while self._have_piece():
-            pieces.append(bytes(self._piece))
-            self._piece = memoryview(b"")
-        return b"".join(pieces)
+    def _advance(self, count: int) -> None:
+        """That many bytes are about to be given out."""
 
     def _have_piece(self) -> bool:
         while not len(self._piece) and not self._finished:
@@ -81,13 +98,12 @@ class _PieceReader(KeyHolder, io.RawIOBase):
                 piece = self._next_piece()
                 if piece is None:
                     self._at_end()
+                    self._finished = True
+                else:
+                    self._piece = piece
             except BaseException as error:
                 self._fail(error)
                 raise
-            if piece is None:
-                self._finished = True
-            else:
-                self._piece = piece
         return len(self._piece) > 0
 
     def _at_end(self) -> None:
@@ -95,6 +111,7 @@ class _PieceReader(KeyHolder, io.RawIOBase):
         self._use.end()
 
     def _fail(self, error: BaseException) -> None:
+        """For good, whatever it was: an interrupt (a signal's exception) may have cost a piece in the middle."""
         self._failure = error
         self._use.end(error)
 
@@ -272,15 +289,8 @@ class SeekableDecryptingReader(DecryptingReader):
             self._finished = False
         return target
 
-    def readinto(self, buffer: Any, /) -> int:
-        count = super().readinto(buffer)
+    def _advance(self, count: int) -> None:
         self._position += count
-        return count
-
-    def readall(self) -> bytes:
-        data = super().readall()
-        self._position += len(data)
-        return data
 
     def _reads_in_order(self) -> bool:
         return not self._finished and not self._has_sought

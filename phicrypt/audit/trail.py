@@ -134,7 +134,7 @@ class AuditTrail:
             None if message_id is None else message_id.hex(),
             origin,
             cache_hit,
-            context,
+            _own(context),
             actor,
             purpose,
             recipient,
@@ -215,6 +215,11 @@ class AuditTrail:
     def _let_wait(self, event: AuditEvent) -> None:
         for channel in self._channels:
             channel.let_wait(event)
+
+
+def _own(context: Mapping[str, str] | None) -> dict[str, str] | None:
+    """A copy for the event: a sink may edit what it is given, and messages are bound to the original."""
+    return None if context is None else dict(context)
 
 
 _SUCCESS: Final = (Outcome.SUCCESS, None, None)
@@ -342,7 +347,7 @@ class Use:
             self.message_id,
             self.origin,
             self.cache_hit,
-            self.context,
+            _own(self.context),
             actor,
             purpose,
             recipient,

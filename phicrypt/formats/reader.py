@@ -166,6 +166,8 @@ class StreamReader:
                 room[:count] = data
         if count is None:
             raise ConfigurationError("the source is non-blocking; a blocking binary file object is expected")
+        if not 0 <= count <= len(room):
+            raise ConfigurationError(f"the source's readinto() of {len(room)} bytes returned {count}")
         if count == 0:
             self._ended = True
         self._end += count

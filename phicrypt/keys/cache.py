@@ -93,8 +93,8 @@ class _Entry(Generic[T]):
 class _Flight:
     __slots__ = ("done", "error", "generation")
 
-    def __init__(self, generation: int) -> None:
-        self.generation = generation
+    def __init__(self) -> None:
+        self.generation = 0
         self.done = threading.Event()
         self.error: Exception | None = None
 
@@ -160,24 +160,27 @@ class KeyCache(KeyHolder, Generic[T]):
         if prepare is not None:
             prepare()
         while True:
-            with self._lock:
-                entry = self._usable(cache_key, byte_count)
-                if entry is not None:
-                    return entry.value, True
-                flight = self._flights.get(cache_key)
-                leads = flight is None
-                if flight is None:
-                    flight = self._flights[cache_key] = _Flight(self._generation)
-                else:
-                    self._counts["coalesced"] += 1
-            if not leads:
-                flight.done.wait()
-                if flight.error is not None:
-                    raise flight.error
-                continue
-            landed = self._fly(cache_key, flight, load, byte_count, tag_of)
-            if landed is not None:
-                return landed[0], False
+            own = _Flight()
+            try:
+                with self._lock:
+                    entry = self._usable(cache_key, byte_count)
+                    if entry is not None:
+                        return entry.value, True
+                    flight = self._flights.setdefault(cache_key, own)
+                    own.generation = self._generation
+                    if flight is not own:
+                        self._counts["coalesced"] += 1
+                if flight is own:
+                    landed = self._fly(cache_key, own, load, byte_count, tag_of)
+                    if landed is not None:
+                        return landed[0], False
+                    continue
+            finally:
+                # Here, not in _fly: an interrupt before its first line must not leave waiters waiting.
+                self._land(cache_key, own)
+            flight.done.wait()
+            if flight.error is not None:
+                raise flight.error
 
     def find(self, cache_key: Hashable, byte_count: int = 0) -> T | None:
         """The cached value, charged for one use, or None: the hot path, one lock and no load."""
@@ -258,16 +261,19 @@ class KeyCache(KeyHolder, Generic[T]):
         except Exception as error:
             flight.error = error
             raise
-        else:
-            with self._lock:
-                if flight.generation != self._generation:
-                    return None
-                self._store(cache_key, _Entry(value, deadline, tag), byte_count)
-            return (value,)
-        finally:
+        with self._lock:
+            if flight.generation != self._generation:
+                return None
+            self._store(cache_key, _Entry(value, deadline, tag), byte_count)
+        return (value,)
+
+    def _land(self, cache_key: Hashable, flight: _Flight) -> None:
+        """The flight is over, whatever came of it; nothing for one that never took off."""
+        try:
             with self._lock:
                 if self._flights.get(cache_key) is flight:
                     del self._flights[cache_key]
+        finally:
             flight.done.set()
 
     def _store(self, cache_key: Hashable, entry: _Entry[T], byte_count: int) -> None:

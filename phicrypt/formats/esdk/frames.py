@@ -164,6 +164,7 @@ class FrameCipher(ProcessBound):
         frame_length = self.frame_length_bytes
         stride = frame_length + REGULAR_OVERHEAD_BYTES
         count = len(plaintext) // frame_length
+        _check_sequence_number(first_number)  # the header's tag was sealed under the IV of number 0
         _check_sequence_number(first_number + count - 1)
         encrypt_into, aad_start, aad_end = self._gcm.encrypt_into, self._regular_aad, self._regular_length
         for index in range(count):

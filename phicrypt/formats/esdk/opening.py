@@ -235,9 +235,9 @@ def open_message_into(
             return written
         with new_spool() as spool:
             for piece in opener.pieces(reader, spool, limits):
-                _check_room(output, written + len(piece))
-                output[written : written + len(piece)] = piece
-                written += len(piece)
+                start, written = written, written + len(piece)
+                _check_room(output, written)
+                output[start:written] = piece
     except BaseException:
         cleared = min(written, len(output))
         output[:cleared] = bytes(cleared)

@@ -88,7 +88,6 @@ class MessageSealer(ProcessBound):
         count = len(source) // frame_length
         written = output[: count * stride]
         first_number = self._take_number()
-        self._next = first_number + count
 
         def seal_share(first: int, share: int) -> None:
             end = first + share
@@ -101,6 +100,7 @@ class MessageSealer(ProcessBound):
         in_shares(count, frame_length, threads, seal_share)
         if self._digest is not None:
             self._digest.update(written)
+        self._next = first_number + count  # only now: after a failure the message has a gap
         return len(written)
 
     def seal_final_into(self, plaintext: Buffer, output: memoryview) -> int:
@@ -116,7 +116,9 @@ class MessageSealer(ProcessBound):
         """The next frame's number. Until the caller sets another one, nothing more can be sealed."""
         sequence_number, self._next = self._next, 0
         if sequence_number == 0:
-            raise ConfigurationError("the message has its final frame; sealing on would use a nonce twice")
+            raise ConfigurationError(
+                "the message has its final frame, or sealing it failed; sealing on would use a nonce twice"
+            )
         return sequence_number
 
     def unsigned_length_bytes(self, plaintext_length_bytes: int) -> int:

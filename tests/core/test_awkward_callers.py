@@ -157,7 +157,7 @@ def test_rule_03_no_frame_is_sealed_under_the_nonce_of_the_header(is_last: bool)
 def test_a_sealer_that_failed_in_the_middle_seals_nothing_more() -> None:
     sealer = new_sealer()
     with pytest.raises(ValueError, match="buffer must be"):
-        sealer.seal_regular_into(bytes(32), memoryview(bytearray(50)))  # too little room
+        sealer.seal_regular_into(bytes(32), memoryview(bytearray(90)))  # too little room
     with pytest.raises(ConfigurationError, match="nonce twice"):
         sealer.seal_final_into(b"", memoryview(bytearray(1_000)))
 

@@ -108,21 +108,20 @@ def serialize_context(context: Mapping[str, str]) -> bytes:
     """
     if not context:
         return b""
+    if len(context) > MAX_FIELD_LENGTH_BYTES:
+        raise LimitExceededError("too many context pairs", limit=MAX_FIELD_LENGTH_BYTES, actual=len(context))
+    pieces = [len(context).to_bytes(2, "big")]
     try:
-        pairs = sorted((name.encode(), value.encode()) for name, value in context.items())
+        # Text sorts by code points, and UTF-8 keeps that order.
+        for name in sorted(context):
+            for field in (name.encode(), context[name].encode()):
+                pieces += (len(field).to_bytes(2, "big"), field)
     except UnicodeEncodeError:
         raise ConfigurationError("context names and values must be valid Unicode text") from None
-    if len(pairs) > MAX_FIELD_LENGTH_BYTES:
-        raise LimitExceededError("too many context pairs", limit=MAX_FIELD_LENGTH_BYTES, actual=len(pairs))
-    pieces = [len(pairs).to_bytes(2, "big")]
-    for pair in pairs:
-        for field in pair:
-            if len(field) > MAX_FIELD_LENGTH_BYTES:
-                raise LimitExceededError(
-                    "a context name or value is too long", limit=MAX_FIELD_LENGTH_BYTES, actual=len(field)
-                )
-            pieces.append(len(field).to_bytes(2, "big"))
-            pieces.append(field)
+    except OverflowError:
+        raise LimitExceededError(
+            "a context name or value is too long", limit=MAX_FIELD_LENGTH_BYTES, actual=len(field)
+        ) from None
     serialized = b"".join(pieces)
     if len(serialized) > MAX_FIELD_LENGTH_BYTES:
         raise LimitExceededError(

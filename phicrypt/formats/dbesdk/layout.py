@@ -49,14 +49,17 @@ class Layout(NamedTuple):
         paths: the canonical paths, in the same order.
         legend: one :class:`LegendAction` byte each, in the same order.
         is_encrypted: what the legend says, for each.
-        encrypted_names: the names of those that are encrypted.
+        marks: the same as the canonical hash spells it.
+        encrypted_names, encrypted_paths: of those that are encrypted.
     """
 
     names: tuple[str, ...]
     paths: tuple[bytes, ...]
     legend: bytes
     is_encrypted: tuple[bool, ...]
+    marks: tuple[bytes, ...]
     encrypted_names: tuple[str, ...]
+    encrypted_paths: tuple[bytes, ...]
 
     def names_with(self, action: LegendAction) -> tuple[str, ...]:
         """The attributes with this action."""
@@ -107,7 +110,15 @@ def layout_to_read(table_name: str, signed_names: Iterable[str], legend: bytes) 
 
 def _layout(names: tuple[str, ...], paths: tuple[bytes, ...], legend: bytes) -> Layout:
     is_encrypted = tuple(byte == LegendAction.ENCRYPT for byte in legend)
-    return Layout(names, paths, legend, is_encrypted, tuple(compress(names, is_encrypted)))
+    return Layout(
+        names,
+        paths,
+        legend,
+        is_encrypted,
+        marks=tuple(b"ENCRYPTED" if encrypted else b"PLAINTEXT" for encrypted in is_encrypted),
+        encrypted_names=tuple(compress(names, is_encrypted)),
+        encrypted_paths=tuple(compress(paths, is_encrypted)),
+    )
 
 
 def _ordered(table_name: str, names: Iterable[str]) -> tuple[tuple[str, ...], tuple[bytes, ...]]:

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain, compress
+from itertools import compress
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -54,8 +54,8 @@ _DERIVE_LABEL: Final = b"AWS_DBE_DERIVE_KEY"
 _FIRST_COUNTER: Final = b"AwsDbeField" + bytes((44, 0, 0, 0, 0))
 _FIELD_KEY: Final = Struct("32s12s4x")
 """Key and nonce of one attribute in the keystream; each takes whole cipher blocks."""
-_DESCRIPTION: Final = Struct(">Q9s")
-"""Length of the body, and whether it is encrypted."""
+_JOINED_LENGTH_BYTES: Final = 64 * 1024
+"""Up to here one join and one hash cost less than a hash of many pieces; beyond, a copy costs more."""
 
 Terminal = tuple[bytes, bytes]
 """Type and body of an attribute value."""
@@ -149,7 +149,6 @@ def open_record(
     verify_commitment(header, pseudorandom_key)
     _verify_footer(materials, header, footer_bytes, layout, stored)
     field_keys = _field_keys(pseudorandom_key, header.message_id, len(layout.encrypted_names))
-    paths = compress(layout.paths, layout.is_encrypted)
     values = compress(stored, layout.is_encrypted)
     try:
         return {
@@ -158,7 +157,7 @@ def open_record(
                 AESGCM(cipher_key).decrypt(nonce, value[TYPE_ID_LENGTH_BYTES:], path),
             )
             for name, path, value, (cipher_key, nonce) in zip(
-                layout.encrypted_names, paths, values, field_keys, strict=True
+                layout.encrypted_names, layout.encrypted_paths, values, field_keys, strict=True
             )
         }
     except InvalidTag:
@@ -184,13 +183,15 @@ def _field_keys(pseudorandom_key: bytes, message_id: bytes, field_count: int) ->
 
 
 def _canonical_hash(header_bytes: bytes, context_bytes: bytes, layout: Layout, stored: Sequence[bytes]) -> bytes:
-    descriptions = [
-        _DESCRIPTION.pack(len(value) - TYPE_ID_LENGTH_BYTES, b"ENCRYPTED" if is_encrypted else b"PLAINTEXT")
-        for value, is_encrypted in zip(stored, layout.is_encrypted, strict=True)
-    ]
-    fields = chain.from_iterable(zip(layout.paths, descriptions, stored, strict=True))
-    head = (header_bytes, len(context_bytes).to_bytes(8, "big"), context_bytes)
-    return hashlib.sha384(b"".join(chain(head, fields))).digest()
+    pieces = [header_bytes, len(context_bytes).to_bytes(8, "big"), context_bytes]
+    for path, mark, value in zip(layout.paths, layout.marks, stored, strict=True):
+        pieces += (path, (len(value) - TYPE_ID_LENGTH_BYTES).to_bytes(8, "big"), mark, value)
+    if sum(map(len, stored)) <= _JOINED_LENGTH_BYTES:
+        return hashlib.sha384(b"".join(pieces)).digest()
+    running = hashlib.sha384()
+    for piece in pieces:
+        running.update(piece)
+    return running.digest()
 
 
 def _verify_footer(

@@ -20,6 +20,7 @@ from phicrypt.errors import (
     AuthenticationError,
     ConfigurationError,
     FormatError,
+    LimitExceededError,
     NotEncryptedError,
     UnsupportedOperationError,
 )
@@ -110,14 +111,11 @@ def seal_item(
         record = _seal(phi, low_level, table)
     else:
         record = _seal_audited(phi, phi.trail, low_level, table, operation)
-    encrypted = {
-        **record.encrypted,
-        HEADER_ATTRIBUTE: record.header_bytes,
-        FOOTER_ATTRIBUTE: record.footer_bytes,
-    }
-    sealed = dict(item)
-    for name, value in encrypted.items():
-        sealed[name] = binary(value) if is_python else {"B": value}
+    written = {**record.encrypted, HEADER_ATTRIBUTE: record.header_bytes, FOOTER_ATTRIBUTE: record.footer_bytes}
+    if is_python:
+        sealed = {**item, **{name: binary(value) for name, value in written.items()}}
+    else:
+        sealed = {**item, **{name: {"B": value} for name, value in written.items()}}
     return SealedItem(sealed, is_encrypted=True, footer=record.footer_bytes)
 
 
@@ -171,6 +169,10 @@ def _seal(
     )
     # Each item has a data key of its own: any change means another one (rules 3 and 4).
     materials, _ = phi.provider.encryption_materials(table.suite, context, plaintext_length_bytes=None)
+    if (count := len(materials.encrypted_data_keys)) > (limit := phi.limits.max_encrypted_data_keys):
+        raise LimitExceededError(
+            "more encrypted data keys than phicrypt's own reader accepts", limit=limit, actual=count
+        )
     record = seal_record(
         materials,
         layout,
@@ -233,7 +235,7 @@ def _open(
     opened = open_record(materials, header, footer_bytes, plan.layout, stored)
     if use is not None:
         use.byte_count = sum(len(body) for _, body in opened.values())
-    return plan, {name: _deserialized(name, terminal) for name, terminal in opened.items()}
+    return plan, _plaintext_attributes(opened)
 
 
 def _pass_plaintext(trail: AuditTrail | None, item: Mapping[str, Any], table: TableConfig, operation: str) -> None:
@@ -358,16 +360,26 @@ def _stored_values(item: Mapping[str, Any], layout: Layout) -> tuple[list[bytes]
     """What is signed, in the layout's order, and the readable attributes by name."""
     stored = []
     readable = {}
-    for name, is_encrypted in zip(layout.names, layout.is_encrypted, strict=True):
-        if is_encrypted:
-            stored.append(check_encrypted_value(_binary_content(item[name])))
-            continue
-        try:
-            type_id, body = readable[name] = serialize(item[name])
-        except FormatError as error:
-            raise _named(error, name) from None
-        stored.append(type_id + body)
+    try:
+        for name, is_encrypted in zip(layout.names, layout.is_encrypted, strict=True):
+            if is_encrypted:
+                stored.append(check_encrypted_value(_binary_content(item[name])))
+            else:
+                type_id, body = readable[name] = serialize(item[name])
+                stored.append(type_id + body)
+    except FormatError as error:
+        raise _named(error, name) from None
     return stored, readable
+
+
+def _plaintext_attributes(opened: Mapping[str, Terminal]) -> dict[str, dict[str, Any]]:
+    attributes = {}
+    try:
+        for name, (type_id, body) in opened.items():
+            attributes[name] = deserialize(type_id, body)
+    except FormatError as error:
+        raise _named(error, name) from None
+    return attributes
 
 
 def _stored_binary(item: Mapping[str, Any], name: str) -> bytes:
@@ -382,13 +394,6 @@ def _binary_content(value: Any) -> Any:
     if (type(value) is dict or isinstance(value, Mapping)) and len(value) == 1:
         return value.get("B")
     return None
-
-
-def _deserialized(name: str, terminal: Terminal) -> dict[str, Any]:
-    try:
-        return deserialize(*terminal)
-    except FormatError as error:
-        raise _named(error, name) from None
 
 
 def _named(error: FormatError, name: str) -> FormatError:

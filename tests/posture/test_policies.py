@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 import contextlib
 import json
+import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import phicrypt.posture
@@ -169,6 +170,7 @@ def test_policy_beyond_the_bound_is_refused():
         parse_policy(" " * 70_000)
 
 
+@settings(max_examples=int(os.environ.get("PHICRYPT_FUZZ_CASES", "100")))
 @given(
     st.recursive(
         st.none() | st.booleans() | st.text(max_size=5),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import UTC, datetime
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phicrypt.errors import ConfigurationError, FormatError, PhiCryptError
@@ -72,6 +73,7 @@ def test_other_json_is_a_format_error(text):
         Report.from_json(text)
 
 
+@settings(max_examples=int(os.environ.get("PHICRYPT_FUZZ_CASES", "100")))
 @given(st.binary(max_size=80))
 def test_any_bytes_are_a_report_or_an_error_of_phicrypt(data):
     with pytest.raises(PhiCryptError):

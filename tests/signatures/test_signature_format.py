@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, LimitExceededError, PhiCryptError
@@ -21,6 +22,7 @@ from phicrypt.formats.manifests import (
 from phicrypt.formats.signatures import (
     DETACHED,
     MAX_ENVELOPE_LENGTH_BYTES,
+    PAYLOAD_TYPE,
     Envelope,
     Statement,
     fingerprint,
@@ -30,7 +32,9 @@ from phicrypt.formats.signatures import (
     write_envelope,
     write_statement,
 )
+from phicrypt.signing import Verifier
 
+CASES = int(os.environ.get("PHICRYPT_FUZZ_CASES", "100"))
 ARN = "arn:aws:kms:us-east-1:111122223333:key/1a2b"
 
 
@@ -56,6 +60,7 @@ def accept(*_: object) -> None:
     return None
 
 
+@settings(max_examples=CASES)
 @given(st.text(min_size=1, max_size=60), st.text(min_size=1, max_size=60))
 def test_statement_survives_the_envelope(name: str, purpose: str):
     try:
@@ -100,11 +105,40 @@ def test_member_that_stands_twice_is_refused():
         read_envelope(text.replace('"payload"', '"payload": "", "payload"').encode())
 
 
+@settings(max_examples=CASES)
 @given(st.binary(max_size=300))
 def test_arbitrary_bytes_raise_only_errors_of_phicrypt(data: bytes):
     for read in (read_envelope, read_manifest):
         with pytest.raises(PhiCryptError):
             read(data)
+
+
+@pytest.fixture(scope="module")
+def signed():
+    """A verifier, and a signature file of its key over ``b"test"``."""
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    private_key = ec.generate_private_key(ec.SECP256R1())
+    payload = write_statement(statement())
+    signature = private_key.sign(pae(PAYLOAD_TYPE, payload), ec.ECDSA(hashes.SHA256()))
+    der = private_key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return Verifier(ARN, der), write_envelope(payload, ARN, signature)
+
+
+@settings(max_examples=CASES)
+@given(position=st.integers(0), byte=st.integers(0, 255), length=st.integers(0, 2))
+def test_changed_signature_file_fails_or_says_the_same(signed, position, byte, length):
+    """A byte replaced, inserted or removed: what still verifies (white space, say) is the same statement."""
+    verifier, envelope = signed
+    at = position % len(envelope)
+    changed = envelope[:at] + bytes((byte,) * length) + envelope[at + 1 :]
+    try:
+        found = verifier.verify(b"test", changed, resource="a", purpose="p")
+    except PhiCryptError:
+        return
+    assert found == statement()
 
 
 def _altered(**members: object) -> bytes:

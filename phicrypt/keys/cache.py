@@ -180,7 +180,7 @@ class KeyCache(KeyHolder, Generic[T]):
                 self._land(cache_key, own)
             flight.done.wait()
             if flight.error is not None:
-                raise flight.error
+                raise _without_traceback(flight.error)
 
     def find(self, cache_key: Hashable, byte_count: int = 0) -> T | None:
         """The cached value, charged for one use, or None: the hot path, one lock and no load."""
@@ -294,6 +294,14 @@ class KeyCache(KeyHolder, Generic[T]):
             # A flight's value is not known yet, so every flight under way belongs to the past now.
             self._generation += 1
             self._flights.clear()
+
+
+def _without_traceback(error: Exception) -> Exception:
+    """The same error for a waiter: the leader's traceback holds the leader's frames, plaintext included."""
+    twin = type(error).__new__(type(error), *error.args)
+    twin.__dict__.update(error.__dict__)
+    twin.__cause__, twin.__suppress_context__ = error.__cause__, error.__suppress_context__
+    return twin
 
 
 def _forget_parents_keys() -> None:

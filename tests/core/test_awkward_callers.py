@@ -7,6 +7,8 @@ import linecache
 import os
 import sys
 import threading
+import time
+import traceback
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
@@ -14,12 +16,13 @@ from typing import Any
 import pytest
 from messages import CONTEXT, raw_client
 
-from phicrypt import CachePolicy
+from phicrypt import CachePolicy, PhiCrypt, RawAesKeyring
 from phicrypt.audit import AuditEvent
-from phicrypt.errors import AuditError, ConfigurationError, LimitExceededError
+from phicrypt.errors import AuditError, ConfigurationError, KeyAccessError, LimitExceededError
 from phicrypt.formats.esdk.random_access import RandomAccessSealer
 from phicrypt.formats.esdk.sealing import MessageSealer
 from phicrypt.keys.cache import KeyCache
+from phicrypt.materials import EncryptionMaterials
 from phicrypt.suites import AES_256_GCM_HKDF_SHA512_COMMIT_KEY
 
 PLAINTEXT = bytes(range(256)) * 160
@@ -263,3 +266,39 @@ def test_rule_01_a_source_that_forks_seals_in_one_process_only() -> None:
     assert os.waitpid(source.child, 0)[1] == 0
     assert sealed
     assert phi.decrypt(sink.getvalue(), context=CONTEXT) == b"abc"
+
+
+def test_rule_12_a_waiters_error_does_not_hold_the_leaders_frames() -> None:
+    entered, waiting = threading.Event(), threading.Event()
+
+    class Refusing(RawAesKeyring):
+        def on_encrypt(self, materials: EncryptionMaterials) -> EncryptionMaterials:
+            entered.set()
+            waiting.wait(30)
+            raise KeyAccessError("refused", operation="GenerateDataKey", code="AccessDenied", request_id="r-1")
+
+    phi = PhiCrypt(Refusing("clinic", "key-1", bytes(32)))
+    errors: list[KeyAccessError] = []
+
+    def use(plaintext: bytes) -> None:
+        try:
+            phi.encrypt(plaintext, context=CONTEXT)
+        except KeyAccessError as error:
+            errors.append(error)
+
+    leader = threading.Thread(target=use, args=(b"the leader's plaintext",))
+    leader.start()
+    assert entered.wait(30)
+    waiter = threading.Thread(target=use, args=(b"the waiter's plaintext",))
+    waiter.start()
+    while not phi.cache.stats().coalesced:
+        time.sleep(0.01)
+    waiting.set()
+    leader.join(30)
+    waiter.join(30)
+    assert len(errors) == 2
+    for error in errors:
+        assert (str(error), error.code, error.request_id) == ("refused", "AccessDenied", "r-1")
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        plaintexts = {frame.f_locals["plaintext"] for frame in frames if "plaintext" in frame.f_locals}
+        assert len(plaintexts) == 1

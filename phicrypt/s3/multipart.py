@@ -43,9 +43,9 @@ class _Part:
     ``digest`` is of the plaintext, to know the same bytes again; it never leaves this process.
     """
 
-    digest: bytes
+    digest: bytes = field(repr=False)
     plaintext_length_bytes: int
-    ciphertext: bytes | None
+    ciphertext: bytes | None = field(repr=False)
     held_etag: str
     answer: dict[str, Any] | None = None
     sending: threading.Lock = field(default_factory=threading.Lock)
@@ -80,13 +80,18 @@ class _InOrderSealer(_PartSealer):
 
     def seal(self, number: int, plaintext: memoryview, *, is_last: bool) -> bytes:
         self.check_process()
+        if self._next == 0:
+            raise UnsupportedOperationError(
+                "sealing a part of this upload was interrupted, and its state went on; abort it and start again"
+            )
         if number != self._next:
             raise UnsupportedOperationError(
                 f"the parts of a signed or S3 Encryption Client upload come in order: part {self._next} is next, "
                 f"part {number} came"
             )
+        self._next = 0  # a part that fails in the middle has advanced the state: no part can follow it
         ciphertext = self._seal_next(plaintext, is_first=number == 1, is_last=is_last)
-        self._next += 1
+        self._next = number + 1
         return ciphertext
 
     def _seal_next(self, plaintext: memoryview, *, is_first: bool, is_last: bool) -> bytes:

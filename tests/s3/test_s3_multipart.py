@@ -16,6 +16,8 @@ from s3_support import WatchedS3
 from sdk_providers import raw_provider
 
 from phicrypt.errors import ConfigurationError, LimitExceededError, UnsupportedOperationError
+from phicrypt.formats.esdk.sealing import MessageSealer
+from phicrypt.formats.s3ec.content import S3ecSealer
 from phicrypt.s3.client import S3Client
 
 PART = 5 * 1024**2
@@ -236,3 +238,34 @@ def test_every_part_carries_the_checksum_algorithm_of_the_upload(
     assert [parameters["ChecksumAlgorithm"] for parameters in sent] == ["SHA256"] * 4
     completed = [parameters for name, parameters in watched.calls if name == "complete_multipart_upload"]
     assert all("ChecksumSHA256" in part for one in completed for part in one["MultipartUpload"]["Parts"])
+
+
+@pytest.mark.parametrize("settings", [{"signed": True}, {"format": "s3ec"}])
+def test_rule_03_an_ordered_upload_does_not_go_on_after_an_interrupted_part(
+    monkeypatch: pytest.MonkeyPatch,
+    client_of: Callable[..., S3Client],
+    kms_phi: Any,
+    raw: Any,
+    bucket: str,
+    settings: dict[str, Any],
+) -> None:
+    client = (
+        client_of(part_size_bytes=PART, **settings)
+        if "signed" in settings
+        else kms_phi.s3(raw, part_size_bytes=PART, context={"tenant": "clinic-7"}, **settings)
+    )
+    upload = begin(client, bucket)
+    client.upload_part(**upload, PartNumber=1, Body=bytes(PART))
+    sealers = {"signed": (MessageSealer, "seal_regular_into"), "format": (S3ecSealer, "update")}
+    owner, name = sealers[next(iter(settings))]
+    seal = getattr(owner, name)
+
+    def interrupted(*arguments: Any, **named: Any) -> Any:
+        seal(*arguments, **named)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(owner, name, interrupted)
+        client.upload_part(**upload, PartNumber=2, Body=bytes(PART))
+    with pytest.raises(UnsupportedOperationError, match="interrupted"):
+        client.upload_part(**upload, PartNumber=2, Body=bytes(PART))

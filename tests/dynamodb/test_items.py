@@ -453,6 +453,13 @@ def test_malformed_head_and_foot_end_in_an_error_of_the_tree(phi: Any, attribute
         open_item(phi, {**stored, attribute: value}, patients(), shape="low-level")
 
 
+def test_an_item_of_more_recipients_than_its_own_reader_accepts_is_not_written() -> None:
+    nine = MultiKeyring(*(raw_aes_keyring(os.urandom(32)) for _ in range(9)), max_encrypted_data_keys=9)
+    table, item = patients(), patient()
+    with pytest.raises(LimitExceededError, match="own reader"):
+        encrypt(phi_with(nine), item, table)
+
+
 def test_a_keyring_that_signs_for_no_recipient_is_refused(phi: Any) -> None:
     static = phi_with(StaticKeyring(bytes(32)))
     with pytest.raises(ConfigurationError, match="keyring"):

@@ -13,12 +13,12 @@ import io
 import os
 import queue
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextvars import copy_context
 from types import TracebackType
 from typing import Any, Final
 
-from phicrypt.errors import ConfigurationError, UnsupportedOperationError
+from phicrypt.errors import ConfigurationError, PhiCryptError, UnsupportedOperationError
 from phicrypt.materials import KeyHolder
 from phicrypt.s3.body import final_number
 from phicrypt.s3.gateway import Gateway, Reading
@@ -50,6 +50,7 @@ class S3Reader(KeyHolder, io.RawIOBase):
             raise UnsupportedOperationError(
                 "an S3 Encryption Client object is verified whole, so it has no random access; use get_object"
             )
+        self._failure: PhiCryptError | None = None
         self._message: OpenedMessage = found
         self._layout = found.layout
         self._position = 0
@@ -72,7 +73,8 @@ class S3Reader(KeyHolder, io.RawIOBase):
         if whence == io.SEEK_CUR:
             offset += self._position
         elif whence == io.SEEK_END:
-            offset += self._message.verified_length()
+            with self._failing():
+                offset += self._message.verified_length()
         elif whence != io.SEEK_SET:
             raise ValueError(f"whence is 0, 1 or 2, {whence} came")
         if offset < 0:
@@ -86,10 +88,12 @@ class S3Reader(KeyHolder, io.RawIOBase):
         if not len(view):
             return 0
         if self._position >= self._layout.plaintext_length_bytes:
-            self._message.final_plaintext()  # the end is an answer that depends on the total
+            with self._failing():
+                self._message.final_plaintext()  # the end is an answer that depends on the total
             return 0
         if not self._held_start <= self._position < self._held_start + len(self._held):
-            self._fetch()
+            with self._failing():
+                self._fetch()
         start = self._position - self._held_start
         piece = memoryview(self._held)[start : start + len(view)]
         view[: len(piece)] = piece
@@ -102,7 +106,7 @@ class S3Reader(KeyHolder, io.RawIOBase):
             self._held = b""
             try:
                 if hasattr(self, "_message"):
-                    self._message.use.end()
+                    self._message.use.end(self._failure)
             finally:
                 super().close()
 
@@ -110,6 +114,15 @@ class S3Reader(KeyHolder, io.RawIOBase):
         if self.closed:
             raise ValueError("I/O operation on a closed file")
         self._message.check_process()
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Other frames may still be read after a failure, but the use ends as failed (rule 20)."""
+        try:
+            yield
+        except PhiCryptError as error:
+            self._failure = self._failure or error
+            raise
 
     def _fetch(self) -> None:
         """Hold the frame at the position, and more of them the longer the reading is sequential."""
@@ -165,11 +178,16 @@ class S3Writer(KeyHolder, io.BufferedIOBase):
     def write(self, data: Any, /) -> int:
         self._check()
         view = memoryview(data).cast("B")
-        self._position += len(view)
-        for start in range(0, len(view), _PIECE_BYTES):
-            self._gathered += view[start : start + _PIECE_BYTES]
-            if len(self._gathered) >= _PIECE_BYTES:
-                self._put_gathered()
+        try:
+            self._position += len(view)
+            for start in range(0, len(view), _PIECE_BYTES):
+                self._gathered += view[start : start + _PIECE_BYTES]
+                if len(self._gathered) >= _PIECE_BYTES:
+                    self._put_gathered()
+        except BaseException as error:
+            # An interrupt may have come between handing a piece over and forgetting it: no object then.
+            self._failure = self._failure or error
+            raise
         return len(view)
 
     def close(self) -> None:

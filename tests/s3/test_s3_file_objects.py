@@ -15,8 +15,11 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
+from messages import WRAPPING_KEY
 from s3_support import WatchedS3, flip
 
+from phicrypt import PhiCrypt, RawAesKeyring
+from phicrypt.audit.sinks import RecordingSink
 from phicrypt.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -25,6 +28,7 @@ from phicrypt.errors import (
     UnsupportedOperationError,
 )
 from phicrypt.s3.client import S3Client
+from phicrypt.s3.fileobj import S3Writer
 
 FRAME = 128 * 1024
 PART = 5 * 1024**2
@@ -224,3 +228,41 @@ def test_rule_01_file_objects_belong_to_their_process_and_cannot_be_copied(s3: S
     writer.close()
     assert s3.get_object(Bucket=bucket, Key="w")["Body"].read() == b"still fine"
     assert json.dumps(reader.read().decode()) == json.dumps("x" * 10)
+
+
+def test_rule_20_a_file_that_did_not_verify_ends_as_failed(raw: Any, bucket: str) -> None:
+    sink = RecordingSink()
+    s3 = S3Client(PhiCrypt(RawAesKeyring("clinic", "key-1", WRAPPING_KEY), audit=[sink]), raw)
+    s3.put_object(Bucket=bucket, Key="k", Body=random.Random(5).randbytes(3 * FRAME))
+    stored = raw.get_object(Bucket=bucket, Key="k")
+    changed = flip(stored["Body"].read(), 2 * FRAME)
+    raw.put_object(Bucket=bucket, Key="k", Body=changed, Metadata=stored["Metadata"])
+    s3._gateway.phi.trail.flush()  # type: ignore[union-attr]
+    sink.events.clear()
+    with s3.open(f"s3://{bucket}/k", "rb") as file:
+        with pytest.raises(AuthenticationError):
+            file.read()
+        file.seek(0)
+        assert len(file.read(10)) == 10
+    assert [(event.kind, event.outcome) for event in sink.events] == [("begin", "begun"), ("end", "failed")]
+
+
+def test_an_interrupted_write_leaves_no_object(
+    monkeypatch: pytest.MonkeyPatch, client_of: Callable[..., S3Client], raw: Any, bucket: str
+) -> None:
+    file = client_of().open(f"s3://{bucket}/k", "wb")
+    put = S3Writer._put
+
+    def interrupted(self: S3Writer, piece: Any) -> None:
+        put(self, piece)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(S3Writer, "_put", interrupted)
+        file.write(bytes(256 * 1024))
+    with pytest.raises(KeyboardInterrupt):
+        file.write(b"more")
+    with pytest.raises(KeyboardInterrupt):
+        file.close()
+    with pytest.raises(ClientError):
+        raw.head_object(Bucket=bucket, Key="k")

@@ -112,10 +112,9 @@ def seal_item(
     else:
         record = _seal_audited(phi, phi.trail, low_level, table, operation)
     written = {**record.encrypted, HEADER_ATTRIBUTE: record.header_bytes, FOOTER_ATTRIBUTE: record.footer_bytes}
-    if is_python:
-        sealed = {**item, **{name: binary(value) for name, value in written.items()}}
-    else:
-        sealed = {**item, **{name: {"B": value} for name, value in written.items()}}
+    sealed = dict(item)
+    for name, value in written.items():
+        sealed[name] = binary(value) if is_python else {"B": value}
     return SealedItem(sealed, is_encrypted=True, footer=record.footer_bytes)
 
 

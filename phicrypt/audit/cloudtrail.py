@@ -41,6 +41,7 @@ USING_OPERATIONS: Final = frozenset(
 """KMS operations that use a key; everything else administers or describes one."""
 _DESCRIBING: Final = re.compile(r"(Describe|List|Get)[A-Z]")
 _CORRELATION: Final = re.compile(r"\bphicrypt-id/([0-9a-f]{32})\b")
+_KEY_ARN: Final = re.compile(r"arn:aws[a-z-]{0,16}:kms:[a-z0-9-]{1,32}:\d{12}:key/[0-9a-zA-Z-]{1,64}")
 _MAX_FILE_LENGTH_BYTES: Final = 256 * 2**20
 _MAX_PROBLEMS: Final = 1_000
 _DATE_IN_KEY: Final = re.compile(r"/(\d{4})/(\d\d)/(\d\d)/")
@@ -175,7 +176,12 @@ def _key_arn(record: Mapping[str, Any], parameters: Mapping[str, Any]) -> str:
     for resource in resources if isinstance(resources, list) else ():
         if isinstance(resource, dict) and ":kms:" in (arn := _text(resource, "ARN") or _text(resource, "arn")):
             return arn
-    return _text(_object(record, "responseElements"), "keyId") or _text(parameters, "keyId")
+    named = _text(_object(record, "responseElements"), "keyId") or _text(parameters, "keyId")
+    if named.startswith("arn:"):
+        return named
+    # Of a denied call CloudTrail often has neither resources nor parameters, only its text.
+    in_text = _KEY_ARN.search(_text(record, "errorMessage")[:4_096])
+    return in_text[0] if in_text else named
 
 
 def read_folder(

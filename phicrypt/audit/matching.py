@@ -193,7 +193,7 @@ class Matcher:
 
     def add_record(self, record: TrailEvent) -> None:
         """One record of CloudTrail; every local event must have been added before."""
-        if record.key_arn not in self._keys:
+        if record.key_arn not in self._keys and not (self._is_of_unknown_key(record) and self._claims(record)):
             self.of_other_keys += 1
             return
         if record.event_id:
@@ -223,10 +223,8 @@ class Matcher:
     def _judge(self, record: TrailEvent) -> tuple[str | None, int | None, str]:
         if not record.is_use:
             return (None if record.is_description else Category.ADMINISTRATION), None, record.error_code
-        claimed = self._database.execute(
-            "SELECT call, event_id, claims FROM requests WHERE request_id = ?", (record.request_id,)
-        ).fetchone()
-        if claimed is not None and record.request_id:
+        claimed = self._claims(record)
+        if claimed is not None:
             return self._judge_request(record, *claimed)
         if record.invoked_by:
             return Category.SERVICE, None, record.invoked_by
@@ -237,6 +235,20 @@ class Matcher:
         if record.error_code:
             return Category.DENIED, None, record.error_code
         return Category.TRAIL_ONLY, None, "user agent names phicrypt" if record.correlation_id else ""
+
+    @staticmethod
+    def _is_of_unknown_key(record: TrailEvent) -> bool:
+        """Whether CloudTrail names no key at all, as it does for some refused calls."""
+        return bool(record.error_code) and ":key/" not in record.key_arn
+
+    def _claims(self, record: TrailEvent) -> tuple[int, str | None, int] | None:
+        """The call of the log with this request id, the record already found for it, and how many calls claim it."""
+        if not record.request_id:
+            return None
+        found: tuple[int, str | None, int] | None = self._database.execute(
+            "SELECT call, event_id, claims FROM requests WHERE request_id = ?", (record.request_id,)
+        ).fetchone()
+        return found
 
     def _judge_request(
         self, record: TrailEvent, call: int, earlier_event: str | None, claims: int
@@ -296,7 +308,7 @@ class Matcher:
         ).fetchone()
         if operation and operation != record.name:
             return "the operation", True
-        if key_arn.startswith("arn:") and key_arn != record.key_arn:
+        if key_arn.startswith("arn:") and key_arn != record.key_arn and not self._is_of_unknown_key(record):
             return "the key", True
         expected = (principal,) if principal else self._principals
         if expected and not any(is_principal(one, record) for one in expected):

@@ -240,6 +240,27 @@ def test_a_denied_call_is_recorded_on_both_sides(kms: StrictKms, tmp_path: Path)
     assert categories(tmp_path / "audit.jsonl", [success]) == [Category.EXCEPTION]
 
 
+def test_a_denied_call_of_which_cloudtrail_names_no_key_is_still_ours(kms: StrictKms, tmp_path: Path) -> None:
+    key_arn = kms.create_key()
+    phi = client_of(kms, key_arn, tmp_path / "audit.jsonl")
+    phi.encrypt(b"x")
+    first = record_of(kms.requests[-1], key_arn)
+    kms.deny(key_arn, "GenerateDataKey")
+    with pytest.raises(KeyAccessError):
+        phi.encrypt(b"x")
+    phi.close()
+    bare = record_of(kms.requests[-1], key_arn) | {"resources": None, "requestParameters": None}
+    assert sorted(categories(tmp_path / "audit.jsonl", [first, bare])) == [Category.DENIED, Category.MATCHED]
+    foreign = bare | {
+        "requestID": "foreign",
+        "eventID": "foreign",
+        "userAgent": "curl",
+        "errorMessage": f"User: mallory is not authorized to perform: kms:Decrypt on resource: {key_arn}",
+    }
+    found = categories(tmp_path / "audit.jsonl", [first, bare, foreign])
+    assert sorted(found) == [Category.DENIED, Category.DENIED, Category.MATCHED]
+
+
 def test_a_call_whose_answer_never_came_is_probable_by_its_correlation_id(kms: StrictKms, tmp_path: Path) -> None:
     key_arn = kms.create_key()
     phi = client_of(kms, key_arn, tmp_path / "audit.jsonl", read_timeout_seconds=0.2)

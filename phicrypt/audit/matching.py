@@ -242,7 +242,7 @@ class Matcher:
         return bool(record.error_code) and ":key/" not in record.key_arn
 
     def _claims(self, record: TrailEvent) -> tuple[int, str | None, int] | None:
-        """The call of the log with this request id, the record already found for it, and how many calls claim it."""
+        """The call with this request id, the record already found for it, and how many calls claim it."""
         if not record.request_id:
             return None
         found: tuple[int, str | None, int] | None = self._database.execute(

@@ -91,10 +91,11 @@ class _Entry(Generic[T]):
 
 
 class _Flight:
-    __slots__ = ("done", "error", "generation")
+    __slots__ = ("done", "error", "generation", "thread")
 
     def __init__(self) -> None:
         self.generation = 0
+        self.thread = threading.get_ident()
         self.done = threading.Event()
         self.error: Exception | None = None
 
@@ -121,7 +122,8 @@ class KeyCache(KeyHolder, Generic[T]):
         return f"<KeyCache of {len(self._entries)} entries>"
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
+        # A signal handler or finalizer may come in the middle and use the cache in the same thread.
+        self._lock = threading.RLock()
         self._entries: OrderedDict[Hashable, _Entry[T]] = OrderedDict()
         self._flights: dict[Hashable, _Flight] = {}
         self._counts: Counter[str] = Counter()
@@ -168,9 +170,10 @@ class KeyCache(KeyHolder, Generic[T]):
                         return entry.value, True
                     flight = self._flights.setdefault(cache_key, own)
                     own.generation = self._generation
-                    if flight is not own:
+                    if flight.thread != own.thread:
                         self._counts["coalesced"] += 1
-                if flight is own:
+                # Not only its own: a signal handler that interrupted the leader must not wait for it.
+                if flight.thread == own.thread:
                     landed = self._fly(cache_key, own, load, byte_count, tag_of)
                     if landed is not None:
                         return landed[0], False
@@ -232,10 +235,11 @@ class KeyCache(KeyHolder, Generic[T]):
         ):
             entry.messages += 1
             entry.byte_count += byte_count
-            self._entries.move_to_end(cache_key)
+            if cache_key in self._entries:
+                self._entries.move_to_end(cache_key)
             self._hits += 1
             return entry
-        del self._entries[cache_key]
+        self._entries.pop(cache_key, None)
         self._counts["evicted-" + self._why_spent(entry)] += 1
         return None
 
@@ -287,9 +291,9 @@ class KeyCache(KeyHolder, Generic[T]):
 
     def _purge_if(self, condition: Callable[[_Entry[T]], bool]) -> None:
         with self._lock:
-            doomed = [cache_key for cache_key, entry in self._entries.items() if condition(entry)]
+            doomed = [cache_key for cache_key, entry in list(self._entries.items()) if condition(entry)]
             for cache_key in doomed:
-                del self._entries[cache_key]
+                self._entries.pop(cache_key, None)
             self._counts["evicted-purged"] += len(doomed)
             # A flight's value is not known yet, so every flight under way belongs to the past now.
             self._generation += 1

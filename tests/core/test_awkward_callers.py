@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import linecache
 import os
+import signal
 import sys
 import threading
 import time
@@ -302,3 +303,27 @@ def test_rule_12_a_waiters_error_does_not_hold_the_leaders_frames() -> None:
         frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
         plaintexts = {frame.f_locals["plaintext"] for frame in frames if "plaintext" in frame.f_locals}
         assert len(plaintexts) == 1
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to threads on this system")
+def test_rule_12_a_signal_handler_does_not_wait_for_the_flight_that_it_interrupted() -> None:
+    sealed: list[bytes] = []
+
+    class Signalled(RawAesKeyring):
+        calls = 0
+
+        def on_encrypt(self, materials: EncryptionMaterials) -> EncryptionMaterials:
+            type(self).calls += 1
+            if self.calls == 1:
+                signal.raise_signal(signal.SIGUSR1)
+            return super().on_encrypt(materials)
+
+    phi = PhiCrypt(Signalled("clinic", "key-1", bytes(32)))
+    before = signal.signal(signal.SIGUSR1, lambda *_: sealed.append(phi.encrypt(b"handler", context=CONTEXT)))
+    try:
+        message = phi.encrypt(b"main", context=CONTEXT)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert phi.decrypt(message, context=CONTEXT) == b"main"
+    assert [phi.decrypt(one, context=CONTEXT) for one in sealed] == [b"handler"]
+    assert Signalled.calls == 2

@@ -31,7 +31,7 @@ from phicrypt.formats.dbesdk.layout import Layout, LegendAction, layout_to_read,
 from phicrypt.formats.dbesdk.record import (
     SealedRecord,
     Terminal,
-    check_encrypted_value,
+    encrypted_value,
     open_record,
     seal_record,
 )
@@ -362,7 +362,7 @@ def _stored_values(item: Mapping[str, Any], layout: Layout) -> tuple[list[bytes]
     try:
         for name, is_encrypted in zip(layout.names, layout.is_encrypted, strict=True):
             if is_encrypted:
-                stored.append(check_encrypted_value(_binary_content(item[name])))
+                stored.append(encrypted_value(item[name]))
             else:
                 type_id, body = readable[name] = serialize(item[name])
                 stored.append(type_id + body)
@@ -382,17 +382,11 @@ def _plaintext_attributes(opened: Mapping[str, Terminal]) -> dict[str, dict[str,
 
 
 def _stored_binary(item: Mapping[str, Any], name: str) -> bytes:
-    content = _binary_content(item[name])
+    value = item[name]
+    content = value.get("B") if isinstance(value, Mapping) and len(value) == 1 else None
     if not isinstance(content, bytes):
         raise FormatError("a binary attribute was expected", field=name)
     return content
-
-
-def _binary_content(value: Any) -> Any:
-    # type() first: isinstance of an abstract class costs more than everything else here.
-    if (type(value) is dict or isinstance(value, Mapping)) and len(value) == 1:
-        return value.get("B")
-    return None
 
 
 def _named(error: FormatError, name: str) -> FormatError:

@@ -51,9 +51,12 @@ def serialize(value: AttributeValue) -> tuple[bytes, bytes]:
 
     Raises FormatError for what is not an attribute value, LimitExceededError beyond depth 32.
     """
-    # Text is most of what tables hold, so it goes without the detour through the table.
+    # Text is most of what tables hold, so it goes without the detours through table and function.
     if type(value) is dict and len(value) == 1 and type(text := value.get("S")) is str:
-        return TYPE_STRING, _utf8(text)
+        try:
+            return TYPE_STRING, text.encode()
+        except UnicodeEncodeError:
+            raise _unpaired_surrogate() from None
     tag, content = _tagged(value)
     type_id, body_of = _SERIALIZERS[tag]
     return type_id, body_of(content, 1)
@@ -66,12 +69,23 @@ def deserialize(type_id: bytes, body: bytes) -> dict[str, Any]:
     repeated set member or map name, invalid UTF-8; LimitExceededError beyond depth 32.
     """
     if type_id == TYPE_STRING:
-        return {"S": _text(body)}
+        try:
+            return {"S": body.decode()}
+        except UnicodeDecodeError:
+            raise _not_utf8() from None
     return _deserialize(type_id, body, 1)
 
 
 def _wrong(what: str) -> FormatError:
     return FormatError(what, field="attribute value")
+
+
+def _unpaired_surrogate() -> FormatError:
+    return _wrong("not valid Unicode text (an unpaired surrogate)")
+
+
+def _not_utf8() -> FormatError:
+    return _wrong("not valid UTF-8")
 
 
 def _tagged(value: AttributeValue) -> tuple[str, Any]:
@@ -87,7 +101,7 @@ def _utf8(text: Any) -> bytes:
     try:
         return str.encode(text)
     except UnicodeEncodeError:
-        raise _wrong("not valid Unicode text (an unpaired surrogate)") from None
+        raise _unpaired_surrogate() from None
     except TypeError:
         raise _wrong(f"text was expected, {type(text).__name__} came") from None
 
@@ -213,7 +227,7 @@ def _text(body: bytes) -> str:
     try:
         return body.decode()
     except UnicodeDecodeError:
-        raise _wrong("not valid UTF-8") from None
+        raise _not_utf8() from None
 
 
 class _Cursor:

@@ -32,6 +32,7 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError
+from phicrypt.formats.dbesdk.attributes import AttributeValue
 from phicrypt.formats.dbesdk.header import MESSAGE_ID_LENGTH_BYTES, Header, serialize_header, verify_commitment
 from phicrypt.formats.dbesdk.layout import Layout
 from phicrypt.materials import DecryptionMaterials, EncryptionMaterials
@@ -164,15 +165,18 @@ def open_record(
         raise AuthenticationError("attribute tag") from None
 
 
-def check_encrypted_value(value: object) -> bytes:
+def encrypted_value(attribute: AttributeValue) -> bytes:
     """The stored value of an encrypted attribute, or AuthenticationError if it cannot be one.
 
     AWS's libraries sign its bytes but not that DynamoDB holds them as binary; here a text or number
     in its place is refused.
     """
-    if not isinstance(value, bytes) or len(value) < TYPE_ID_LENGTH_BYTES + TAG_LENGTH_BYTES:
-        raise AuthenticationError("encrypted attribute")
-    return value
+    # type() first: isinstance of an abstract class costs more than everything else here.
+    if (type(attribute) is dict or isinstance(attribute, Mapping)) and len(attribute) == 1:
+        value = attribute.get("B")
+        if isinstance(value, bytes) and len(value) >= TYPE_ID_LENGTH_BYTES + TAG_LENGTH_BYTES:
+            return value
+    raise AuthenticationError("encrypted attribute")
 
 
 def _field_keys(pseudorandom_key: bytes, message_id: bytes, field_count: int) -> Iterator[tuple[bytes, bytes]]:

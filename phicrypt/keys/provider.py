@@ -225,5 +225,8 @@ class CacheControl:
             clear_keyring()
 
     def purge(self, key_id: str) -> None:
-        """Forget every cached data key that came from this KMS key ARN (or wrapping key name)."""
+        """Forget every cached data key that came from this KMS key ARN (or wrapping key name).
+
+        Branch keys under that KMS key stay until their time to live ends; :meth:`clear` drops them.
+        """
         self._provider.cache.purge(key_id)

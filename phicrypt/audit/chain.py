@@ -27,6 +27,8 @@ from typing import Any, Final, NamedTuple
 from phicrypt.audit.events import AuditEvent, Kind, Outcome
 
 RECORD_START: Final = b'{"phicrypt-audit":1,"chain":"'
+_SEAL: Final = b',"sha256":"'
+_END: Final = b'"}\n'
 FIRST_PREVIOUS: Final = "0" * 64
 
 
@@ -63,11 +65,12 @@ class Chain:
     def lines(self, events: Sequence[AuditEvent]) -> tuple[list[bytes], list[str]]:
         """The lines that would come next for these events, each with its line feed, and their hashes."""
         sequence, previous, start = self._next_sequence, self._previous, self._start
-        lines, hashes = [], []
+        lines: list[bytes] = []
+        hashes: list[str] = []
         for event in events:
-            body = f'{start}{sequence},"previous":"{previous}","event":{event.to_json()}'
-            previous = _sha256(body.encode()).hexdigest()
-            lines.append(f'{body},"sha256":"{previous}"}}\n'.encode())
+            body = f'{start}{sequence},"previous":"{previous}","event":{event.to_json()}'.encode()
+            previous = _sha256(body).hexdigest()
+            lines.append(b"".join((body, _SEAL, previous.encode(), _END)))
             hashes.append(previous)
             sequence += 1
         return lines, hashes

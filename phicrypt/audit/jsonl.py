@@ -136,10 +136,11 @@ class JsonlSink:
                 if self._ends_torn:
                     payload = b"\n" + payload
                 written = os.write(descriptor, payload)
+                if written < len(payload):
+                    hashes = hashes[: payload.count(b"\n", 1, written)]
                 self._ends_torn = payload[written - 1] != _LINE_FEED
-                stored = len(lines) if written == len(payload) else payload.count(b"\n", 1, written)
-                chain.advance(hashes[:stored])
-                done += stored
+                chain.advance(hashes)
+                done += len(hashes)
             if self._fsync:
                 os.fsync(descriptor)
         except OSError as error:

@@ -90,8 +90,9 @@ class Mac:
     def new_local_key(self, purpose: str) -> bytes:
         """An enveloped local MAC key (a KMS ciphertext with its id, JSON) to be stored as configuration."""
         self._check_purpose(purpose)
-        with recorded_use(self._trail, "create-mac-key", self.key_arn, purpose):
-            return self._key.new_local_key(purpose)[1]
+        with recorded_use(self._trail, "create-mac-key", self.key_arn, purpose) as use:
+            envelope, use.answer = self._key.new_local_key(purpose)
+        return envelope
 
     def local(self, envelopes: Sequence[bytes], *, purpose: str) -> LocalMac:
         """MACs in this process, under enveloped keys: the first one makes tokens, all of them verify.
@@ -102,8 +103,11 @@ class Mac:
         if not 1 <= len(envelopes) <= _MAX_LOCAL_KEYS:
             raise ConfigurationError(f"1 to {_MAX_LOCAL_KEYS} enveloped MAC keys are expected")
         self._check_purpose(purpose)
-        with recorded_use(self._trail, "open-mac-keys", self.key_arn, purpose):
-            local_keys = [self._key.open_local_key(envelope, purpose) for envelope in envelopes]
+        local_keys = []
+        for envelope in envelopes:
+            with recorded_use(self._trail, "open-mac-key", self.key_arn, purpose) as use:
+                local_key, use.answer = self._key.open_local_key(envelope, purpose)
+            local_keys.append(local_key)
         return LocalMac(local_keys, purpose)
 
     def _check_purpose(self, purpose: str) -> None:

@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from phicrypt.keys.kms_client import KmsAnswer
 
 
-_KMS_OPERATIONS: Final = {"sign": "Sign", "verify": "Verify", "mac": "GenerateMac", "verify-mac": "VerifyMac"}
+_KMS_OPERATIONS: Final = {
+    "sign": "Sign",
+    "verify": "Verify",
+    "mac": "GenerateMac",
+    "verify-mac": "VerifyMac",
+    "create-mac-key": "GenerateDataKey",
+    "open-mac-key": "Decrypt",
+}
 """What CloudTrail calls them: the join requires equal operations (rule 22)."""
 
 
@@ -47,19 +54,29 @@ def recorded_use(trail: AuditTrail | None, operation: str, key_arn: str, resourc
         error = caught
         raise
     finally:
-        origin = KeyOrigin(
-            "aws-kms",
-            key_arn,
-            request_ids=use.answer.request_ids if use.answer is not None else (),
-            correlation_id=use.answer.correlation_id if use.answer is not None else None,
-            operation=_KMS_OPERATIONS.get(operation) if use.answer is not None else None,
-        )
         trail.record(
             operation,
             format="dsse",
             resource=("signed", resource),
-            origin=None if error is not None and use.answer is None else origin,
+            origin=_origin(use, operation, key_arn, error),
             byte_count=use.byte_count,
             started_ns=started_ns,
             error=error,
         )
+
+
+def _origin(use: RecordedUse, operation: str, key_arn: str, error: BaseException | None) -> KeyOrigin | None:
+    """The KMS call of the use. A bad signature or MAC is an error of KMS, kept as the error's cause."""
+    if use.answer is not None:
+        return KeyOrigin(
+            "aws-kms",
+            key_arn,
+            request_ids=use.answer.request_ids,
+            correlation_id=use.answer.correlation_id,
+            operation=_KMS_OPERATIONS[operation],
+        )
+    if error is None:
+        return KeyOrigin("aws-kms", key_arn)
+    from phicrypt.audit.events import refused_origin
+
+    return refused_origin(error) or refused_origin(error.__cause__)

@@ -207,14 +207,17 @@ def open_envelope(
     candidates = [signature for keyid, signature in envelope.signatures if is_own_key(keyid)]
     if not candidates:
         raise AuthenticationError("no signature by the expected key")
+    refusal: AuthenticationError | None = None
     for signature in candidates:
         try:
             verify(envelope.signed_bytes, signature)
-        except AuthenticationError:
-            continue
-        break
+        except AuthenticationError as error:
+            refusal = error
+        else:
+            break
     else:
-        raise AuthenticationError("signature")
+        assert refusal is not None
+        raise refusal
     statement = _read_statement(envelope.payload)
     if not is_own_key(statement.key_arn):
         raise AuthenticationError("statement of another key")

@@ -54,39 +54,39 @@ class KmsMacKey:
             answer = self._call("VerifyMac", Message=message, Mac=mac, MacAlgorithm=self.algorithm)
         except KeyAccessError as error:
             if error.code == "KMSInvalidMacException":
-                raise AuthenticationError("MAC") from None
+                raise AuthenticationError("MAC") from error
             raise
         if answer.response.get("MacValid") is not True:
             raise AuthenticationError("MAC")
         return answer
 
-    def new_local_key(self, purpose: str) -> tuple[LocalMacKey, bytes]:
-        """A new local key and its envelope, to be stored wherever configuration is stored."""
+    def new_local_key(self, purpose: str) -> tuple[bytes, KmsAnswer]:
+        """The envelope of a new local key, to be stored wherever configuration is stored."""
         key_id = random_bytes(_KEY_ID_LENGTH_BYTES).hex()
-        response = self._call(
+        answer = self._call(
             "GenerateDataKey",
             NumberOfBytes=_LOCAL_KEY_LENGTH_BYTES,
             EncryptionContext=_envelope_context(key_id, purpose),
-        ).response
+        )
         envelope = {
             "localMacKey": key_id,
             "kmsKey": self.key_arn,
-            "ciphertext": base64.b64encode(response["CiphertextBlob"]).decode(),
+            "ciphertext": base64.b64encode(answer.response["CiphertextBlob"]).decode(),
         }
-        return LocalMacKey(key_id, response["Plaintext"]), json.dumps(envelope).encode()
+        return json.dumps(envelope).encode(), answer
 
-    def open_local_key(self, envelope: bytes, purpose: str) -> LocalMacKey:
+    def open_local_key(self, envelope: bytes, purpose: str) -> tuple[LocalMacKey, KmsAnswer]:
         """The local key of an envelope, under this KMS key and made for this purpose.
 
         Raises FormatError for no envelope, KeyAccessError if KMS does not open it.
         """
         key_id, ciphertext = _read_envelope(envelope)
-        response = self._call(
+        answer = self._call(
             "Decrypt", CiphertextBlob=ciphertext, EncryptionContext=_envelope_context(key_id, purpose)
-        ).response
-        if len(response["Plaintext"]) != _LOCAL_KEY_LENGTH_BYTES:
+        )
+        if len(answer.response["Plaintext"]) != _LOCAL_KEY_LENGTH_BYTES:
             raise AuthenticationError("local MAC key length")
-        return LocalMacKey(key_id, response["Plaintext"])
+        return LocalMacKey(key_id, answer.response["Plaintext"]), answer
 
     def _call(self, operation: str, **parameters: Any) -> KmsAnswer:
         client = self._clients.client(self._region)

@@ -98,7 +98,7 @@ class KmsSigningKey:
             )
         except KeyAccessError as error:
             if error.code == "KMSInvalidSignatureException":
-                raise AuthenticationError("signature") from None
+                raise AuthenticationError("signature") from error
             raise
         if answer.response.get("SignatureValid") is not True:
             raise AuthenticationError("signature")

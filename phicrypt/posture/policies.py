@@ -114,8 +114,21 @@ def key_policy(declaration: Declaration, declared: KeyDeclaration) -> dict[str, 
             conditions={"NumericLessThan": {"kms:ScheduleKeyDeletionPendingWindowInDays": "30"}},
         ),
     ]
-    # One statement per pair: keys within one condition must all be missing for it to hold.
-    statements += [
+    statements += _deny_without(context)
+    users = [(sid, actions, principal) for sid, actions, principal in _users(roles) if principal is not None]
+    if not users:
+        raise ConfigurationError("declare who uses the key: [roles] with writer, reader, auditor or break-glass")
+    for sid, actions, principal in users:
+        conditions: dict[str, Any] = {} if sid.startswith("Auditor") else {"StringEquals": context}
+        if sid.startswith("BreakGlass"):
+            conditions |= _with_mfa()
+        statements.append(_statement(sid, actions, "*", principal=principal, conditions=conditions))
+    return _document(statements)
+
+
+def _deny_without(context: Mapping[str, str]) -> list[dict[str, Any]]:
+    """One statement per pair: keys within one condition must all be missing for it to hold."""
+    return [
         _statement(
             f"DenyUseWithoutPair{number}",
             USE_BY_CONTEXT,
@@ -126,15 +139,6 @@ def key_policy(declaration: Declaration, declared: KeyDeclaration) -> dict[str, 
         )
         for number, name in enumerate(context, 1)
     ]
-    users = [(sid, actions, principal) for sid, actions, principal in _users(roles) if principal is not None]
-    if not users:
-        raise ConfigurationError("declare who uses the key: [roles] with writer, reader, auditor or break-glass")
-    for sid, actions, principal in users:
-        conditions: dict[str, Any] = {} if sid.startswith("Auditor") else {"StringEquals": context}
-        if sid.startswith("BreakGlass"):
-            conditions |= _with_mfa()
-        statements.append(_statement(sid, actions, "*", principal=principal, conditions=conditions))
-    return _document(statements)
 
 
 def _users(roles: Roles) -> tuple[tuple[str, tuple[str, ...], str | None], ...]:

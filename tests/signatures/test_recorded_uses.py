@@ -77,8 +77,25 @@ def test_mac_uses_are_events(kms):
         "verify-mac",
         "verify-mac",
         "create-mac-key",
-        "open-mac-keys",
+        "open-mac-key",
     ]
+
+
+def test_events_name_the_kms_call_also_of_a_bad_signature(kms):
+    sink, trail = recording()
+    arn = kms.create_signing_key("ECC_NIST_P256")
+    signer = Signer(arn, client=kms.client(), trail=trail)
+    envelope = signer.sign(b"result", **NAMED)
+    kms.fail("KMSInvalidSignatureException", status=400, operation="Verify", key_arn=arn)
+    with pytest.raises(AuthenticationError):
+        signer.verify(b"result", envelope, by_kms=True, **NAMED)
+    Mac(kms.create_key(), client=kms.client(), trail=trail).new_local_key("search")
+    trail.flush()
+    events = [shown(event) for event in sink.events]
+    assert [event["kms_operation"] for event in events] == ["Sign", "Verify", "GenerateDataKey"]
+    refused = next(r for r in kms.requests if r.operation == "Verify" and r.parameters["KeyId"] == arn)
+    assert events[1]["request_ids"] == [refused.request_id]
+    assert events[1]["kms_error"] == "KMSInvalidSignatureException"
 
 
 def test_refused_call_is_recorded(kms):

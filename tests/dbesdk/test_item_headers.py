@@ -88,6 +88,17 @@ def test_refuses_malformed_headers_by_field(faulty: bytes, field: str) -> None:
     assert caught.value.field == field
 
 
+def test_refuses_headers_cut_anywhere_and_headers_with_more_bytes() -> None:
+    one_key = b"\0\x05p-123\0\x02id\0\x04wrap"
+    whole = header(context=b"\0\x02\0\x01a\0\x03bcd\0\x01e\0\0", keys=b"\x02" + one_key * 2)
+    assert len(parse_header(whole, LIMITS).encrypted_data_keys) == 2
+    for length in range(len(whole)):
+        with pytest.raises(FormatError):
+            parse_header(whole[:length], LIMITS)
+    with pytest.raises(FormatError):
+        parse_header(whole + b"\0", LIMITS)
+
+
 def test_refuses_headers_beyond_the_limits() -> None:
     one_key = b"\0\x01p\0\x01i\0\x01c"
     parse_header(header(keys=b"\x08" + one_key * 8), LIMITS)

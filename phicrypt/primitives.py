@@ -211,8 +211,8 @@ def kdf_counter_mode_sha256(derivation_key: bytes, label: bytes, context: bytes,
 
 
 def aes_ctr_keystream(cipher_key: bytes, initial_counter: bytes, length_bytes: int) -> bytes:
-    """The first bytes of the AES-CTR keystream that starts at a 16-byte counter block."""
-    encryptor = Cipher(algorithms.AES(cipher_key), modes.CTR(initial_counter)).encryptor()
+    """The first bytes of the AES-256-CTR keystream that starts at a 16-byte counter block."""
+    encryptor = Cipher(algorithms.AES256(cipher_key), modes.CTR(initial_counter)).encryptor()
     return encryptor.update(bytes(length_bytes))
 
 

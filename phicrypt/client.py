@@ -88,14 +88,17 @@ class PhiCrypt(MessageClient):
         if self.trail is not None:
             self.trail.close()
 
-    def acting_as(self, actor: str, purpose: Purpose | str | None = None) -> AbstractContextManager[object]:
+    def acting_as(
+        self, actor: str, purpose: Purpose | str | None = None, *, recipient: str | None = None
+    ) -> AbstractContextManager[object]:
         """Uses inside the ``with`` block are recorded as this actor's, for this purpose.
 
-        Threads and asyncio tasks keep their own; actor and purpose never enter the encryption context.
+        ``recipient`` is who receives what is disclosed. Threads and asyncio tasks keep their own;
+        none of the three ever enters the encryption context.
         """
         from phicrypt.audit.trail import acting_as
 
-        return acting_as(actor, purpose)
+        return acting_as(actor, purpose, recipient=recipient)
 
     def break_glass(
         self, *, actor: str, reason: str, expires_in_seconds: int, **options: Any

@@ -286,13 +286,13 @@ def test_rule_20_a_reader_keeps_the_actor_of_its_opening() -> None:
     sink = RecordingSink()
     phi = raw_client(audit=[sink])
     message = raw_client().encrypt(b"x", context=CONTEXT)
-    with phi.acting_as(actor="dr-4711", purpose=Purpose.TREATMENT):
+    with phi.acting_as(actor="dr-4711", purpose=Purpose.TREATMENT, recipient="lab-3"):
         reader = phi.decrypting_reader(io.BytesIO(message), context=CONTEXT)
     reader.read()
     reader.close()
-    assert [(event.kind, event.actor, event.purpose) for event in sink.events] == [
-        ("begin", "dr-4711", "treatment"),
-        ("end", "dr-4711", "treatment"),
+    assert [(event.kind, event.actor, event.purpose, event.recipient) for event in sink.events] == [
+        ("begin", "dr-4711", "treatment", "lab-3"),
+        ("end", "dr-4711", "treatment", "lab-3"),
     ]
 
 

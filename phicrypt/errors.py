@@ -8,6 +8,7 @@
     ├── FormatError                not a valid message: .field, .offset
     ├── NotEncryptedError          the object or item is plaintext
     ├── AuthenticationError        changed bytes, wrong data key or wrong context; .reason for audit
+    │   └── ManifestMismatchError  signed, but not what lies there (phicrypt.formats.manifests)
     ├── ContextMismatchError       the message lacks an expected context pair: .names
     ├── PhiInContextError          a value looks like PHI: .names
     ├── KeyAccessError             KMS or the key store refused: .key_arn, .operation, .code, …

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 
 from phicrypt.errors import AuthenticationError
 from phicrypt.materials import DataKey, DecryptionMaterials, EncryptionMaterials
-from phicrypt.primitives import hkdf_expand, hkdf_extract, open_gcm, random_bytes, seal_gcm
+from phicrypt.primitives import hkdf_expand_two, hkdf_extract, open_gcm, random_bytes, seal_gcm
 from phicrypt.suites import IV_LENGTH_BYTES, TAG_LENGTH_BYTES, AlgorithmSuite
 
 _ENC_INFO: Final = b"AWS_MPL_INTERMEDIATE_KEYWRAP_ENC"
@@ -120,7 +120,5 @@ def _check_length(plaintext_key: bytes, suite: AlgorithmSuite) -> None:
 def _derive(intermediate_key: bytes) -> tuple[bytes, DataKey]:
     """The key-encryption key and the recipient's signing key, 32 bytes each."""
     pseudorandom_key = hkdf_extract("sha512", b"", intermediate_key)
-    return (
-        hkdf_expand("sha512", pseudorandom_key, _ENC_INFO, 32),
-        DataKey(hkdf_expand("sha512", pseudorandom_key, _MAC_INFO, 32)),
-    )
+    wrapping_key, signing_key = hkdf_expand_two("sha512", pseudorandom_key, _ENC_INFO, _MAC_INFO, 32)
+    return wrapping_key, DataKey(signing_key)

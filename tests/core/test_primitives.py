@@ -21,6 +21,7 @@ from phicrypt.primitives import (
     aes_ctr_keystream,
     hkdf,
     hkdf_expand,
+    hkdf_expand_two,
     hmac_digest,
     kdf_counter_mode_sha256,
     open_gcm,
@@ -56,6 +57,29 @@ def test_hkdf_gives_at_most_255_blocks() -> None:
     assert len(hkdf_expand("sha256", bytes(32), b"", 255 * 32)) == 255 * 32
     with pytest.raises(ValueError, match="255"):
         hkdf_expand("sha256", bytes(32), b"", 255 * 32 + 1)
+
+
+@given(
+    st.sampled_from(sorted(HASHES)),
+    st.binary(max_size=64),
+    st.binary(max_size=200),
+    st.binary(max_size=200),
+    st.integers(1, 32),
+)
+def test_two_expansions_at_once_equal_one_after_the_other(
+    name: str, pseudorandom_key: bytes, first: bytes, second: bytes, length: int
+) -> None:
+    assert hkdf_expand_two(name, pseudorandom_key, first, second, length) == (
+        hkdf_expand(name, pseudorandom_key, first, length),
+        hkdf_expand(name, pseudorandom_key, second, length),
+    )
+
+
+def test_two_expansions_at_once_stay_within_one_block() -> None:
+    with pytest.raises(ValueError, match="block"):
+        hkdf_expand_two("sha512", bytes(64), b"a", b"b", 65)
+    with pytest.raises(ValueError, match="block"):
+        hkdf_expand_two("sha512", bytes(129), b"a", b"b", 32)
 
 
 @given(st.sampled_from(sorted(HASHES)), st.binary(max_size=300), st.binary(max_size=300))

@@ -24,7 +24,7 @@ from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError
 from phicrypt.formats.dbesdk.layout import Layout
 from phicrypt.formats.reader import ReadLimits, truncated
 from phicrypt.materials import EncryptedDataKey, EncryptionMaterials
-from phicrypt.primitives import constant_time_equal, hkdf_expand, hmac_sha512
+from phicrypt.primitives import constant_time_equal, hmac_sha512
 from phicrypt.suites import COMMITMENT_LENGTH_BYTES, DBE_SUITES, AlgorithmSuite
 
 HEADER_ATTRIBUTE: Final = "aws_dbe_head"
@@ -34,7 +34,6 @@ _FAMILY: Final = 0x67
 _BEGINNING: Final = Struct(">BB32sH")
 """Version, flavor, message id, length of the legend."""
 _LEGEND_OFFSET: Final = 34
-_COMMIT_LABEL: Final = b"AWS_DBE_COMMIT_KEY"
 
 
 class Header(NamedTuple):
@@ -101,13 +100,9 @@ def serialize_header(
     version: int,
     message_id: bytes,
     stored_context: Mapping[str, str],
-    pseudorandom_key: bytes,
+    commit_key: bytes,
 ) -> bytes:
-    """The whole header with its commitment.
-
-    Args:
-        pseudorandom_key: HKDF-Extract of the data key, from which the commitment key is expanded.
-    """
+    """The whole header with its commitment under a key that was derived from data key and message id."""
     pieces = [
         bytes((version, materials.suite.suite_id & 0xFF)),
         message_id,
@@ -127,20 +122,19 @@ def serialize_header(
                 raise ConfigurationError("a keyring wrote an encrypted data key with a field over 65,535 bytes")
             pieces += (len(part).to_bytes(2, "big"), part)
     partial = b"".join(pieces)
-    return partial + commitment(pseudorandom_key, message_id, partial)
+    return partial + _commitment(commit_key, partial)
 
 
-def commitment(pseudorandom_key: bytes, message_id: bytes, partial_header: bytes) -> bytes:
+def _commitment(commit_key: bytes, partial_header: bytes) -> bytes:
     """The 32 bytes that bind a header to its data key."""
-    commit_key = hkdf_expand("sha512", pseudorandom_key, _COMMIT_LABEL + message_id, 32)
     return hmac_sha512(commit_key, partial_header)[:COMMITMENT_LENGTH_BYTES]
 
 
-def verify_commitment(header: Header, pseudorandom_key: bytes) -> None:
+def verify_commitment(header: Header, commit_key: bytes) -> None:
     """Raise AuthenticationError unless the header was made with this data key."""
     partial = header.header_bytes[:-COMMITMENT_LENGTH_BYTES]
     stored = header.header_bytes[-COMMITMENT_LENGTH_BYTES:]
-    if not constant_time_equal(stored, commitment(pseudorandom_key, header.message_id, partial)):
+    if not constant_time_equal(stored, _commitment(commit_key, partial)):
         raise AuthenticationError("commitment")
 
 

@@ -2,6 +2,7 @@
 
 Keys (``encrypt-path-structure.md``, section "Calculate Cipherkey and Nonce")::
 
+    commit key       HKDF-SHA512(data key, no salt, "AWS_DBE_COMMIT_KEY" ‖ message id, 32 bytes)
     field root key   HKDF-SHA512(data key, no salt, "AWS_DBE_DERIVE_KEY" ‖ message id, 32 bytes)
     field key i      44 bytes of AES-256-CTR(field root key, counter block i), for the i-th encrypted
                      attribute in the order of canonical paths: 32 bytes of key, 12 of nonce
@@ -35,14 +36,14 @@ from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError
 from phicrypt.formats.dbesdk.attributes import AttributeValue
 from phicrypt.formats.dbesdk.header import MESSAGE_ID_LENGTH_BYTES, Header, serialize_header, verify_commitment
 from phicrypt.formats.dbesdk.layout import Layout
-from phicrypt.materials import DecryptionMaterials, EncryptionMaterials
+from phicrypt.materials import DataKey, DecryptionMaterials, EncryptionMaterials
 from phicrypt.primitives import (
     AESGCM,
     FIXED_SIGNATURE_LENGTH_BYTES,
     InvalidTag,
     aes_ctr_keystream,
     constant_time_equal,
-    hkdf_expand,
+    hkdf_expand_two,
     hkdf_extract,
     hmac_sha384,
     random_bytes,
@@ -51,6 +52,7 @@ from phicrypt.suites import TAG_LENGTH_BYTES
 
 TYPE_ID_LENGTH_BYTES: Final = 2
 RECIPIENT_TAG_LENGTH_BYTES: Final = 48
+_COMMIT_LABEL: Final = b"AWS_DBE_COMMIT_KEY"
 _DERIVE_LABEL: Final = b"AWS_DBE_DERIVE_KEY"
 _FIRST_COUNTER: Final = b"AwsDbeField" + bytes((44, 0, 0, 0, 0))
 _FIELD_KEY: Final = Struct("32s12s4x")
@@ -98,16 +100,16 @@ def seal_record(
     """
     assert materials.data_key is not None
     message_id = random_bytes(MESSAGE_ID_LENGTH_BYTES)
-    pseudorandom_key = hkdf_extract("sha512", b"", materials.data_key.key_bytes)
+    commit_key, field_root_key = _derive(materials.data_key, message_id)
     header_bytes = serialize_header(
         materials,
         layout,
         version=version,
         message_id=message_id,
         stored_context=stored_context,
-        pseudorandom_key=pseudorandom_key,
+        commit_key=commit_key,
     )
-    field_keys = _field_keys(pseudorandom_key, message_id, len(layout.encrypted_names))
+    field_keys = _field_keys(field_root_key, len(layout.encrypted_names))
     stored: list[bytes] = []
     for path, is_encrypted, (type_id, body) in zip(layout.paths, layout.is_encrypted, terminals, strict=True):
         if is_encrypted:
@@ -146,10 +148,10 @@ def open_record(
     ConfigurationError for materials of a keyring that does not serve items.
     """
     assert materials.data_key is not None
-    pseudorandom_key = hkdf_extract("sha512", b"", materials.data_key.key_bytes)
-    verify_commitment(header, pseudorandom_key)
+    commit_key, field_root_key = _derive(materials.data_key, header.message_id)
+    verify_commitment(header, commit_key)
     _verify_footer(materials, header, footer_bytes, layout, stored)
-    field_keys = _field_keys(pseudorandom_key, header.message_id, len(layout.encrypted_names))
+    field_keys = _field_keys(field_root_key, len(layout.encrypted_names))
     values = compress(stored, layout.is_encrypted)
     try:
         return {
@@ -179,9 +181,14 @@ def encrypted_value(attribute: AttributeValue) -> bytes:
     raise AuthenticationError("encrypted attribute")
 
 
-def _field_keys(pseudorandom_key: bytes, message_id: bytes, field_count: int) -> Iterator[tuple[bytes, bytes]]:
+def _derive(data_key: DataKey, message_id: bytes) -> tuple[bytes, bytes]:
+    """The commit key and the field root key."""
+    pseudorandom_key = hkdf_extract("sha512", b"", data_key.key_bytes)
+    return hkdf_expand_two("sha512", pseudorandom_key, _COMMIT_LABEL + message_id, _DERIVE_LABEL + message_id, 32)
+
+
+def _field_keys(field_root_key: bytes, field_count: int) -> Iterator[tuple[bytes, bytes]]:
     """Cipher key and nonce of each encrypted attribute, in canonical order."""
-    field_root_key = hkdf_expand("sha512", pseudorandom_key, _DERIVE_LABEL + message_id, 32)
     keystream = aes_ctr_keystream(field_root_key, _FIRST_COUNTER, field_count * _FIELD_KEY.size)
     return _FIELD_KEY.iter_unpack(keystream)
 

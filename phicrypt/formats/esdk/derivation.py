@@ -15,15 +15,12 @@ from typing import Final
 
 from phicrypt.errors import ConfigurationError
 from phicrypt.materials import DataKey
-from phicrypt.primitives import hkdf, hmac_sha512
+from phicrypt.primitives import hkdf, hkdf_expand_two, hkdf_extract
 from phicrypt.suites import COMMITMENT_LENGTH_BYTES, ESDK_SUITES, AlgorithmSuite, Kdf
 
-# Both outputs are shorter than one SHA-512 block, so that HKDF-Expand is one HMAC over info ‖ 0x01.
-_COMMITMENT_BLOCK: Final = b"COMMITKEY" + b"\x01"
-_MESSAGE_KEY_BLOCK: Final = {
-    suite.suite_id: suite.id_bytes + b"DERIVEKEY" + b"\x01"
-    for suite in ESDK_SUITES.values()
-    if suite.is_committing
+_COMMITMENT_INFO: Final = b"COMMITKEY"
+_MESSAGE_KEY_INFO: Final = {
+    suite.suite_id: suite.id_bytes + b"DERIVEKEY" for suite in ESDK_SUITES.values() if suite.is_committing
 }
 
 
@@ -39,10 +36,13 @@ def derive_keys(suite: AlgorithmSuite, data_key: DataKey, message_id: bytes) -> 
             f"the keyring gave {len(key_bytes)}"
         )
     if suite.is_committing:
-        pseudorandom_key = hmac_sha512(message_id, key_bytes)
-        return (
-            hmac_sha512(pseudorandom_key, _MESSAGE_KEY_BLOCK[suite.suite_id])[:32],
-            hmac_sha512(pseudorandom_key, _COMMITMENT_BLOCK)[:COMMITMENT_LENGTH_BYTES],
+        # Both outputs are as long: COMMITMENT_LENGTH_BYTES and the keys of these suites are 32 bytes.
+        return hkdf_expand_two(
+            "sha512",
+            hkdf_extract("sha512", message_id, key_bytes),
+            _MESSAGE_KEY_INFO[suite.suite_id],
+            _COMMITMENT_INFO,
+            COMMITMENT_LENGTH_BYTES,
         )
     if suite.kdf is Kdf.IDENTITY:
         return key_bytes, b""

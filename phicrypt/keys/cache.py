@@ -79,6 +79,14 @@ class CacheStats:
     evictions: dict[str, int]
 
 
+def _seconds_awake_or_asleep() -> float:
+    """Like ``time.monotonic``, but a key also ages while the machine is suspended, where the system can tell."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if _HAS_BOOTTIME else time.monotonic()
+
+
+_HAS_BOOTTIME: Final = hasattr(time, "CLOCK_BOOTTIME")
+
+
 class _Entry(Generic[T]):
     __slots__ = ("byte_count", "deadline", "messages", "tag", "value")
 
@@ -108,10 +116,10 @@ class KeyCache(KeyHolder, Generic[T]):
 
     Args:
         policy: the bounds.
-        clock: seconds that only grow; :func:`time.monotonic`.
+        clock: seconds that only grow, also while the machine sleeps.
     """
 
-    def __init__(self, policy: CachePolicy, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, policy: CachePolicy, *, clock: Callable[[], float] = _seconds_awake_or_asleep) -> None:
         self.policy = policy
         self._clock = clock
         self._generation = 0

@@ -22,7 +22,8 @@ from phicrypt.errors import (
     PhiCryptError,
     PhiInContextError,
 )
-from phicrypt.formats.reader import ReadLimits
+from phicrypt.formats.esdk.header import parse_header
+from phicrypt.formats.reader import ByteReader, ReadLimits
 from phicrypt.guard import PhiGuard
 
 
@@ -197,6 +198,12 @@ def test_inspect_needs_no_key_and_tells_no_context_values() -> None:
     source.seek(6)
     assert phi.inspect(source) == summary
     assert source.tell() == 6
+
+
+def test_a_parsed_header_shows_no_context_values() -> None:
+    header = parse_header(ByteReader(raw_client().encrypt(b"x", context=CONTEXT)), ReadLimits())
+    assert header.context == CONTEXT
+    assert "clinic-7" not in repr(header)
 
 
 def test_authentication_errors_have_one_text_for_all_causes() -> None:

@@ -76,6 +76,9 @@ class MessageHeader(NamedTuple):
     iv: bytes
     tag: bytes
 
+    def __repr__(self) -> str:
+        return f"<MessageHeader {self.suite.name}, context names {sorted(self.context)}>"
+
     @property
     def is_framed(self) -> bool:
         """Whether the body is a sequence of frames."""

@@ -168,19 +168,20 @@ class MessageUses(KeyHolder):
         self, operation: str, reader: ByteReader | StreamReader, header: MessageHeader | None = None
     ) -> tuple[MessageHeader, Use | None]:
         """Parse the header and write the begin event; a header that does not parse leaves one event."""
-        if self.trail is not None:
-            self.trail.check_actor()
-        try:
-            if header is None:
+        trail = self.trail
+        if header is None:
+            if trail is not None:
+                trail.check_actor()
+            try:
                 header = parse_header(reader, self.limits)
-                self._headers.keep(header)
-        except BaseException as error:
-            if self.trail is not None:
-                self.trail.record(operation, format=_FORMAT, error=error, opening=True)
-            raise
-        if self.trail is None:
+            except BaseException as error:
+                if trail is not None:
+                    trail.record(operation, format=_FORMAT, error=error, opening=True)
+                raise
+            self._headers.keep(header)
+        if trail is None:
             return header, None
-        return header, self.trail.begin(
+        return header, trail.begin(
             operation,
             format=_FORMAT,
             suite_id=header.suite.suite_id,

@@ -1,0 +1,66 @@
+"""``python -m benchmarks``: phicrypt, its peers and the floor, measured in turns."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from benchmarks import machine, plots, report
+from benchmarks.measure import FULL, QUICK, Case, as_record, run_case, select
+
+_GROUPS: Final = ("messages", "streams", "branch_keys", "dynamodb", "s3", "scaling", "startup")
+_DEFAULT_FOLDER: Final = Path(__file__).parents[1] / "docs" / "benchmarks"
+_console = Console(stderr=True)
+
+
+def main(
+    quick: Annotated[bool, typer.Option("--quick", help="Few short rounds: about two minutes in all.")] = False,
+    only: Annotated[list[str] | None, typer.Option(help="A case, a group or a shell pattern; repeatable.")] = None,
+    compare: Annotated[Path | None, typer.Option(help="An earlier run's JSON: show what got slower.")] = None,
+    list_cases: Annotated[bool, typer.Option("--list", help="Name the cases and stop.")] = False,
+    out: Annotated[Path, typer.Option(help="Where JSON, tables and plots go.")] = _DEFAULT_FOLDER,
+) -> None:
+    """Measure phicrypt beside its peers and the cipher, and hold the ratios against their bars."""
+    chosen = select(_all_cases(), only or ())
+    if list_cases:
+        for case in chosen:
+            typer.echo(f"{case.group:12} {case.name:28} {case.title}")
+        return
+    if not chosen:
+        raise typer.BadParameter("no case has that name; --list names them", param_hint="--only")
+    profile = QUICK if quick else FULL
+    run = {"profile": profile.name, "machine": machine.facts(), "load_before": machine.load()}
+    started = time.perf_counter()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    records = []
+    with Progress(*columns, console=_console, disable=not _console.is_terminal) as progress:
+        task = progress.add_task("", total=len(chosen))
+        for case in chosen:
+            progress.update(task, description=case.name)
+            records.append(as_record(case, run_case(case, profile)))
+            progress.advance(task)
+    run |= {"load_after": machine.load(), "seconds": round(time.perf_counter() - started, 1), "cases": records}
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"{profile.name}.json").write_text(json.dumps(run, indent=1) + "\n")
+    (out / f"{profile.name}.md").write_text(report.markdown(run))
+    plots.draw(run, out)
+    typer.echo(report.bars_table(run))
+    if compare is not None:
+        typer.echo(report.comparison(json.loads(compare.read_text()), run))
+
+
+def _all_cases() -> Iterator[Case]:
+    for group in _GROUPS:
+        yield from importlib.import_module(f"benchmarks.{group}").cases()
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -267,7 +267,8 @@ class _Rejoined:
             self._seen += piece
             return piece
         if self._rest:
-            piece, self._rest = self._rest[:size], self._rest[size:]
+            count = len(self._rest) if size < 0 else size
+            piece, self._rest = self._rest[:count], self._rest[count:]
             return piece
         rest: bytes = self._stream.read(size)
         return rest

@@ -23,7 +23,7 @@ _MAX_LINE_LENGTH_BYTES: Final = 1_048_576
 _SEAL: Final = b',"sha256":"'
 _SEAL_LENGTH: Final = len(_SEAL) + 64 + len(b'"}')
 _MAX_LISTED: Final = 1_000
-_REMEMBERED_HASHES: Final = 4_096
+_REMEMBERED_HASHES: Final = 262_144
 
 
 class Place(NamedTuple):

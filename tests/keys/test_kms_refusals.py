@@ -171,7 +171,7 @@ def test_when_all_fail_the_error_names_each_refusal(kms: StrictKms) -> None:
 # --- answers of a KMS that lies ------------------------------------------------------------------
 
 LIES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    "another key": lambda answer: {**answer, "KeyId": answer["KeyId"][:-1] + "0"},
+    "another key": lambda answer: {**answer, "KeyId": answer["KeyId"][:-1] + "x"},
     "no key": lambda answer: {name: value for name, value in answer.items() if name != "KeyId"},
     "short plaintext": lambda answer: {**answer, "Plaintext": "AAAA"},
     "long plaintext": lambda answer: {**answer, "Plaintext": "AAAA" * 11},

@@ -19,7 +19,7 @@ from benchmarks.peers import CONTEXT, ESDK, TINK, EsdkPeer, phi_with_raw_key, ti
 from benchmarks.processes import peak_memory_sampler
 
 MIB: Final = 1024**2
-READ_BYTES: Final = 512 * 1024
+READ_BYTES: Final = MIB
 """What phicrypt reads at once; the bare loop and the peers read as much."""
 PHICRYPT: Final = "phicrypt"
 BARE_LOOP: Final = "bare read-seal-write loop"

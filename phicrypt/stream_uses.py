@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from phicrypt.errors import ConfigurationError
-from phicrypt.formats.esdk.frames import FINAL_OVERHEAD_BYTES, REGULAR_OVERHEAD_BYTES
-from phicrypt.formats.esdk.opening import read_ahead_for
+from phicrypt.formats.esdk.frames import FINAL_OVERHEAD_BYTES, REGULAR_OVERHEAD_BYTES, frames_in_run
 from phicrypt.formats.esdk.sealing import MessageSealer
-from phicrypt.formats.reader import ReadableStream, StreamReader
+from phicrypt.formats.reader import ReadableStream, read_into
+from phicrypt.page_memory import PAGE_BYTES, page_memory
 
 if TYPE_CHECKING:
     from phicrypt.audit.trail import Use
@@ -90,19 +91,32 @@ def sealed_pieces(
     ``charge`` is told the plaintext bytes of each piece before the piece is given out.
     """
     frame_length = sealer.frame_length_bytes
-    stride = frame_length + REGULAR_OVERHEAD_BYTES
-    run_bytes = read_ahead_for(frame_length)
-    # One byte more than whole frames: it tells full frames in the middle from the last one.
-    reader = StreamReader(source, read_ahead_bytes=run_bytes + 1)
-    output = memoryview(bytearray(run_bytes // frame_length * stride + FINAL_OVERHEAD_BYTES))
+    frames = frames_in_run(frame_length)
+    # Two buffers in turns. The last frame of one waits until the other has shown that more follows:
+    # reads stay whole and aligned, which the kernel copies faster, and no plaintext is moved.
+    buffers = [page_memory(frames * frame_length) for _ in range(2)]
+    start = len(sealer.header) % PAGE_BYTES  # where the first frame stands in its page of a file
+    output = page_memory(start + frames * (frame_length + REGULAR_OVERHEAD_BYTES) + FINAL_OVERHEAD_BYTES)[start:]
+    waiting: memoryview | None = None
     yield sealer.header
-    while (held := reader.available(run_bytes + 1)) > frame_length:
-        whole_frames = (held - 1) // frame_length * frame_length
-        charge(whole_frames)
-        yield output[: sealer.seal_regular_into(reader.take(whole_frames, "plaintext"), output, threads=threads)]
-    last = reader.take(held, "plaintext")
-    charge(held)
-    yield output[: sealer.seal_final_into(last, output)]
+    for turn in itertools.count():
+        buffer = buffers[turn % 2]
+        count = read_into(source, buffer)
+        if not count:
+            break
+        charge(count)
+        whole_frames = (count - 1) // frame_length * frame_length
+        written = 0
+        if waiting is not None:
+            written = sealer.seal_regular_into(waiting, output)
+        if whole_frames:
+            written += sealer.seal_regular_into(buffer[:whole_frames], output[written:], threads=threads)
+        waiting = buffer[whole_frames:count]
+        if written:
+            yield output[:written]
+        if count < len(buffer):
+            break
+    yield output[: sealer.seal_final_into(b"" if waiting is None else waiting, output)]
     footer = sealer.footer()
     if footer:
         yield footer

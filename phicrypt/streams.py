@@ -330,7 +330,7 @@ class SeekableDecryptingReader(DecryptingReader):
         if is_final:
             self._opener.cipher.open_final_into(sequence_number, frame, plaintext)
         else:
-            self._opener.cipher.open_regular_into(sequence_number, frame, plaintext)
+            self._opener.cipher.open_regular_frames_into(sequence_number, frame, plaintext)
         return plaintext
 
     def _read_exactly(self, offset: int, length_bytes: int) -> bytes:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from phicrypt.errors import ConfigurationError, FormatError
+from phicrypt.page_memory import PAGE_BYTES, page_memory
 
 _READ_AHEAD_BYTES: Final = 256 * 1024
 
@@ -71,6 +72,12 @@ class ByteReader:
         self.offset -= length_bytes
         return piece
 
+    def held(self, at_least_bytes: int, field: str) -> memoryview:
+        """All the next bytes, without taking them; FormatError if there are fewer than ``at_least_bytes``."""
+        if self.remaining() < at_least_bytes:
+            raise truncated(field, self.offset, at_least_bytes, self.remaining())
+        return self._view[self.offset :]
+
     def take_int(self, length_bytes: int, field: str) -> int:
         """The next bytes as a big-endian unsigned number."""
         return int.from_bytes(self.take(length_bytes, field), "big")
@@ -91,14 +98,16 @@ class StreamReader:
     repeated until the field is whole or the source ends.
     """
 
-    __slots__ = ("_buffer", "_end", "_ended", "_source", "_start", "_view", "offset")
+    __slots__ = ("_capacity_bytes", "_end", "_ended", "_full", "_memory", "_source", "_start", "offset")
 
     def __init__(self, source: ReadableStream, *, read_ahead_bytes: int = _READ_AHEAD_BYTES) -> None:
         self._source = source
-        self._buffer = bytearray(read_ahead_bytes)
-        self._view = memoryview(self._buffer)
+        self._memory = page_memory(read_ahead_bytes)
+        self._capacity_bytes = read_ahead_bytes
+        # What is held stands in the memory from _start to _end; a read fills it up to _full.
         self._start = 0
         self._end = 0
+        self._full = read_ahead_bytes
         self._ended = False
         self.offset = 0
 
@@ -109,7 +118,7 @@ class StreamReader:
         start = self._start
         self._start = start + length_bytes
         self.offset += length_bytes
-        return self._view[start : self._start]
+        return self._memory[start : self._start]
 
     def peek(self, length_bytes: int, field: str) -> bytes:
         """The next bytes without taking them; FormatError if the source ends before them."""
@@ -117,6 +126,15 @@ class StreamReader:
         self._start -= length_bytes
         self.offset -= length_bytes
         return piece
+
+    def held(self, at_least_bytes: int, field: str) -> memoryview:
+        """The next bytes that are in memory, without taking them, after waiting for ``at_least_bytes``.
+
+        FormatError if the source ends before them.
+        """
+        if self._end - self._start < at_least_bytes and not self._fill(at_least_bytes):
+            raise truncated(field, self.offset, at_least_bytes, self._end - self._start)
+        return self._memory[self._start : self._end]
 
     def take_int(self, length_bytes: int, field: str) -> int:
         """The next bytes as a big-endian unsigned number."""
@@ -134,43 +152,61 @@ class StreamReader:
 
     def read_ahead(self, capacity_bytes: int) -> None:
         """Read the source in pieces of this size from now on: whole frames avoid moving leftovers."""
-        held = self._end - self._start
-        larger = bytearray(max(capacity_bytes, held))
-        larger[:held] = self._view[self._start : self._end]
-        self._buffer, self._view = larger, memoryview(larger)
-        self._start, self._end = 0, held
+        self._make_room(max(capacity_bytes, self._end - self._start))
 
     def _fill(self, wanted_bytes: int) -> bool:
-        held = self._end - self._start
-        if wanted_bytes > len(self._buffer):
-            larger = bytearray(wanted_bytes)
-            larger[:held] = self._view[self._start : self._end]
-            self._buffer, self._view = larger, memoryview(larger)
-            self._start, self._end = 0, held
-        elif self._start + wanted_bytes > len(self._buffer):
-            self._buffer[:held] = bytes(self._view[self._start : self._end])
-            self._start, self._end = 0, held
+        if self._start + wanted_bytes > self._full:
+            self._make_room(max(wanted_bytes, self._capacity_bytes))
         while self._end - self._start < wanted_bytes and not self._ended:
-            self._read_more()
+            count = _read_some_into(self._source, self._memory[self._end : self._full])
+            self._ended = count == 0
+            self._end += count
         return self._end - self._start >= wanted_bytes
 
-    def _read_more(self) -> None:
-        room = self._view[self._end :]
-        read_into = getattr(self._source, "readinto", None)
-        if read_into is not None:
-            count = read_into(room)
+    def _make_room(self, capacity_bytes: int) -> None:
+        """Move what is held to where the memory has room for this many bytes from there on.
+
+        Bytes stand at the same place of a page as in the source, see :mod:`phicrypt.page_memory`.
+        """
+        held = self._memory[self._start : self._end]
+        start = self.offset % PAGE_BYTES
+        end = start + len(held)
+        if start + capacity_bytes > len(self._memory):
+            self._memory = page_memory(PAGE_BYTES + capacity_bytes)
+            self._memory[start:end] = held
         else:
-            data = self._source.read(len(room))
-            count = None if data is None else _checked_length(data, len(room))
-            if count:
-                room[:count] = data
-        if count is None:
-            raise ConfigurationError("the source is non-blocking; a blocking binary file object is expected")
-        if not 0 <= count <= len(room):
-            raise ConfigurationError(f"the source's readinto() of {len(room)} bytes returned {count}")
-        if count == 0:
-            self._ended = True
-        self._end += count
+            self._memory[start:end] = bytes(held)  # the two places may overlap
+        self._start, self._end = start, end
+        self._capacity_bytes = capacity_bytes
+        self._full = start + capacity_bytes
+
+
+def read_into(source: ReadableStream, room: memoryview) -> int:
+    """Fill ``room`` from a binary source, repeating short reads; fewer bytes only at the source's end.
+
+    Raises ConfigurationError for a source that is non-blocking or gives more than was asked.
+    """
+    filled = 0
+    while filled < len(room) and (count := _read_some_into(source, room[filled:])):
+        filled += count
+    return filled
+
+
+def _read_some_into(source: ReadableStream, room: memoryview) -> int:
+    """One read; 0 at the end."""
+    own_read_into = getattr(source, "readinto", None)
+    if own_read_into is not None:
+        count = own_read_into(room)
+    else:
+        data = source.read(len(room))
+        count = None if data is None else _checked_length(data, len(room))
+        if count:
+            room[:count] = data
+    if count is None:
+        raise ConfigurationError("the source is non-blocking; a blocking binary file object is expected")
+    if not 0 <= count <= len(room):
+        raise ConfigurationError(f"the source's readinto() of {len(room)} bytes returned {count}")
+    return int(count)
 
 
 def _checked_length(data: object, room: int) -> int:

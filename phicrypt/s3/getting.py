@@ -8,7 +8,6 @@ from typing import IO, Any, Final, cast
 from phicrypt.errors import FormatError, NotEncryptedError, PhiCryptError
 from phicrypt.formats.esdk.frames import FramedLayout, layout_of_body
 from phicrypt.formats.esdk.header import MessageHeader
-from phicrypt.formats.esdk.opening import read_ahead_for
 from phicrypt.formats.reader import StreamReader
 from phicrypt.formats.s3ec.content import open_content, plaintext_length_of
 from phicrypt.formats.s3ec.envelope import S3EC_METADATA_NAMES, S3ecEnvelope
@@ -85,7 +84,7 @@ def whole_stream(gateway: Gateway, message: OpenedMessage, rest: Any) -> tuple[P
         raise
     limits = gateway.options.limits
     spool = gateway.new_spool()
-    reader = StreamReader(rest, read_ahead_bytes=read_ahead_for(max(header.frame_length_bytes, 1)))
+    reader = StreamReader(rest)
     pieces = message.opener.pieces(reader, spool, limits)
 
     def close() -> None:

@@ -21,6 +21,7 @@ from phicrypt.formats.esdk.frames import (
     REGULAR_OVERHEAD_BYTES,
     FrameCipher,
     FramedLayout,
+    frames_in_run,
     layout_of_body,
     open_only_frame,
     single_block_aad,
@@ -29,6 +30,7 @@ from phicrypt.formats.esdk.header import MessageHeader
 from phicrypt.formats.esdk.parallel import in_shares
 from phicrypt.formats.reader import ByteReader, ReadLimits, StreamReader
 from phicrypt.materials import DecryptionMaterials
+from phicrypt.page_memory import page_memory
 from phicrypt.primitives import AESGCM, GcmStreamOpener, InvalidTag, constant_time_equal, new_signature_digest
 from phicrypt.process import ProcessBound
 from phicrypt.suites import IV_LENGTH_BYTES, TAG_LENGTH_BYTES
@@ -39,7 +41,6 @@ if TYPE_CHECKING:
     from phicrypt.spool import CiphertextSpool
 
 _CHUNK_BYTES: Final = 256 * 1024
-_READ_AHEAD_BYTES: Final = 512 * 1024
 _MAX_SIGNATURE_LENGTH_BYTES: Final = 512
 """A DER signature over P-384 has at most 104 bytes; the bound only stops absurd claims."""
 
@@ -84,16 +85,18 @@ class MessageOpener(ProcessBound):
 
     def _framed_pieces(self, reader: ByteReader | StreamReader) -> Iterator[memoryview]:
         frame_length = self.header.frame_length_bytes
+        frames = frames_in_run(frame_length)
         if isinstance(reader, StreamReader):
-            reader.read_ahead(read_ahead_for(frame_length + REGULAR_OVERHEAD_BYTES))
-        plaintext = memoryview(bytearray(frame_length))
+            reader.read_ahead(frames * (frame_length + REGULAR_OVERHEAD_BYTES))
+        plaintext = page_memory(frames * frame_length)
         sequence_number = 1
-        while reader.peek(4, "frame sequence number") != END_MARKER:
-            frame = reader.take(frame_length + REGULAR_OVERHEAD_BYTES, "frame")
-            self.cipher.open_regular_into(sequence_number, frame, plaintext)
-            self._sign_over(frame)
-            yield plaintext
-            sequence_number += 1
+        while count := self._regular_frames_held(reader, frames):
+            run = reader.take(count * (frame_length + REGULAR_OVERHEAD_BYTES), "frame")
+            opened = plaintext[: count * frame_length]
+            self.cipher.open_regular_frames_into(sequence_number, run, opened)
+            self._sign_over(run)
+            yield opened
+            sequence_number += count
         content_length = int.from_bytes(reader.peek(FINAL_HEAD_BYTES, "final frame head")[-4:], "big")
         if content_length > frame_length:
             raise FormatError(
@@ -106,6 +109,18 @@ class MessageOpener(ProcessBound):
         self._sign_over(frame)
         self._finish(reader)
         yield plaintext[:content_length]
+
+    def _regular_frames_held(self, reader: ByteReader | StreamReader, at_most: int) -> int:
+        """How many regular frames come next: one is waited for, more count if they are in memory.
+
+        0 before the final frame.
+        """
+        if reader.peek(4, "frame sequence number") == END_MARKER:
+            return 0
+        stride = self.header.frame_length_bytes + REGULAR_OVERHEAD_BYTES
+        held = reader.held(stride, "frame")
+        starts = range(0, min(at_most, len(held) // stride) * stride, stride)
+        return next((at // stride for at in starts if bytes(held[at : at + 4]) == END_MARKER), len(starts))
 
     def _non_framed_pieces(
         self, reader: ByteReader | StreamReader, spool: CiphertextSpool, limits: ReadLimits
@@ -170,11 +185,6 @@ def _verify_header(header: MessageHeader, materials: DecryptionMaterials) -> tup
     except InvalidTag:
         raise AuthenticationError("header tag") from None
     return message_key, gcm
-
-
-def read_ahead_for(frame_bytes: int) -> int:
-    """How much to buffer for frames of this length: whole frames, about half a mebibyte of them."""
-    return max(1, _READ_AHEAD_BYTES // frame_bytes) * frame_bytes
 
 
 def open_message(

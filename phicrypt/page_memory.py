@@ -1,0 +1,25 @@
+"""Buffers for file I/O that begin at a memory page.
+
+The kernel copies between a file and a program's memory nearly twice as fast where both stand at the
+same place of their pages (measured: 256 MiB read in 17 ms, instead of 30 at 16 bytes beside it and 85
+at one byte beside it). A ``bytearray`` begins 16 bytes behind a page or anywhere.
+"""
+
+from __future__ import annotations
+
+import mmap
+from typing import Final
+
+PAGE_BYTES: Final = mmap.PAGESIZE
+_WORTH_A_MAPPING_BYTES: Final = 64 * 1024
+
+
+def page_memory(length_bytes: int) -> memoryview:
+    """Writable zeroed memory of this length, at the begin of a page unless it is too short to matter.
+
+    It is the process's own: after a fork, writes of one process do not show in the other. It is freed
+    with the last view of it.
+    """
+    if length_bytes < _WORTH_A_MAPPING_BYTES:
+        return memoryview(bytearray(length_bytes))
+    return memoryview(mmap.mmap(-1, length_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))

@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 from phicrypt.errors import FormatError
-from phicrypt.formats.esdk.frames import FrameCipher, FramedLayout
+from phicrypt.formats.esdk.frames import FrameCipher, FramedLayout, frames_in_run
 from phicrypt.materials import KeyHolder
 from phicrypt.s3.body import final_number, frames_span
 from phicrypt.stream_uses import StreamUse
 
 T = TypeVar("T")
 
-_READ_BYTES: Final = 512 * 1024
-"""How much ciphertext is read and opened at once, where the caller's buffer has room."""
+_RUNS_WORTH_A_THREAD: Final = 4
+"""Fewer runs of frames are read and opened sooner than a thread is started."""
 
 
 class FrameRun(KeyHolder):
@@ -43,27 +44,55 @@ class FrameRun(KeyHolder):
             return -1
         return self._frame_length if self._next < self._final else self._layout.final_length_bytes
 
-    def open_into(self, output: memoryview) -> int:
-        """Verify the next frame, or the next few, and write their plaintext; how much it was.
+    def open_into(self, output: memoryview, *, overlapped: bool = False) -> int:
+        """Verify the next frames, as many as ``output`` has room for, and write their plaintext.
 
-        ``output`` has room for the next frame at least. On failure it holds nothing unverified.
+        Returns its length. There is room for the next frame at least. The final frame is opened by
+        itself. On failure the output holds nothing unverified. ``overlapped`` lets a thread open much
+        at once, for a caller who is not one of several threads already.
         """
-        number = self._next
-        if number == self._final:
-            length = self._layout.final_length_bytes
-            frame = self._take(frames_span(self._layout, number, number).length)
-            self._check_end()
-            self._cipher.open_final_into(number, frame, output[:length])
-            self._next = number + 1
-            return length
-        regular_left = min(self._last, self._final - 1) - number + 1
-        count = min(regular_left, len(output) // self._frame_length, max(1, _READ_BYTES // self._frame_length))
-        frames = self._take(frames_span(self._layout, number, number + count - 1).length)
-        if number + count - 1 == self._last:
-            self._check_end()
-        self._cipher.open_regular_frames_into(number, frames, output)
-        self._next = number + count
-        return count * self._frame_length
+        if self._next == self._final:
+            return self._open_final_into(output)
+        regular_left = min(self._last, self._final - 1) - self._next + 1
+        count = min(regular_left, len(output) // self._frame_length)
+        if not overlapped or count < _RUNS_WORTH_A_THREAD * frames_in_run(self._frame_length):
+            return self._open_regular_into(output, count, None)
+        # Much at once waits for the network, for the cipher, and for the kernel to find memory for the
+        # plaintext. On a fast network the last two take as long as the first, so another thread does
+        # them, one run of frames behind.
+        with ThreadPoolExecutor(1, thread_name_prefix="phicrypt-frames") as opener:
+            return self._open_regular_into(output, count, opener)
+
+    def _open_regular_into(self, output: memoryview, count: int, opener: Executor | None) -> int:
+        opening: Future[None] | None = None
+        position = 0
+        while count:
+            number, frames = self._next, min(count, frames_in_run(self._frame_length))
+            ciphertext = self._take(frames_span(self._layout, number, number + frames - 1).length)
+            self._next += frames
+            if self._next > self._last:
+                self._check_end()
+            if opening is not None:
+                opening.result()
+            if opener is None:
+                self._cipher.open_regular_frames_into(number, ciphertext, output[position:])
+            else:
+                opening = opener.submit(
+                    self._cipher.open_regular_frames_into, number, ciphertext, output[position:]
+                )
+            position += frames * self._frame_length
+            count -= frames
+        if opening is not None:
+            opening.result()
+        return position
+
+    def _open_final_into(self, output: memoryview) -> int:
+        length = self._layout.final_length_bytes
+        frame = self._take(frames_span(self._layout, self._final, self._final).length)
+        self._check_end()
+        self._cipher.open_final_into(self._final, frame, output[:length])
+        self._next += 1
+        return length
 
     def _check_end(self) -> None:
         if self._stream.read(1):
@@ -204,7 +233,7 @@ class FramesStream(PlaintextStream):
         while filled < len(view):
             if not len(self._piece) and self._opens_straight(view[filled:]):
                 assert self._run is not None
-                filled += self._run.open_into(view[filled:])
+                filled += self._run.open_into(view[filled:], overlapped=True)
                 continue
             if not len(self._piece):
                 self._next_piece()

@@ -127,12 +127,15 @@ def _content_range_or_close(response: Mapping[str, Any]) -> tuple[int, int, int]
 
 
 def with_retries(attempt: Callable[[], T]) -> T:
-    """Call ``attempt`` again while connections break under it; never after bytes failed to verify."""
+    """Call ``attempt`` again while connections break under it; never after bytes failed to verify.
+
+    The connection's timeouts are botocore's errors; a TimeoutError is the caller's own (an alarm).
+    """
     from botocore.exceptions import HTTPClientError, IncompleteReadError, ResponseStreamingError
 
     for _ in range(MAX_ATTEMPTS - 1):
         try:
             return attempt()
-        except (HTTPClientError, IncompleteReadError, ResponseStreamingError, TimeoutError, ConnectionError):
+        except (HTTPClientError, IncompleteReadError, ResponseStreamingError, ConnectionError):
             continue
     return attempt()

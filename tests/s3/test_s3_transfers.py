@@ -201,6 +201,23 @@ def test_broken_connections_of_a_download_are_retried(
     assert sink.getvalue() == data
 
 
+def test_the_callers_own_timeout_ends_a_download_at_once(
+    client_of: Callable[..., S3Client], raw: Any, bucket: str
+) -> None:
+    client_of(part_size_bytes=PART).upload_fileobj(io.BytesIO(bytes(3 * PART)), bucket, "k")
+    failures = []
+
+    def ring_the_alarm(operation: str, parameters: dict[str, Any]) -> None:
+        if operation == "get_object" and "IfMatch" in parameters and not failures:
+            failures.append(operation)
+            raise TimeoutError("the caller's alarm")
+
+    with pytest.raises(TimeoutError, match="alarm"):
+        client_of(part_size_bytes=PART, raw=WatchedS3(raw, ring_the_alarm)).download_fileobj(
+            bucket, "k", io.BytesIO()
+        )
+
+
 def test_a_sink_that_fails_stops_the_download(client_of: Callable[..., S3Client], bucket: str) -> None:
     class Full(io.RawIOBase):
         def write(self, piece: Any) -> int:

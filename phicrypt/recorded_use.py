@@ -1,16 +1,24 @@
-"""Audit events of signatures and MACs: one per use, with the KMS request ids of its call."""
+"""Audit events of signatures, MACs and branch keys, with the KMS request ids of their calls.
+
+A signature or MAC is one KMS call and leaves one event. An operation on a branch key makes several
+calls, and leaves a begin record before the first one and an end record that names them all.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from phicrypt.keys.branch_keys import branch_key_origin
+from phicrypt.keys.kms_answers import KMS_PROVIDER_ID, KmsCalls
 from phicrypt.materials import KeyOrigin
 
 if TYPE_CHECKING:
+    from phicrypt.audit.resources import Resource
     from phicrypt.audit.trail import AuditTrail
     from phicrypt.keys.kms_client import KmsAnswer
 
@@ -24,6 +32,10 @@ _KMS_OPERATIONS: Final = {
     "open-mac-key": "Decrypt",
 }
 """What CloudTrail calls them: the join requires equal operations (rule 22)."""
+SIGNATURE_FORMAT: Final = "dsse"
+BRANCH_KEY_FORMAT: Final = "branch-key"
+
+_is_within_use: ContextVar[bool] = ContextVar("phicrypt_within_recorded_use", default=False)
 
 
 @dataclass(slots=True)
@@ -56,7 +68,7 @@ def recorded_use(trail: AuditTrail | None, operation: str, key_arn: str, resourc
     finally:
         trail.record(
             operation,
-            format="dsse",
+            format=SIGNATURE_FORMAT,
             resource=("signed", resource),
             origin=_origin(use, operation, key_arn, error),
             byte_count=use.byte_count,
@@ -65,18 +77,65 @@ def recorded_use(trail: AuditTrail | None, operation: str, key_arn: str, resourc
         )
 
 
+@dataclass(slots=True)
+class RecordedCalls:
+    """What is learned while an operation on a branch key runs.
+
+    Attributes:
+        calls: every KMS call that was made.
+        name: the branch key's name in the event, ``<id>/<version>``. Set once the branch key is known
+            to be one: an id that was only asked for may be anything, and enters as a token.
+    """
+
+    calls: KmsCalls = field(default_factory=KmsCalls)
+    name: str | None = None
+
+
+@contextmanager
+def recorded_calls(
+    trail: AuditTrail | None, operation: str, key_arn: str | None, resource: Resource
+) -> Iterator[RecordedCalls]:
+    """Record the block as one use of a branch key, between a begin and an end record.
+
+    Only runs it without a trail, and within a use that is recorded already. Both records are written
+    through: what cannot be recorded is not begun. Raises AuditError.
+    """
+    use = RecordedCalls()
+    if trail is None or _is_within_use.get():
+        yield use
+        return
+    with trail.begin(operation, format=BRANCH_KEY_FORMAT, resource=resource) as audit_use:
+        try:
+            yield use
+        finally:
+            origin = use.calls.origin
+            if origin is None and key_arn is not None:
+                origin = KeyOrigin(KMS_PROVIDER_ID, key_arn)
+            audit_use.origin = origin if use.name is None else branch_key_origin(use.name, origin)
+
+
+@contextmanager
+def within_recorded_use() -> Iterator[None]:
+    """Inside the block, fetching a branch key is a part of a use that leaves its own event."""
+    token = _is_within_use.set(True)
+    try:
+        yield
+    finally:
+        _is_within_use.reset(token)
+
+
 def _origin(use: RecordedUse, operation: str, key_arn: str, error: BaseException | None) -> KeyOrigin | None:
     """The KMS call of the use. A bad signature or MAC is an error of KMS, kept as the error's cause."""
     if use.answer is not None:
         return KeyOrigin(
-            "aws-kms",
+            KMS_PROVIDER_ID,
             key_arn,
             request_ids=use.answer.request_ids,
             correlation_id=use.answer.correlation_id,
             operation=_KMS_OPERATIONS[operation],
         )
     if error is None:
-        return KeyOrigin("aws-kms", key_arn)
+        return KeyOrigin(KMS_PROVIDER_ID, key_arn)
     from phicrypt.audit.events import refused_origin
 
     return refused_origin(error) or refused_origin(error.__cause__)

@@ -15,11 +15,10 @@ from phicrypt.errors import ConfigurationError, KeyAccessError
 from phicrypt.keys.arn import KmsArn, parse_kms_arn
 from phicrypt.keys.branch_key_records import BranchKeyRecord
 from phicrypt.keys.branch_keys import BRANCH_KEY_LENGTH_BYTES
-from phicrypt.keys.kms_answers import ciphertext_of, origin_of, plaintext_of, unexpected_answer
+from phicrypt.keys.kms_answers import KmsCalls, ciphertext_of, plaintext_of, unexpected_answer
 from phicrypt.keys.kms_client import KmsAnswer, call_kms, kms_client
 from phicrypt.keys.kms_clients import KmsClients
-from phicrypt.keys.kms_errors import combined_refusal, refused_calls
-from phicrypt.materials import KeyOrigin
+from phicrypt.keys.kms_errors import combined_refusal
 
 FAILOVER_CONNECT_TIMEOUT_SECONDS: Final = 1.0
 FAILOVER_READ_TIMEOUT_SECONDS: Final = 2.0
@@ -62,7 +61,7 @@ class KeyDiscovery:
 
 
 class BranchKeyKms:
-    """The KMS calls of one store.
+    """The KMS calls of one store; each method adds those that it made to ``calls``.
 
     Args:
         key: the pinned KMS key, or a discovery.
@@ -107,8 +106,8 @@ class BranchKeyKms:
             )
         return self._key
 
-    def decrypt(self, record: BranchKeyRecord) -> tuple[bytes, KeyOrigin]:
-        """The branch or beacon key of a row, and the call that answered it.
+    def decrypt(self, record: BranchKeyRecord, calls: KmsCalls) -> bytes:
+        """The branch or beacon key of a row.
 
         Tries the failover Regions in order, only when a Region does not answer (rule 13).
         Raises KeyAccessError.
@@ -120,6 +119,7 @@ class BranchKeyKms:
             key = first.in_region(region)
             try:
                 answer = self._call(
+                    calls,
                     "Decrypt",
                     key,
                     clients,
@@ -132,8 +132,7 @@ class BranchKeyKms:
                 if not refusal.is_outage:
                     break
                 continue
-            key_bytes = plaintext_of(answer, "Decrypt", key, BRANCH_KEY_LENGTH_BYTES)
-            return key_bytes, origin_of(answer, "Decrypt", key, other_calls=refused_calls(refusals))
+            return plaintext_of(answer, "Decrypt", key, BRANCH_KEY_LENGTH_BYTES)
         # A refusal says more than an outage, so it goes first and gives the error its code.
         raise combined_refusal(sorted(refusals, key=lambda refusal: refusal.is_outage))
 
@@ -155,10 +154,11 @@ class BranchKeyKms:
             code="ForeignKmsKey",
         )
 
-    def generate(self, context: Mapping[str, str]) -> bytes:
+    def generate(self, context: Mapping[str, str], calls: KmsCalls) -> bytes:
         """A new wrapped key of 32 bytes; KMS never shows its plaintext here."""
         key = self.pinned("create_key")
         answer = self._call(
+            calls,
             "GenerateDataKeyWithoutPlaintext",
             key,
             self._clients,
@@ -168,17 +168,22 @@ class BranchKeyKms:
         )
         return ciphertext_of(answer, "GenerateDataKeyWithoutPlaintext", key)
 
-    def authenticate(self, record: BranchKeyRecord) -> None:
+    def authenticate(self, record: BranchKeyRecord, calls: KmsCalls) -> None:
         """Let KMS prove a row without showing its key; KeyAccessError where it is foreign or was changed."""
         self.key_for(record)
-        self.reencrypt(record.wrapped_key, record.context, record.context)
+        self.reencrypt(record.wrapped_key, record.context, record.context, calls)
 
     def reencrypt(
-        self, wrapped_key: bytes, source_context: Mapping[str, str], destination_context: Mapping[str, str]
+        self,
+        wrapped_key: bytes,
+        source_context: Mapping[str, str],
+        destination_context: Mapping[str, str],
+        calls: KmsCalls,
     ) -> bytes:
         """The same key wrapped under another context, inside KMS."""
         key = self.pinned("rotate")
         answer = self._call(
+            calls,
             "ReEncrypt",
             key,
             self._clients,
@@ -192,10 +197,17 @@ class BranchKeyKms:
             raise unexpected_answer("ReEncrypt", key, "the answer names another source key", answer)
         return ciphertext_of(answer, "ReEncrypt", key)
 
-    def _call(self, operation: str, key: KmsArn, clients: KmsClients, **parameters: Any) -> KmsAnswer:
-        answer = call_kms(
-            clients.client(key.region), operation, key_arn=str(key), GrantTokens=self._grant_tokens, **parameters
-        )
+    def _call(
+        self, calls: KmsCalls, operation: str, key: KmsArn, clients: KmsClients, **parameters: Any
+    ) -> KmsAnswer:
+        client = clients.client(key.region)
+        try:
+            answer = call_kms(client, operation, key_arn=str(key), GrantTokens=self._grant_tokens, **parameters)
+        except KeyAccessError as refusal:
+            calls.add_refusals([refusal])
+            raise
+        # Before its answer is judged: the call was made, and CloudTrail shows it.
+        calls.add_answer(answer, operation, key)
         if answer.response.get("KeyId") != str(key):
             raise unexpected_answer(operation, key, "the answer names another key than the one asked", answer)
         return answer

@@ -7,16 +7,20 @@ branch key cannot exist. See :mod:`phicrypt.keys.branch_key_records` for the row
 Within a process a branch key never goes back: an ACTIVE or beacon row with an older create-time than
 one that was already seen is refused (rule 14). A rollback before the process began is not detected;
 ``max_active_age_seconds`` bounds how old an ACTIVE row may be.
+
+With a ``trail`` each operation that touches a branch key leaves a begin and an end record, the end
+with every KMS call that it made. What a keyring fetches within a client's use belongs to that use.
 """
 
 from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from phicrypt.context import AuditContext, plain_context
 from phicrypt.errors import ConfigurationError, KeyAccessError
@@ -28,19 +32,21 @@ from phicrypt.keys.branch_key_memory import process_memory
 from phicrypt.keys.branch_key_records import (
     ACTIVE_TYPE,
     BEACON_TYPE,
-    TOMBSTONE_TYPE,
     BranchKeyRecord,
     BranchKeyRow,
 )
-from phicrypt.keys.branch_key_table import BranchKeyTable, ConditionFailed, shredded
+from phicrypt.keys.branch_key_table import BranchKeyTable
+from phicrypt.keys.branch_key_writes import write_new_branch_key, write_next_version
 from phicrypt.keys.branch_keys import BeaconKey, BranchKey, check_branch_key_id, no_such_branch_key
+from phicrypt.keys.kms_answers import KmsCalls
 from phicrypt.keys.shredding import ShredCertificate, Shredder
-from phicrypt.materials import KeyHolder, KeyOrigin
+from phicrypt.materials import KeyHolder
+from phicrypt.recorded_use import RecordedCalls, recorded_calls
+
+if TYPE_CHECKING:
+    from phicrypt.audit.trail import AuditTrail
 
 T = TypeVar("T")
-
-_NOT_THERE: Final = "attribute_not_exists(#partition_key)"
-_NAMES: Final = {"#partition_key": records.PARTITION_KEY}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,8 @@ class BranchKeyStore(KeyHolder):
         max_active_age_seconds: refuse an ACTIVE row that was created longer ago; rotate in time.
         grant_tokens: KMS grant tokens, sent with each call.
         guard: checks branch key ids and custom contexts, which KMS and CloudTrail show in clear.
+        trail: gets a begin and an end record of each creation, rotation, fetch and shred; what
+            cannot be recorded is not done. A client's own uses go to the client's trail.
 
     Attributes:
         table_name, logical_name: as given.
@@ -99,6 +107,7 @@ class BranchKeyStore(KeyHolder):
         max_active_age_seconds: float | None = None,
         grant_tokens: Sequence[str] = (),
         guard: PhiGuard | None = None,
+        trail: AuditTrail | None = None,
     ) -> None:
         if not table_name or not logical_name:
             raise ConfigurationError("a branch key store has a table_name and a logical_name")
@@ -110,6 +119,7 @@ class BranchKeyStore(KeyHolder):
         self.kms_key_arn = None if isinstance(key, KeyDiscovery) else str(key)
         self._max_active_age_seconds = max_active_age_seconds
         self._guard = guard or PhiGuard()
+        self._trail = trail
         region = key.region
         self._table = BranchKeyTable(
             table_name, [(region, dynamodb_client), *((one.region, one.dynamodb_client) for one in failover)]
@@ -164,29 +174,23 @@ class BranchKeyStore(KeyHolder):
         """
         kms_key_arn = str(self._kms.pinned("create_key"))
         branch_key_id = check_branch_key_id(branch_key_id if branch_key_id is not None else str(uuid.uuid4()))
-        custom_context = plain_context(context)
-        self._guard.check({records.PARTITION_KEY: branch_key_id, **custom_context}, where="branch key")
-        version = records.first_version_context(
-            branch_key_id,
-            logical_name=self.logical_name,
-            kms_key_arn=kms_key_arn,
-            custom_context=custom_context,
-        )
-        beacon = records.beacon_context(version)
-        rows = [*self._wrapped_version(version), BranchKeyRecord(beacon, self._kms.generate(beacon))]
-        puts = [{"Put": {"Item": records.to_item(row), **_condition(_NOT_THERE)}} for row in rows]
-        try:
-            self._table.write([*puts, _no_tombstone(branch_key_id)])
-        except ConditionFailed as refusal:
-            if refusal.failed[-1]:
-                raise shredded() from None
-            raise KeyAccessError(
-                "a branch key of that id exists already; rotate it, or choose another id",
-                operation="TransactWriteItems",
-                code="BranchKeyExists",
-                key_arn=self.table_name,
-            ) from None
-        self._see(rows[1])
+        with self._recorded("create-branch-key", branch_key_id) as use:
+            custom_context = plain_context(context)
+            self._guard.check({records.PARTITION_KEY: branch_key_id, **custom_context}, where="branch key")
+            version = records.first_version_context(
+                branch_key_id,
+                logical_name=self.logical_name,
+                kms_key_arn=kms_key_arn,
+                custom_context=custom_context,
+            )
+            beacon = records.beacon_context(version)
+            rows = [
+                *self._wrapped_version(version, use.calls),
+                BranchKeyRecord(beacon, self._kms.generate(beacon, use.calls)),
+            ]
+            write_new_branch_key(self._table, rows)
+            self._see(rows[1])
+            use.name = f"{branch_key_id}/{rows[1].version}"
         return branch_key_id
 
     def rotate(self, branch_key_id: str) -> str:
@@ -196,59 +200,37 @@ class BranchKeyStore(KeyHolder):
         the same. Raises KeyAccessError; with code ``BranchKeyChanged`` where another rotation won.
         """
         self._kms.pinned("rotate")
-        old, _ = self._authentic(check_branch_key_id(branch_key_id), ACTIVE_TYPE, self._kms.authenticate)
-        version_row, active_row = self._wrapped_version(records.next_version_context(old))
-        unchanged = {
-            "ConditionExpression": "attribute_exists(#partition_key) AND #enc = :old",
-            "ExpressionAttributeNames": {**_NAMES, "#enc": "enc"},
-            "ExpressionAttributeValues": {":old": {"B": old.wrapped_key}},
-        }
-        try:
-            self._table.write(
-                [
-                    {"Put": {"Item": records.to_item(version_row), **_condition(_NOT_THERE)}},
-                    {"Put": {"Item": records.to_item(active_row), **unchanged}},
-                    _no_tombstone(branch_key_id),
-                ]
-            )
-        except ConditionFailed as refusal:
-            if refusal.failed[-1]:
-                raise shredded() from None
-            raise KeyAccessError(
-                "the active branch key changed while it was being rotated: another rotation won, and a new "
-                "version is active already",
-                operation="TransactWriteItems",
-                code="BranchKeyChanged",
-                key_arn=self.table_name,
-            ) from None
-        self._see(active_row)
-        self._tell_keyrings(branch_key_id)
+        with self._recorded("rotate-branch-key", check_branch_key_id(branch_key_id)) as use:
+            old, _ = self._authentic(branch_key_id, ACTIVE_TYPE, self._kms.authenticate, use.calls)
+            version_row, active_row = self._wrapped_version(records.next_version_context(old), use.calls)
+            write_next_version(self._table, old, version_row, active_row)
+            self._see(active_row)
+            self._tell_keyrings(branch_key_id)
+            use.name = f"{branch_key_id}/{active_row.version}"
         return active_row.version
 
     def fetch_active(self, branch_key_id: str) -> BranchKey:
         """The version that encrypts now. Raises KeyAccessError, ConfigurationError with discovery."""
         self._kms.pinned("fetch_active")
-        record, opened = self._authentic(check_branch_key_id(branch_key_id), ACTIVE_TYPE, self._kms.decrypt)
-        self._check_age(record)
-        return _branch_key(record, *opened)
+        with self._recorded("fetch-branch-key", check_branch_key_id(branch_key_id)) as use:
+            record, key_bytes = self._authentic(branch_key_id, ACTIVE_TYPE, self._kms.decrypt, use.calls)
+            self._check_age(record)
+            return _branch_key(record, key_bytes, use)
 
     def fetch_version(self, branch_key_id: str, version: str) -> BranchKey:
         """One version, by its UUID. Raises KeyAccessError."""
-        record = self._record(check_branch_key_id(branch_key_id), records.version_type(version))
-        return _branch_key(record, *self._kms.decrypt(record))
+        row_type = records.version_type(version)
+        with self._recorded("fetch-branch-key", check_branch_key_id(branch_key_id)) as use:
+            record = self._record(branch_key_id, row_type)
+            return _branch_key(record, self._kms.decrypt(record, use.calls), use)
 
     def fetch_beacon_key(self, branch_key_id: str) -> BeaconKey:
         """The beacon key. Raises KeyAccessError, ConfigurationError with discovery."""
         self._kms.pinned("fetch_beacon_key")
-        record, (key_bytes, call) = self._authentic(
-            check_branch_key_id(branch_key_id), BEACON_TYPE, self._kms.decrypt
-        )
-        return BeaconKey(
-            record.context[records.PARTITION_KEY],
-            key_bytes,
-            context=record.custom_context,
-            call=call,
-        )
+        with self._recorded("fetch-beacon-key", check_branch_key_id(branch_key_id)) as use:
+            record, key_bytes = self._authentic(branch_key_id, BEACON_TYPE, self._kms.decrypt, use.calls)
+            use.name = f"{branch_key_id}/beacon"
+            return BeaconKey(branch_key_id, key_bytes, context=record.custom_context, call=use.calls.origin)
 
     def shred(self, branch_key_id: str, *, dry_run: bool = False) -> ShredCertificate:
         """Delete every row of a branch key, for good; repeat it after an interruption.
@@ -263,7 +245,12 @@ class BranchKeyStore(KeyHolder):
         self._kms.pinned("shred")
         shredder = Shredder(self._table, self.logical_name, self._tell_keyrings)
         check_branch_key_id(branch_key_id)
-        return shredder.plan(branch_key_id) if dry_run else shredder.shred(branch_key_id)
+        if dry_run:
+            return shredder.plan(branch_key_id)
+        with self._recorded("shred-branch-key", branch_key_id) as use:
+            certificate = shredder.shred(branch_key_id)
+            use.name = branch_key_id
+        return certificate
 
     def list_keys(self) -> list[BranchKeyRow]:
         """The ACTIVE row or the tombstone of every branch key, by id: a scan of the table, not authenticated."""
@@ -280,6 +267,12 @@ class BranchKeyStore(KeyHolder):
         """
         process_memory.add_holder(self._scope, forget)
 
+    @contextmanager
+    def _recorded(self, operation: str, branch_key_id: str) -> Iterator[RecordedCalls]:
+        resource = ("branch-key", self.logical_name, branch_key_id)
+        with recorded_calls(self._trail, operation, self.kms_key_arn, resource) as use:
+            yield use
+
     def _tell_keyrings(self, branch_key_id: str) -> None:
         process_memory.forget(self._scope, branch_key_id)
 
@@ -292,27 +285,29 @@ class BranchKeyStore(KeyHolder):
             item, branch_key_id=branch_key_id, row_type=row_type, logical_name=self.logical_name
         )
 
-    def _wrapped_version(self, version_context: dict[str, str]) -> tuple[BranchKeyRecord, BranchKeyRecord]:
+    def _wrapped_version(
+        self, version_context: dict[str, str], calls: KmsCalls
+    ) -> tuple[BranchKeyRecord, BranchKeyRecord]:
         """The version's row and the ACTIVE row that copies it, under one new key."""
-        wrapped_key = self._kms.generate(version_context)
+        wrapped_key = self._kms.generate(version_context, calls)
         active = records.active_context(version_context)
         return (
             BranchKeyRecord(version_context, wrapped_key),
-            BranchKeyRecord(active, self._kms.reencrypt(wrapped_key, version_context, active)),
+            BranchKeyRecord(active, self._kms.reencrypt(wrapped_key, version_context, active, calls)),
         )
 
     def _authentic(
-        self, branch_key_id: str, row_type: str, prove: Callable[[BranchKeyRecord], T]
+        self, branch_key_id: str, row_type: str, prove: Callable[[BranchKeyRecord, KmsCalls], T], calls: KmsCalls
     ) -> tuple[BranchKeyRecord, T]:
         """The ACTIVE or beacon row, what KMS proved it by, and not older than one seen before."""
         record = self._record(branch_key_id, row_type)
-        proof = prove(record)
+        proof = prove(record, calls)
         try:
             self._see(record)
         except KeyAccessError:
             # Another thread may have seen a rotation after this one had read: then a consistent read shows it.
             record = self._record(branch_key_id, row_type)
-            proof = prove(record)
+            proof = prove(record, calls)
             self._see(record)
         return record, proof
 
@@ -335,24 +330,17 @@ class BranchKeyStore(KeyHolder):
             )
 
 
-def _branch_key(record: BranchKeyRecord, key_bytes: bytes, call: KeyOrigin) -> BranchKey:
+def _branch_key(record: BranchKeyRecord, key_bytes: bytes, use: RecordedCalls) -> BranchKey:
+    branch_key_id = record.context[records.PARTITION_KEY]
+    use.name = f"{branch_key_id}/{record.version}"
     return BranchKey(
-        record.context[records.PARTITION_KEY],
+        branch_key_id,
         record.version,
         key_bytes,
         create_time=record.create_time,
         context=record.custom_context,
-        call=call,
+        call=use.calls.origin,
     )
-
-
-def _condition(expression: str) -> dict[str, Any]:
-    return {"ConditionExpression": expression, "ExpressionAttributeNames": _NAMES}
-
-
-def _no_tombstone(branch_key_id: str) -> dict[str, Any]:
-    row = {records.PARTITION_KEY: {"S": branch_key_id}, records.SORT_KEY: {"S": TOMBSTONE_TYPE}}
-    return {"ConditionCheck": {"Key": row, **_condition(_NOT_THERE)}}
 
 
 def _checked_key(

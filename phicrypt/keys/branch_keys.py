@@ -84,7 +84,7 @@ class BranchKey(KeyHolder):
         self.key_bytes = key_bytes
         self.create_time = create_time
         self.context = dict(context or {})
-        self.origin = _origin(f"{branch_key_id}/{version}", call)
+        self.origin = branch_key_origin(f"{branch_key_id}/{version}", call)
 
     def __repr__(self) -> str:
         return f"<BranchKey {self.branch_key_id!r} version {self.version}>"
@@ -110,14 +110,14 @@ class BeaconKey(KeyHolder):
         self.branch_key_id = check_branch_key_id(branch_key_id)
         self.key_bytes = key_bytes
         self.context = dict(context or {})
-        self.origin = _origin(f"{branch_key_id}/beacon", call)
+        self.origin = branch_key_origin(f"{branch_key_id}/beacon", call)
 
     def __repr__(self) -> str:
         return f"<BeaconKey {self.branch_key_id!r}>"
 
 
-def _origin(name: str, call: KeyOrigin | None) -> KeyOrigin:
-    """The KMS call that opened a branch key, in the branch key's name; local without a call."""
+def branch_key_origin(name: str, call: KeyOrigin | None) -> KeyOrigin:
+    """The KMS call that made or opened a branch key, in the branch key's name; local without a call."""
     if call is None:
         return KeyOrigin(HIERARCHY_PROVIDER_ID, name)
     return replace(call, provider_id=HIERARCHY_PROVIDER_ID, key_id=f"{call.key_id}#{name}")

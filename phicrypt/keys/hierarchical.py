@@ -39,6 +39,7 @@ from phicrypt.materials import (
     KeyHolder,
 )
 from phicrypt.primitives import kdf_counter_mode_sha256, open_gcm, random_bytes, seal_gcm
+from phicrypt.recorded_use import within_recorded_use
 from phicrypt.suites import IV_LENGTH_BYTES, TAG_LENGTH_BYTES, AlgorithmSuite
 
 BranchKeySupplier = Callable[[Mapping[str, str]], str]
@@ -215,9 +216,11 @@ class HierarchicalKeyring(KeyHolder):
         """The active version (None) or the one asked for, and whether it came from the cache."""
 
         def load() -> BranchKey:
-            if version is None:
-                return self._store.fetch_active(branch_key_id)
-            return self._store.fetch_version(branch_key_id, version)
+            # Whoever uses this keyring records the use, and the event names the call: no second one.
+            with within_recorded_use():
+                if version is None:
+                    return self._store.fetch_active(branch_key_id)
+                return self._store.fetch_version(branch_key_id, version)
 
         # The active key and its version are two entries: a key learned by decrypting never encrypts (rule 11).
         cache_key = ("branch", self._store.identity, branch_key_id, version)

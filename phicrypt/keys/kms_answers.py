@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from phicrypt.errors import KeyAccessError
 from phicrypt.keys.arn import KmsArn
 from phicrypt.keys.kms_client import KmsAnswer
+from phicrypt.keys.kms_errors import refused_calls
 from phicrypt.materials import KeyOrigin
 
 KMS_PROVIDER_ID: Final = "aws-kms"
@@ -27,6 +30,29 @@ def origin_of(
         operation=operation,
         other_calls=other_calls,
     )
+
+
+class KmsCalls:
+    """The KMS calls of one operation in order, answered and refused: CloudTrail shows each of them."""
+
+    __slots__ = ("_calls",)
+
+    def __init__(self) -> None:
+        self._calls: list[KeyOrigin] = []
+
+    def add_answer(self, answer: KmsAnswer, operation: str, key: KmsArn) -> None:
+        self._calls.append(origin_of(answer, operation, key))
+
+    def add_refusals(self, refusals: Sequence[KeyAccessError]) -> None:
+        self._calls.extend(refused_calls(refusals))
+
+    @property
+    def origin(self) -> KeyOrigin | None:
+        """The last call, and the earlier ones as its ``other_calls``; None if none was made."""
+        if not self._calls:
+            return None
+        *earlier, last = self._calls
+        return replace(last, other_calls=tuple(earlier))
 
 
 def plaintext_of(answer: KmsAnswer, operation: str, key: KmsArn, length_bytes: int) -> bytes:

@@ -203,7 +203,7 @@ _newest_second: tuple[str, str] = ("", "")
 def format_time(time_ns: int) -> str:
     """``2026-01-31T12:00:00.000000Z``, for times between 1970 and 2286."""
     global _newest_second
-    digits = f"{time_ns:019d}"
+    digits = str(time_ns).zfill(19)
     second = digits[:10]
     known, text = _newest_second
     if second != known:

@@ -12,10 +12,12 @@ from typing import Any, Final
 
 from phicrypt.audit.events import AuditEvent, Kind, Outcome, Purpose, format_time
 from phicrypt.audit.join import whole_uses
+from phicrypt.recorded_use import BRANCH_KEY_FORMAT, SIGNATURE_FORMAT
 
 _USES: Final = (Kind.USE, Kind.BEGIN, Kind.END)
-_SIGNATURES: Final = "dsse"
-_SEALING_VERBS: Final = ("encrypt", "put", "write", "update", "upload", "create", "copy")
+_ITEMS: Final = "dbesdk"
+_SEALING_VERBS: Final = ("encrypt", "put", "write", "upload", "create", "copy", "rewrap")
+_BRANCH_KEY_FETCHES: Final = ("fetch-branch-key", "fetch-beacon-key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,13 @@ def is_disclosure(use: AuditEvent) -> bool:
     Research and legal purposes are listed: whether an authorization exempts them is not in the log.
     """
     accountable = (Purpose.DISCLOSURE, Purpose.RESEARCH, Purpose.LEGAL)
-    return use.kind == Kind.END and use.outcome == Outcome.SUCCESS and use.purpose in accountable
+    return (
+        use.kind == Kind.END
+        and use.outcome == Outcome.SUCCESS
+        and use.purpose in accountable
+        and use.format != BRANCH_KEY_FORMAT
+        and _opens(use)
+    )
 
 
 @dataclass(slots=True)
@@ -82,7 +90,7 @@ class Incident:
     Attributes:
         decryptable: messages that were sealed under the key up to the end of that time, whenever: who
             held the key could open all that they had of these.
-        decrypted: uses that did open something under it within the time.
+        decrypted: uses that did open something under it within the time, branch keys included.
         refused: attempts to open within the time that did not succeed.
         actors: who opened.
     """
@@ -107,7 +115,9 @@ def incident(
     for use in whole_uses(events):
         if use.kind not in _USES or use.origin is None or not _is_under(use.origin.key_id, key):
             continue
-        if use.format == _SIGNATURES:
+        if use.format == SIGNATURE_FORMAT:
+            continue
+        if use.format == BRANCH_KEY_FORMAT and use.operation not in _BRANCH_KEY_FETCHES:
             continue
         if _opens(use):
             if from_ns <= use.time_ns <= to_ns:
@@ -169,6 +179,9 @@ def grants(events: Iterable[AuditEvent]) -> list[Grant]:
 
 def _opens(use: AuditEvent) -> bool:
     """Whether a use opened rather than sealed; what is not known to seal counts as opening."""
+    if use.format == _ITEMS:
+        # One verb may do both: PutItem seals an item, and opens the one that it returns.
+        return use.kind != Kind.USE
     return not any(verb in use.operation for verb in _SEALING_VERBS)
 
 

@@ -20,6 +20,7 @@ import time
 import weakref
 from collections.abc import Mapping, MutableMapping, Sequence
 from contextvars import ContextVar
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
 from phicrypt.dynamodb.answers import Answer
@@ -132,11 +133,13 @@ class Layer:
                 )
         return found
 
-    def seal(self, item: Mapping[str, Any], table: TableConfig) -> SealedItem:
-        return seal_item(self.phi, item, table, shape="low-level")
+    def seal(self, item: Mapping[str, Any], table: TableConfig, operation: str) -> SealedItem:
+        """``operation`` is for the audit event: DynamoDB's name, or that of a function of phicrypt's own."""
+        return seal_item(self.phi, item, table, shape="low-level", operation=_audited_name(operation))
 
-    def open(self, item: Mapping[str, Any], table: TableConfig) -> OpenedItem:
-        opened = open_item(self.phi, item, table, shape="low-level")
+    def open(self, item: Mapping[str, Any], table: TableConfig, operation: str) -> OpenedItem:
+        """``operation`` as of :meth:`seal`."""
+        opened = open_item(self.phi, item, table, shape="low-level", operation=_audited_name(operation))
         if opened.has_beacons:
             self._checks.saw_beacons(table.table_name)
         return opened
@@ -164,7 +167,7 @@ class Layer:
         _replace(params, call.sent)
 
     def _prepare(self, operation: str, asked: Mapping[str, Any]) -> Call:
-        return prepare(operation, asked, self.book, self.seal, self._checks)
+        return prepare(operation, asked, self.book, partial(self.seal, operation=operation), self._checks)
 
     def _before_send(self, request: Any, event_name: str, **_: Any) -> None:
         check_body(event_name.rpartition(".")[2], request.body, self.book)
@@ -181,13 +184,21 @@ class Layer:
         if not isinstance(call, Call) or call.operation != model.name:
             parsed.clear()
             raise UnsupportedOperationError(f"the answer of {model.name} did not pass phicrypt on its way out")
-        answer = Answer(call, parsed, self.book, self.open, self.fetch)
+        answer = Answer(call, parsed, self.book, partial(self.open, operation=model.name), self.fetch)
         try:
             answer.open()
         except Exception as error:
             if "Error" not in parsed and model.name in ("DeleteItem", "PutItem", "UpdateItem"):
                 error.add_note(f"{model.name} itself was done; what it returned could not be opened")
             raise
+
+
+@cache
+def _audited_name(operation: str) -> str:
+    """Such as ``dynamodb.put_item``."""
+    from botocore import xform_name
+
+    return f"dynamodb.{xform_name(operation)}"
 
 
 def check_body(operation: str, body: bytes | str | None, book: TableBook) -> None:

@@ -205,7 +205,7 @@ def _verify_item(layer: Layer, table: TableConfig, stored: Item, tally: Tally) -
         tally.count(outcome, problem=stored, reason=kind.value if kind is ItemKind.DAMAGED else None)
         return
     try:
-        layer.open(stored, table)
+        layer.open(stored, table, "verify_table")
     except _UNREADABLE as error:
         tally.count("damaged", problem=stored, reason=_reason(error))
     except KeyAccessError as error:
@@ -268,7 +268,7 @@ class _Migration:
 
         check_no_beacons(self._table, carries_beacons(stored))
         try:
-            sealed = self._layer.seal(stored, self._table).item
+            sealed = self._layer.seal(stored, self._table, "migrate_table").item
             size = item_size_bytes(sealed)
             if size > MAX_ITEM_BYTES:
                 raise LimitExceededError(
@@ -303,7 +303,7 @@ class _Migration:
 
     def _check_written(self, written: Item) -> None:
         try:
-            self._layer.open(written, self._table)
+            self._layer.open(written, self._table, "migrate_table")
         except PhiCryptError as error:
             self._tally.count("damaged", problem=written, reason=f"after writing: {_reason(error)}")
         else:

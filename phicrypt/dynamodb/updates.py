@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from phicrypt.dynamodb.layer import Layer
 
 MAX_ATTEMPTS: Final = 12
+_OPERATION: Final = "update_encrypted"
 _BACKOFF_SECONDS: Final = 0.01
 _MAX_BACKOFF_SECONDS: Final = 0.5
 
@@ -82,14 +83,14 @@ def _changed(
     change: Callable[[Item], Item | None],
 ) -> tuple[Item, dict[str, Any]]:
     check_no_beacons(table, carries_beacons(stored))
-    item = layer.open(stored, table).item
+    item = layer.open(stored, table, _OPERATION).item
     if key_of(item, table) != key_of(key_attributes, table):
         raise AuthenticationError("another item than asked for")
     draft = copy.deepcopy(item)
     returned = change(draft)
     changed = draft if returned is None else dict(returned)
     _check_unchanged(item, changed, table)
-    sealed = layer.seal(changed, table)
+    sealed = layer.seal(changed, table, _OPERATION)
     if not sealed.is_encrypted:
         raise UnsupportedOperationError(
             f"the plaintext policy of table {table.table_name!r} forces plaintext writes; use put_item"

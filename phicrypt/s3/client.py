@@ -20,10 +20,11 @@ from phicrypt.s3 import copying, getting, listing, putting, transfer
 from phicrypt.s3.fileobj import S3Reader, S3Writer, parse_s3_name
 from phicrypt.s3.files import download_to_file, write_all_pieces
 from phicrypt.s3.forwarding import ForwardedOperations
-from phicrypt.s3.gateway import Gateway, Reading
+from phicrypt.s3.gateway import GET_OBJECT, Gateway, Reading
 from phicrypt.s3.multipart import MultipartUploads
 from phicrypt.s3.operations import check_members
 from phicrypt.s3.options import DEFAULT_MEMORY_BYTES, DEFAULT_PART_SIZE_BYTES, S3Options
+from phicrypt.s3.raw_client import raw_client
 from phicrypt.s3.source import ObjectSource
 from phicrypt.s3.transfer import TransferSettings
 
@@ -86,7 +87,7 @@ class S3Client(ForwardedOperations):
             max_memory_bytes=max_memory_bytes,
             limits=phi.limits,
         )
-        raw = _raw_client(s3)
+        raw = raw_client(s3)
         write_guard = None
         if require_private_bucket:
             from phicrypt.posture.write_guard import BucketWriteGuard
@@ -111,7 +112,7 @@ class S3Client(ForwardedOperations):
         ``Body`` gives verified plaintext frame by frame; an error in the middle of it means that what
         came before was verified, and that nothing after it may be believed.
         """
-        reading = self._reading("get_object", parameters)
+        reading = self._reading(parameters, GET_OBJECT)
         return getting.get_object(self._gateway, parameters, reading)
 
     def head_object(self, **parameters: Any) -> dict[str, Any]:
@@ -132,7 +133,8 @@ class S3Client(ForwardedOperations):
 
     def copy_object(self, **parameters: Any) -> dict[str, Any]:
         """boto3's ``copy_object``: reads, verifies and seals again for the new name, of any size."""
-        return self._copy(parameters, self, TransferSettings.from_config(self._gateway, None), None)
+        settings = TransferSettings.from_config(self._gateway, None)
+        return self._copy(parameters, self, settings, None, "s3.copy_object")
 
     def put_object_tagging(self, **parameters: Any) -> dict[str, Any]:
         """boto3's ``put_object_tagging``; tags stand in clear, so they pass the PHI guard."""
@@ -191,7 +193,7 @@ class S3Client(ForwardedOperations):
 
         with open(Filename, "rb") as file:
             try:
-                self.upload_fileobj(file, Bucket, Key, ExtraArgs, Callback, Config)
+                self._upload(file, Bucket, Key, ExtraArgs, Callback, Config, "s3.upload_file")
             except ClientError as error:
                 # The text names the error's code, neither file nor object key: both may be PHI.
                 code = error.response.get("Error", {}).get("Code", "Unknown")
@@ -207,10 +209,7 @@ class S3Client(ForwardedOperations):
         Config: Any = None,
     ) -> None:
         """boto3's ``upload_fileobj``: sealed in order, uploaded in parallel parts. ``read(n)`` is all it needs."""
-        parameters = _new_object(ExtraArgs, Bucket, Key)
-        own = _checked("put_object", parameters)
-        settings = TransferSettings.from_config(self._gateway, Config)
-        transfer.upload(self._gateway, Fileobj, parameters, own, settings, Callback)
+        self._upload(Fileobj, Bucket, Key, ExtraArgs, Callback, Config, "s3.upload_fileobj")
 
     def download_file(
         self,
@@ -222,7 +221,7 @@ class S3Client(ForwardedOperations):
         Config: Any = None,
     ) -> None:
         """boto3's ``download_file``. The file appears under its name when all of it was verified."""
-        pieces = self._download(Bucket, Key, ExtraArgs, Config)
+        pieces = self._download(Bucket, Key, ExtraArgs, Config, "s3.download_file")
         download_to_file(pieces, Filename, Callback)
 
     def download_fileobj(
@@ -235,7 +234,8 @@ class S3Client(ForwardedOperations):
         Config: Any = None,
     ) -> None:
         """boto3's ``download_fileobj``: verified plaintext in order. After an error, discard what came."""
-        write_all_pieces(self._download(Bucket, Key, ExtraArgs, Config), Fileobj, Callback)
+        pieces = self._download(Bucket, Key, ExtraArgs, Config, "s3.download_fileobj")
+        write_all_pieces(pieces, Fileobj, Callback)
 
     def copy(
         self,
@@ -251,7 +251,8 @@ class S3Client(ForwardedOperations):
         if SourceClient is not None and not isinstance(SourceClient, S3Client):
             raise ConfigurationError("SourceClient is a phicrypt S3 client: it has to open the source")
         parameters = {**(ExtraArgs or {}), "CopySource": CopySource, "Bucket": Bucket, "Key": Key}
-        self._copy(parameters, SourceClient or self, TransferSettings.from_config(self._gateway, Config), Callback)
+        settings = TransferSettings.from_config(self._gateway, Config)
+        self._copy(parameters, SourceClient or self, settings, Callback, "s3.copy")
 
     def open(
         self,
@@ -276,7 +277,7 @@ class S3Client(ForwardedOperations):
                 parameters["VersionId"] = version_id
             if "Range" in parameters:
                 raise ConfigurationError("a file object reads the ranges it needs; seek instead of Range")
-            reading = self._reading("get_object", parameters)
+            reading = self._reading(parameters, "s3.open")
             return io.BufferedReader(S3Reader(self._gateway, parameters, reading), 64 * 1024)
         if mode != "wb" or version_id is not None:
             raise ConfigurationError('mode is "rb" or "wb", and only reading takes a version_id')
@@ -321,20 +322,38 @@ class S3Client(ForwardedOperations):
 
     # --- inside ------------------------------------------------------------------------------------
 
-    def _reading(self, operation_name: str, parameters: dict[str, Any]) -> Reading:
+    def _reading(self, parameters: dict[str, Any], operation: str) -> Reading:
         own = {name: parameters.pop(name) for name in _READ_OWN if name in parameters}
-        check_members(operation_name, parameters)
+        check_members("get_object", parameters)
         return self._gateway.reading(
             own.get("EncryptionContext"),
             require_signed=bool(own.get("RequireSigned", False)),
             allow_uncommitted=bool(own.get("AllowUncommitted", False)),
+            operation=operation,
         )
 
-    def _download(self, bucket: str, object_key: str, extra: Mapping[str, Any] | None, config: Any) -> Any:
+    def _upload(
+        self,
+        source: Any,
+        bucket: str,
+        object_key: str,
+        extra: Mapping[str, Any] | None,
+        progress: Callable[[int], Any] | None,
+        config: Any,
+        operation: str,
+    ) -> None:
+        parameters = _new_object(extra, bucket, object_key)
+        own = _checked("put_object", parameters)
+        settings = TransferSettings.from_config(self._gateway, config)
+        transfer.upload(self._gateway, source, parameters, own, settings, progress, operation=operation)
+
+    def _download(
+        self, bucket: str, object_key: str, extra: Mapping[str, Any] | None, config: Any, operation: str
+    ) -> Any:
         parameters = {**(extra or {}), "Bucket": bucket, "Key": object_key}
         if "Range" in parameters:
             raise UnsupportedOperationError("a download takes the whole object; use get_object with Range")
-        reading = self._reading("get_object", parameters)
+        reading = self._reading(parameters, operation)
         settings = TransferSettings.from_config(self._gateway, config)
         return transfer.download(self._gateway, parameters, reading, settings)
 
@@ -344,6 +363,7 @@ class S3Client(ForwardedOperations):
         reader: S3Client,
         settings: TransferSettings,
         progress: Callable[[int], Any] | None,
+        operation: str,
     ) -> dict[str, Any]:
         parameters = dict(parameters)
         own = {name: parameters.pop(name) for name in _READ_OWN if name in parameters}
@@ -357,7 +377,7 @@ class S3Client(ForwardedOperations):
             allow_uncommitted=bool(own.get("AllowUncommitted", False)),
         )
         return copying.copy_object(
-            self._gateway, reader._gateway, parameters, context, reading, settings, progress
+            self._gateway, reader._gateway, parameters, context, reading, settings, progress, operation=operation
         )
 
     def _source(self, bucket: str, object_key: str) -> ObjectSource:
@@ -377,24 +397,6 @@ def _checked(operation_name: str, parameters: dict[str, Any]) -> Any:
     own = parameters.pop("EncryptionContext", None)
     check_members(operation_name, parameters)
     return own
-
-
-def _raw_client(s3: Any) -> Any:
-    """A boto3 client as it is, or a new one from a session, with connections enough for transfers."""
-    service = getattr(getattr(s3, "meta", None), "service_model", None)
-    if service is not None:
-        if service.service_name != "s3":
-            raise ConfigurationError(f"an S3 client was expected, one of {service.service_name} came")
-        return s3
-    import boto3
-    from botocore.config import Config
-
-    if s3 is None:
-        s3 = boto3.Session()
-    if not callable(getattr(s3, "client", None)):
-        raise ConfigurationError(f"a boto3 S3 client or session was expected, not {type(s3).__name__}")
-
-    return s3.client("s3", config=Config(max_pool_connections=2 * transfer.DEFAULT_CONCURRENCY))
 
 
 def _sibling(phi: PhiCrypt, keyring: Keyring) -> PhiCrypt:

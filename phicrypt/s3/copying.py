@@ -23,7 +23,7 @@ from phicrypt.context import serialize_context
 from phicrypt.errors import AuthenticationError, ConfigurationError, UnsupportedOperationError
 from phicrypt.formats.s3ec.content import verify_commitment
 from phicrypt.formats.s3ec.envelope import S3EC_METADATA_NAMES, S3EC_V3_SUITE, S3ecEnvelope
-from phicrypt.materials import EncryptionMaterials, Keyring
+from phicrypt.materials import DataKey, EncryptionMaterials
 from phicrypt.s3.gateway import Gateway, Reading, check_s3ec_keyring
 from phicrypt.s3.operations import forwarded
 from phicrypt.s3.ranges import Span
@@ -31,6 +31,7 @@ from phicrypt.s3.reading import detect
 from phicrypt.s3.sealing import METADATA_PREFIX
 from phicrypt.s3.source import ObjectSource
 from phicrypt.s3.transfer import Progress, TransferSettings, abort, download, part_reference, upload
+from phicrypt.stream_uses import StreamUse
 
 MAX_COPY_BYTES: Final = 5 * 1024**3
 """What CopyObject takes; longer objects are copied on the server in parts."""
@@ -39,6 +40,7 @@ _SYSTEM_METADATA: Final = (
     *("CacheControl", "ContentDisposition", "ContentEncoding", "ContentLanguage", "ContentType", "Expires"),
     "WebsiteRedirectLocation",
 )
+_REWRAP: Final = "s3.rewrap"
 _STORAGE: Final = ("StorageClass", "ServerSideEncryption", "SSEKMSKeyId", "BucketKeyEnabled")
 
 
@@ -102,8 +104,13 @@ def copy_object(
     reading: Reading,
     settings: TransferSettings,
     progress: Progress | None = None,
+    *,
+    operation: str,
 ) -> dict[str, Any]:
-    """The response of CopyObject: ``reader`` opens the source, ``gateway`` seals the new object."""
+    """The response of CopyObject: ``reader`` opens the source, ``gateway`` seals the new object.
+
+    Two uses in the audit trail: the source's, as ``reading`` names it, and ``operation``.
+    """
     source_parameters = _source_parameters(parameters)
     source = ObjectSource(reader.s3, source_parameters)
     _head_source(reader, source)
@@ -114,7 +121,7 @@ def copy_object(
     if "VersionId" not in pinned and source.response.get("VersionId", "null") != "null":
         pinned["VersionId"] = source.response["VersionId"]
     plaintext = download(reader, pinned, reading, settings)
-    response = upload(gateway, _IteratorFile(plaintext), target, own, settings, progress)
+    response = upload(gateway, _IteratorFile(plaintext), target, own, settings, progress, operation=operation)
     return _copy_response(response, source)
 
 
@@ -258,7 +265,7 @@ def rewrap(
     plan = plan_rewrap(gateway, source)
     envelope = detect(gateway, source)
     if envelope is not None:
-        _replace_metadata(gateway, target.phi.provider.keyring, source, envelope, reading)
+        _replace_metadata(gateway, target, source, envelope, reading)
         return plan
     names = {"Bucket": source.bucket, "Key": source.object_key}
     parameters: dict[str, Any] = {
@@ -268,15 +275,15 @@ def rewrap(
         "CopySourceIfMatch": source.response["ETag"],
         "IfMatch": source.response["ETag"],
     }
-    copy_object(target, gateway, parameters, own, reading, settings, progress)
+    copy_object(target, gateway, parameters, own, reading, settings, progress, operation=_REWRAP)
     return plan
 
 
 def _replace_metadata(
-    gateway: Gateway, to: Keyring, source: ObjectSource, envelope: S3ecEnvelope, reading: Reading
+    gateway: Gateway, target: Gateway, source: ObjectSource, envelope: S3ecEnvelope, reading: Reading
 ) -> None:
     """Wrap the data key of a version 3 object under another KMS key, and replace the metadata only."""
-    check_s3ec_keyring(to)
+    check_s3ec_keyring(target.phi.provider.keyring)
     if envelope.suite is not S3EC_V3_SUITE or "x-amz-3" not in source.metadata:
         raise UnsupportedOperationError(
             "only version 3 objects with their wrapped key in their own metadata are rewrapped: nothing commits a "
@@ -286,12 +293,8 @@ def _replace_metadata(
     with use:
         # Without this check a bucket writer could have any data key of the context wrapped anew.
         verify_commitment(envelope, data_key)
-        to.prepare(())
-        context = dict(envelope.kms_context)
-        wrapped = to.on_encrypt(
-            EncryptionMaterials(S3EC_V3_SUITE, context, serialize_context(context), data_key=data_key)
-        )
-    renewed = replace(envelope, wrapped_data_key=wrapped.encrypted_data_keys[0].ciphertext)
+        wrapped_data_key = _wrapped_anew(target, source, envelope, data_key)
+    renewed = replace(envelope, wrapped_data_key=wrapped_data_key)
     new_object: dict[str, Any] = {
         **system_metadata(source.response),
         **{name: source.response[name] for name in _STORAGE if name in source.response},
@@ -299,6 +302,29 @@ def _replace_metadata(
     }
     _copy_on_server(gateway, source, new_object)
     _check_metadata(gateway, source, new_object["Metadata"])
+
+
+def _wrapped_anew(target: Gateway, source: ObjectSource, envelope: S3ecEnvelope, data_key: DataKey) -> bytes:
+    """The data key wrapped by the target's keyring, as a use of that key."""
+    context = dict(envelope.kms_context)
+    audit_use = target.begin_use(
+        _REWRAP,
+        source.bucket,
+        source.object_key,
+        format_name=f"s3ec-v{envelope.version}",
+        context=target.phi.contexts.loggable(context),
+        sealing=True,
+    )
+    with StreamUse(audit_use):
+        keyring = target.phi.provider.keyring
+        keyring.prepare(())
+        wrapped = keyring.on_encrypt(
+            EncryptionMaterials(S3EC_V3_SUITE, context, serialize_context(context), data_key=data_key)
+        )
+        if audit_use is not None:
+            audit_use.suite_id, audit_use.message_id = envelope.suite.suite_id, envelope.nonce.hex()
+            audit_use.origin, audit_use.cache_hit = wrapped.origin, False
+    return wrapped.encrypted_data_keys[0].ciphertext
 
 
 def _copy_on_server(gateway: Gateway, source: ObjectSource, new_object: dict[str, Any]) -> None:

@@ -259,7 +259,8 @@ class S3Writer(KeyHolder, io.BufferedIOBase):
 
     def _upload(self, gateway: Gateway, parameters: dict[str, Any], own: Any, settings: TransferSettings) -> None:
         try:
-            self._result = upload(gateway, _QueuedSource(self._pieces), parameters, own, settings)
+            source = _QueuedSource(self._pieces)
+            self._result = upload(gateway, source, parameters, own, settings, operation="s3.open_write")
         except BaseException as error:  # noqa: BLE001  (raised again by the writing thread)
             self._failure = error
 

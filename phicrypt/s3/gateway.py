@@ -38,17 +38,26 @@ FIRST_PROBE_BYTES: Final = 128
 """Shorter than any header that phicrypt writes, so that the first probe fetches no frame."""
 
 
+GET_OBJECT: Final = "s3.get_object"
+"""The audit trail's name of a read; also of the source of a copy, as in IAM's permissions."""
+
+
 class Reading(NamedTuple):
     """What the caller of one read demands.
 
     Attributes:
         pairs: the caller's pairs, checked and guarded; None for ``ANY_CONTEXT``.
         require_signed, allow_uncommitted: as of ``PhiCrypt.decrypt``.
+        operation: how the audit trail names the read.
     """
 
     pairs: Mapping[str, str] | None
     require_signed: bool = False
     allow_uncommitted: bool = False
+    operation: str = GET_OBJECT
+
+    def __repr__(self) -> str:
+        return f"<Reading, {'any context' if self.pairs is None else f'{len(self.pairs)} pairs'}>"
 
 
 class Gateway:
@@ -75,14 +84,21 @@ class Gateway:
             pairs |= location_pair(bucket, object_key, self.options.logical_buckets)
         return pairs
 
-    def reading(self, own: Any, *, require_signed: bool = False, allow_uncommitted: bool = False) -> Reading:
+    def reading(
+        self,
+        own: Any,
+        *,
+        require_signed: bool = False,
+        allow_uncommitted: bool = False,
+        operation: str = GET_OBJECT,
+    ) -> Reading:
         """What a read demands; ``ANY_CONTEXT`` drops the caller's pairs, never the location."""
         if isinstance(own, AnyContext):
-            return Reading(None, require_signed, allow_uncommitted)
+            return Reading(None, require_signed, allow_uncommitted, operation)
         pairs = {**self.options.context, **plain_context(own)}
         if pairs:
             pairs = self.phi.contexts.expected(pairs) or {}
-        return Reading(pairs, require_signed, allow_uncommitted)
+        return Reading(pairs, require_signed, allow_uncommitted, operation)
 
     def expected_pairs(self, bucket: str, object_key: str, reading: Reading) -> dict[str, str] | None:
         """The pairs that an ESDK object must hold; None where nothing is expected.
@@ -147,17 +163,19 @@ class Gateway:
     # --- materials -------------------------------------------------------------------------------
 
     def begin_object(
-        self, bucket: str, object_key: str, own: Any, plaintext_length_bytes: int | None
+        self, operation: str, bucket: str, object_key: str, own: Any, plaintext_length_bytes: int | None
     ) -> tuple[OutgoingObject, StreamUse]:
         """Materials and a sealed header (or envelope) for one new object, and its audited use.
+
+        ``operation`` is how the audit trail names it, such as ``"s3.put_object"``.
 
         With a known length the bytes are charged here; else ``use.count`` charges them as they pass.
         """
         context = self.writing_context(bucket, object_key, own)
         self.check_bucket(bucket)
         options = self.options
-        audit_use = self._begin(
-            "encrypt",
+        audit_use = self.begin_use(
+            operation,
             bucket,
             object_key,
             format_name="s3ec-v3" if options.format == "s3ec" else "esdk",
@@ -201,8 +219,8 @@ class Gateway:
     ) -> tuple[MessageOpener, StreamUse]:
         """The opener of a parsed header after every demand of the reader was checked, and its audited use."""
         expected = self.expected_pairs(bucket, object_key, reading)
-        audit_use = self._begin(
-            "decrypt",
+        audit_use = self.begin_use(
+            reading.operation,
             bucket,
             object_key,
             format_name="esdk",
@@ -226,8 +244,8 @@ class Gateway:
         self, bucket: str, object_key: str, envelope: S3ecEnvelope, reading: Reading
     ) -> tuple[DataKey, StreamUse]:
         """The data key of an S3 Encryption Client object; its context must equal the reader's (rule 7)."""
-        audit_use = self._begin(
-            "decrypt",
+        audit_use = self.begin_use(
+            reading.operation,
             bucket,
             object_key,
             format_name=f"s3ec-v{envelope.version}",
@@ -257,7 +275,7 @@ class Gateway:
         limits = self.options.limits
         return CiphertextSpool(memory_bytes=limits.spool_memory_bytes, max_bytes=limits.max_spool_bytes)
 
-    def _begin(
+    def begin_use(
         self,
         operation: str,
         bucket: str,

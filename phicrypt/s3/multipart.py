@@ -161,7 +161,7 @@ class MultipartUploads(KeyHolder):
                 limit=_MAX_OPEN_UPLOADS,
                 actual=len(self._uploads) + 1,
             )
-        outgoing, use = gateway.begin_object(bucket, object_key, own, None)
+        outgoing, use = gateway.begin_object("s3.create_multipart_upload", bucket, object_key, own, None)
         try:
             response: dict[str, Any] = gateway.s3.create_multipart_upload(
                 Bucket=bucket, Key=object_key, **with_format(clear, outgoing)

@@ -22,7 +22,7 @@ def put_object(gateway: Gateway, parameters: Mapping[str, Any], own: Any) -> dic
     length = _length_in_memory(plaintext)
     if length is not None:
         _check_announced(length, parameters)
-    outgoing, use = gateway.begin_object(bucket, object_key, own, length)
+    outgoing, use = gateway.begin_object("s3.put_object", bucket, object_key, own, length)
     with use:
         ciphertext: bytes | bytearray | IO[bytes]
         if length is not None and length <= gateway.options.max_memory_bytes:

@@ -80,14 +80,16 @@ def upload(
     own: Any,
     settings: TransferSettings,
     progress: Progress | None = None,
+    *,
+    operation: str,
 ) -> dict[str, Any]:
     """Encrypt a binary source into one object; the response of PutObject or CompleteMultipartUpload.
 
-    ``parameters`` are those of a new object, checked before.
+    ``parameters`` are those of a new object, checked before; ``operation`` is for the audit trail.
     """
     bucket, object_key = parameters["Bucket"], parameters["Key"]
     clear = clear_parameters(gateway, parameters)
-    outgoing, use = gateway.begin_object(bucket, object_key, own, None)
+    outgoing, use = gateway.begin_object(operation, bucket, object_key, own, None)
     advance = progress or _no_progress
     names = {"Bucket": bucket, "Key": object_key}
     with use:

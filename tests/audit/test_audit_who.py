@@ -57,7 +57,7 @@ def test_who_used_an_object_or_an_item_also_after_token_keys_were_rotated(
             phi.close()
             audit("token-keys", keys, "--rotate", *access)
         for resource, operation in (
-            ("s3://bucket/jane/doe.pdf", "encrypt"),
+            ("s3://bucket/jane/doe.pdf", "s3.put_object"),
             ("dynamodb://visits/p-1/d", "encrypt_item"),
         ):
             answer = audit("who", "--log", log, "--resource", resource, "--token-keys", keys, *access, "--json")

@@ -190,7 +190,13 @@ def test_rule_20_every_use_begins_and_ends_in_the_audit_trail(
     for number, (use, expected) in enumerate(
         zip(
             uses,
-            (("encrypt", 300_000), ("decrypt", 300_000), ("decrypt", 10), ("decrypt", 300_000), ("encrypt", 10)),
+            (
+                ("s3.put_object", 300_000),
+                ("s3.get_object", 300_000),
+                ("s3.get_object", 10),
+                ("s3.download_fileobj", 300_000),
+                ("s3.upload_fileobj", 10),
+            ),
             strict=True,
         )
     ):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, PhiInContextError
@@ -24,9 +25,9 @@ from phicrypt.formats.signatures import (
 )
 from phicrypt.guard import PhiGuard
 from phicrypt.keys.mac import MAC_ALGORITHMS, KmsMacKey, LocalMacKey
-from phicrypt.materials import KeyHolder
+from phicrypt.materials import KeyHolder, KeyOrigin
 from phicrypt.primitives import constant_time_equal
-from phicrypt.recorded_use import recorded_use
+from phicrypt.recorded_use import recorded_local_use, recorded_use
 
 if TYPE_CHECKING:
     from phicrypt.audit.trail import AuditTrail
@@ -47,7 +48,7 @@ class Mac:
         client: a boto3 KMS client of the key's Region; None makes one.
         algorithm: ``"HMAC_SHA_256"``, ``"HMAC_SHA_384"`` or ``"HMAC_SHA_512"``, as the HMAC key's spec.
         guard: checks the purpose of local keys, which stands in clear in CloudTrail.
-        trail: gets one event per use of the KMS key; local MACs leave none.
+        trail: gets one event per use of a key, of the KMS key as of local keys.
     """
 
     def __init__(
@@ -103,12 +104,13 @@ class Mac:
         if not 1 <= len(envelopes) <= _MAX_LOCAL_KEYS:
             raise ConfigurationError(f"1 to {_MAX_LOCAL_KEYS} enveloped MAC keys are expected")
         self._check_purpose(purpose)
-        local_keys = []
+        local_keys, origins = [], []
         for envelope in envelopes:
             with recorded_use(self._trail, "open-mac-key", self.key_arn, purpose) as use:
                 local_key, use.answer = self._key.open_local_key(envelope, purpose)
             local_keys.append(local_key)
-        return LocalMac(local_keys, purpose)
+            origins.append(use.origin_of_local_key(local_key.key_id))
+        return LocalMac(local_keys, purpose, origins, self._trail)
 
     def _check_purpose(self, purpose: str) -> None:
         if self._guard is not None and self._guard.check({"purpose": purpose})["purpose"] != purpose:
@@ -122,13 +124,22 @@ class Mac:
 class LocalMac(KeyHolder):
     """HMAC-SHA-256 tokens at memory speed, for search tokens and resource tokens.
 
-    A token is text: the key's id, a dot, and the MAC in URL-safe base64 without padding.
+    A token is text: the key's id, a dot, and the MAC in URL-safe base64 without padding. Each call of
+    a method is one event of the trail, which names the KMS call that opened the key.
     """
 
-    __slots__ = ("_keys", "purpose")
+    __slots__ = ("_keys", "_origins", "_trail", "purpose")
 
-    def __init__(self, local_keys: Sequence[LocalMacKey], purpose: str) -> None:
+    def __init__(
+        self,
+        local_keys: Sequence[LocalMacKey],
+        purpose: str,
+        origins: Sequence[KeyOrigin],
+        trail: AuditTrail | None = None,
+    ) -> None:
         self._keys = {local_key.key_id: local_key for local_key in local_keys}
+        self._origins = {key.key_id: origin for key, origin in zip(local_keys, origins, strict=True)}
+        self._trail = trail
         self.purpose = purpose
 
     def __repr__(self) -> str:
@@ -136,25 +147,36 @@ class LocalMac(KeyHolder):
 
     def generate(self, source: Source, *, resource: str) -> str:
         """The token under the first key."""
-        return self._token(next(iter(self._keys.values())), source, resource)
+        with self._recorded("local-mac", resource):
+            return self._token(next(iter(self._keys.values())), source, resource)
 
     def tokens(self, source: bytes, *, resource: str) -> tuple[str, ...]:
         """The token under every key, the newest first: what to search for after a rotation.
 
         Takes bytes only: a stream could not be read once per key.
         """
-        return tuple(self._token(local_key, source, resource) for local_key in self._keys.values())
+        with self._recorded("local-mac", resource):
+            return tuple(self._token(local_key, source, resource) for local_key in self._keys.values())
 
     def verify(self, source: Source, token: str, *, resource: str) -> None:
         """In constant time. Raises AuthenticationError, FormatError for text that is no token."""
-        if _TOKEN.fullmatch(token) is None:
-            raise FormatError("a key id, a dot and 43 characters of base64 were expected", field="MAC token")
-        local_key = self._keys.get(token.partition(".")[0])
-        if local_key is None:
-            raise AuthenticationError("MAC key id")
-        # Compared as text, so that a token has one spelling only.
-        if not constant_time_equal(self._token(local_key, source, resource).encode(), token.encode()):
-            raise AuthenticationError("MAC")
+        key_id = token.partition(".")[0]
+        with self._recorded("verify-local-mac", resource, key_id):
+            if _TOKEN.fullmatch(token) is None:
+                raise FormatError("a key id, a dot and 43 characters of base64 were expected", field="MAC token")
+            local_key = self._keys.get(key_id)
+            if local_key is None:
+                raise AuthenticationError("MAC key id")
+            # Compared as text, so that a token has one spelling only.
+            if not constant_time_equal(self._token(local_key, source, resource).encode(), token.encode()):
+                raise AuthenticationError("MAC")
+
+    def _recorded(self, operation: str, resource: str, key_id: str | None = None) -> AbstractContextManager[None]:
+        """Record the block as one use of a local key, the first one unless another is named."""
+        if self._trail is None:
+            return nullcontext()
+        origin = self._origins.get(key_id or next(iter(self._keys)))
+        return recorded_local_use(self._trail, operation, origin, resource)
 
     def _token(self, local_key: LocalMacKey, source: Source, resource: str) -> str:
         mac = local_key.generate(self._message(local_key, source, resource), "sha256")

@@ -1,17 +1,17 @@
 """Audit events of signatures, MACs and branch keys, with the KMS request ids of their calls.
 
-A signature or MAC is one KMS call and leaves one event. An operation on a branch key makes several
+A signature or MAC is at most one KMS call and leaves one event. An operation on a branch key makes several
 calls, and leaves a begin record before the first one and an end record that names them all.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
 
 from phicrypt.keys.branch_keys import branch_key_origin
 from phicrypt.keys.kms_answers import KMS_PROVIDER_ID, KmsCalls
@@ -42,8 +42,26 @@ _is_within_use: ContextVar[bool] = ContextVar("phicrypt_within_recorded_use", de
 class RecordedUse:
     """What is learned while the use runs: KMS's answer if it was asked, and the resource's length."""
 
+    operation: str
+    key_arn: str
     answer: KmsAnswer | None = None
     byte_count: int | None = None
+
+    def origin(self) -> KeyOrigin:
+        """The KMS call, or the key alone where KMS was not asked."""
+        if self.answer is None:
+            return KeyOrigin(KMS_PROVIDER_ID, self.key_arn)
+        return KeyOrigin(
+            KMS_PROVIDER_ID,
+            self.key_arn,
+            request_ids=self.answer.request_ids,
+            correlation_id=self.answer.correlation_id,
+            operation=_KMS_OPERATIONS[self.operation],
+        )
+
+    def origin_of_local_key(self, key_id: str) -> KeyOrigin:
+        """The call that opened a local key, in that key's name."""
+        return replace(self.origin(), key_id=f"{self.key_arn}#{key_id}")
 
 
 @contextmanager
@@ -53,15 +71,36 @@ def recorded_use(trail: AuditTrail | None, operation: str, key_arn: str, resourc
     The resource's name enters the trail as a token only (rule 23). Raises AuditError if nobody acts
     where an actor is required, and if the event cannot be written.
     """
-    use = RecordedUse()
+    use = RecordedUse(operation, key_arn)
     if trail is None:
         yield use
         return
+
+    def known(error: BaseException | None) -> dict[str, Any]:
+        return {"origin": _origin(use, error), "byte_count": use.byte_count}
+
+    with _one_event(trail, operation, resource, known):
+        yield use
+
+
+@contextmanager
+def recorded_local_use(
+    trail: AuditTrail, operation: str, origin: KeyOrigin | None, resource: str
+) -> Iterator[None]:
+    """Record the block as one use of a key that was opened earlier, by the call of ``origin``."""
+    with _one_event(trail, operation, resource, lambda error: {"origin": origin, "cache_hit": True}):
+        yield
+
+
+@contextmanager
+def _one_event(
+    trail: AuditTrail, operation: str, resource: str, known: Callable[[BaseException | None], dict[str, Any]]
+) -> Iterator[None]:
     trail.check_actor()
     started_ns = time.perf_counter_ns()
     error: BaseException | None = None
     try:
-        yield use
+        yield
     except BaseException as caught:
         error = caught
         raise
@@ -70,10 +109,9 @@ def recorded_use(trail: AuditTrail | None, operation: str, key_arn: str, resourc
             operation,
             format=SIGNATURE_FORMAT,
             resource=("signed", resource),
-            origin=_origin(use, operation, key_arn, error),
-            byte_count=use.byte_count,
             started_ns=started_ns,
             error=error,
+            **known(error),
         )
 
 
@@ -124,18 +162,10 @@ def within_recorded_use() -> Iterator[None]:
         _is_within_use.reset(token)
 
 
-def _origin(use: RecordedUse, operation: str, key_arn: str, error: BaseException | None) -> KeyOrigin | None:
+def _origin(use: RecordedUse, error: BaseException | None) -> KeyOrigin | None:
     """The KMS call of the use. A bad signature or MAC is an error of KMS, kept as the error's cause."""
-    if use.answer is not None:
-        return KeyOrigin(
-            KMS_PROVIDER_ID,
-            key_arn,
-            request_ids=use.answer.request_ids,
-            correlation_id=use.answer.correlation_id,
-            operation=_KMS_OPERATIONS[operation],
-        )
-    if error is None:
-        return KeyOrigin(KMS_PROVIDER_ID, key_arn)
+    if use.answer is not None or error is None:
+        return use.origin()
     from phicrypt.audit.events import refused_origin
 
     return refused_origin(error) or refused_origin(error.__cause__)

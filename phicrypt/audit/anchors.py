@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from phicrypt.audit.chain import ChainHead
 from phicrypt.audit.cloudtrail import TrailEvent
-from phicrypt.audit.events import AuditEvent, Kind, Outcome
+from phicrypt.audit.events import AuditEvent, Kind, describe_error, refused_origin
 from phicrypt.audit.jsonl import JsonlSink
 from phicrypt.errors import ConfigurationError, KeyAccessError
 from phicrypt.materials import KeyOrigin
@@ -107,33 +107,60 @@ class AnchoredSink:
 
     def anchor(self) -> ChainHead | None:
         """Anchor the head of the chain now; the head, or None if there is nothing new. Raises KeyAccessError."""
-        from phicrypt.keys.kms_client import call_kms
-
         with self._anchoring:
             head = self._sink.head
             if head is None or head == self._anchored:
                 return None
             count = self._unanchored
-            answer = call_kms(
-                self._kms(),
-                ANCHOR_OPERATION,
-                key_arn=self._key_arn,
-                KeyId=self._key_arn,
-                KeySpec="AES_256",
-                EncryptionContext={
-                    CHAIN_NAME: head.chain_id,
-                    SEQUENCE_NAME: str(head.sequence),
-                    HEAD_NAME: head.sha256,
-                },
-            )
-            event = _anchor_event(head, self._key_arn, answer.request_ids, answer.correlation_id)
-            if self._newest is not None:
-                event = event._replace(application=self._newest.application, principal=self._newest.principal)
-            self._sink.write([event])
+            try:
+                origin = self._show(head)
+            except BaseException as error:
+                self._record(head, refused_origin(error), error)
+                raise
+            self._record(head, origin, None)
             self._anchored = self._sink.head
             self._unanchored = max(0, self._unanchored - count)
             self.last_error = None
             return head
+
+    def _show(self, head: ChainHead) -> KeyOrigin:
+        """Let CloudTrail see the head; the call that did."""
+        from phicrypt.keys.kms_client import call_kms
+
+        answer = call_kms(
+            self._kms(),
+            ANCHOR_OPERATION,
+            key_arn=self._key_arn,
+            KeyId=self._key_arn,
+            KeySpec="AES_256",
+            EncryptionContext={
+                CHAIN_NAME: head.chain_id,
+                SEQUENCE_NAME: str(head.sequence),
+                HEAD_NAME: head.sha256,
+            },
+        )
+        return KeyOrigin(
+            "aws-kms", self._key_arn, None, answer.request_ids, answer.correlation_id, operation=ANCHOR_OPERATION
+        )
+
+    def _record(self, head: ChainHead, origin: KeyOrigin | None, error: BaseException | None) -> None:
+        """The anchor's own record in the chain; of an attempt that failed as well."""
+        outcome, error_name, reason = describe_error(error)
+        event = AuditEvent(
+            time.time_ns(),
+            Kind.ANCHOR,
+            f"{head.chain_id}-{head.sequence}",
+            "audit.anchor",
+            outcome,
+            origin=origin,
+            cache_hit=False,
+            application=self._newest.application if self._newest is not None else None,
+            principal=self._newest.principal if self._newest is not None else None,
+            error=error_name,
+            reason=reason,
+            detail={"sequence": head.sequence, "sha256": head.sha256},
+        )
+        self._sink.write([event])
 
     def _kms(self) -> Any:
         from phicrypt.keys.arn import parse_kms_arn
@@ -161,20 +188,6 @@ class AnchoredSink:
         if self.last_error is None:
             _log.error("the audit chain could not be anchored: %s", error.code)
         self.last_error = error
-
-
-def _anchor_event(head: ChainHead, key_arn: str, request_ids: tuple[str, ...], correlation_id: str) -> AuditEvent:
-    origin = KeyOrigin("aws-kms", key_arn, None, request_ids, correlation_id, operation=ANCHOR_OPERATION)
-    return AuditEvent(
-        time.time_ns(),
-        Kind.ANCHOR,
-        f"{head.chain_id}-{head.sequence}",
-        "audit.anchor",
-        Outcome.SUCCESS,
-        origin=origin,
-        cache_hit=False,
-        detail={"sequence": head.sequence, "sha256": head.sha256},
-    )
 
 
 def _anchor_periodically(

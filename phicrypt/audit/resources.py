@@ -25,6 +25,7 @@ from phicrypt.materials import KeyHolder
 from phicrypt.primitives import random_bytes
 
 if TYPE_CHECKING:
+    from phicrypt.audit.trail import AuditTrail
     from phicrypt.materials import Keyring
 
 Resource = Sequence[str | bytes]
@@ -71,12 +72,15 @@ class ResourceTokens(KeyHolder):
         return f"rt1-{key_id}-{hmac.digest(self._token_keys[key_id], canonical, 'sha256')[:16].hex()}"
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], keyring: Keyring) -> ResourceTokens:
+    def load(
+        cls, path: str | os.PathLike[str], keyring: Keyring, *, trail: AuditTrail | None = None
+    ) -> ResourceTokens:
         """Open the sealed token keys of a file with the keyring that sealed them.
 
-        Raises ConfigurationError for a file that is none, and what opening raises (KeyAccessError, …).
+        ``trail`` gets the use of each: one that has no resource tokens yet, on the same sinks. Raises
+        ConfigurationError for a file that is none, and what opening raises (KeyAccessError, …).
         """
-        phi = _client(keyring)
+        phi = _client(keyring, trail)
         token_keys = {
             entry["id"]: phi.decrypt(
                 base64.b64decode(entry["sealed"]), context={**_CONTEXT_PURPOSE, "token-key-id": entry["id"]}
@@ -86,21 +90,27 @@ class ResourceTokens(KeyHolder):
         return cls(token_keys)
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], keyring: Keyring) -> ResourceTokens:
+    def create(
+        cls, path: str | os.PathLike[str], keyring: Keyring, *, trail: AuditTrail | None = None
+    ) -> ResourceTokens:
         """Make a new file with one token key sealed under the keyring. An existing file is refused."""
         if Path(path).exists():
             raise ConfigurationError("the token key file exists already; use rotate to add a key")
-        return cls._with_new_key(Path(path), keyring, [])
+        return cls._with_new_key(Path(path), keyring, [], trail)
 
     @classmethod
-    def rotate(cls, path: str | os.PathLike[str], keyring: Keyring) -> ResourceTokens:
+    def rotate(
+        cls, path: str | os.PathLike[str], keyring: Keyring, *, trail: AuditTrail | None = None
+    ) -> ResourceTokens:
         """Add a new token key to the file; the old ones stay, so that old tokens are still found."""
-        return cls._with_new_key(Path(path), keyring, _entries(Path(path)))
+        return cls._with_new_key(Path(path), keyring, _entries(Path(path)), trail)
 
     @classmethod
-    def _with_new_key(cls, path: Path, keyring: Keyring, entries: list[dict[str, str]]) -> ResourceTokens:
+    def _with_new_key(
+        cls, path: Path, keyring: Keyring, entries: list[dict[str, str]], trail: AuditTrail | None
+    ) -> ResourceTokens:
         key_id = random_bytes(4).hex()
-        sealed = _client(keyring).encrypt(
+        sealed = _client(keyring, trail).encrypt(
             random_bytes(_TOKEN_KEY_LENGTH_BYTES), context={**_CONTEXT_PURPOSE, "token-key-id": key_id}
         )
         entries = [*entries, {"id": key_id, "sealed": base64.b64encode(sealed).decode()}]
@@ -109,7 +119,7 @@ class ResourceTokens(KeyHolder):
         with os.fdopen(descriptor, "w") as file:
             json.dump({"version": 1, "token_keys": entries}, file, indent=1)
         beside.replace(path)
-        return cls.load(path, keyring)
+        return cls.load(path, keyring, trail=trail)
 
 
 def _canonical(resource: Resource) -> bytes:
@@ -121,10 +131,10 @@ def _canonical(resource: Resource) -> bytes:
     return b"".join(pieces)
 
 
-def _client(keyring: Keyring) -> Any:
+def _client(keyring: Keyring, trail: AuditTrail | None) -> Any:
     from phicrypt.client import PhiCrypt
 
-    return PhiCrypt(keyring=keyring)
+    return PhiCrypt(keyring=keyring, audit=trail or ())
 
 
 def _entries(path: Path) -> list[dict[str, str]]:

@@ -15,11 +15,12 @@ from cloudtrail_records import record_of
 from strict_kms import StrictKms
 
 from phicrypt.audit import AnchoredSink, AuditTrail, CloudWatchLogsSink, JsonlSink, S3SegmentSink
-from phicrypt.audit.anchors import anchors_in
+from phicrypt.audit.anchors import ANCHOR_OPERATION, anchors_in
 from phicrypt.audit.chain import ChainHead
 from phicrypt.audit.cloudtrail import TrailEvent, parse_record
 from phicrypt.audit.delivery import SinkError
 from phicrypt.audit.events import AuditEvent
+from phicrypt.audit.join import log_events
 from phicrypt.audit.verify import read_records, verify
 from phicrypt.errors import ConfigurationError, KeyAccessError
 
@@ -102,6 +103,10 @@ def test_a_kms_that_refuses_anchors_stops_no_operation_and_is_told(kms: StrictKm
     assert isinstance(sink.last_error, KeyAccessError)
     assert list(anchors_in(records_of(kms, key_arn))) == []
     assert verify(tmp_path / "audit.jsonl", anchors=[]).is_valid
+    attempts = [event for event in log_events(tmp_path / "audit.jsonl") if event.kind == "anchor"]
+    assert [event.outcome for event in attempts] == ["denied", "denied"]
+    asked = [request.request_id for request in kms.requests if request.operation == ANCHOR_OPERATION]
+    assert [event.origin.request_ids[0] for event in attempts if event.origin is not None] == asked
 
 
 def test_made_up_anchors_of_another_key_can_be_left_out(kms: StrictKms, tmp_path: Path) -> None:

@@ -70,15 +70,26 @@ def test_mac_uses_are_events(kms):
     with pytest.raises(AuthenticationError):
         mac.verify(b"value", bytes(32), **NAMED)
     envelopes = Mac(kms.create_key(), client=kms.client(), trail=trail)
-    envelopes.local([envelopes.new_local_key("search")], purpose="search").generate(b"value", resource="name")
+    tokens = envelopes.local([envelopes.new_local_key("search")], purpose="search")
+    tokens.verify(b"value", tokens.generate(b"value", resource="name"), resource="name")
+    with pytest.raises(AuthenticationError):
+        tokens.verify(b"other", tokens.tokens(b"value", resource="name")[0], resource="name")
     trail.flush()
-    assert [shown(event)["operation"] for event in sink.events] == [
-        "mac",
-        "verify-mac",
-        "verify-mac",
-        "create-mac-key",
-        "open-mac-key",
+    events = [shown(event) for event in sink.events]
+    assert [(event["operation"], event["outcome"]) for event in events] == [
+        ("mac", "success"),
+        ("verify-mac", "success"),
+        ("verify-mac", "failed"),
+        ("create-mac-key", "success"),
+        ("open-mac-key", "success"),
+        ("local-mac", "success"),
+        ("verify-local-mac", "success"),
+        ("local-mac", "success"),
+        ("verify-local-mac", "failed"),
     ]
+    opened, *local = events[4:]
+    assert all(event["request_ids"] == opened["request_ids"] and event["cache_hit"] for event in local)
+    assert {event["key"] for event in local} == {f"{opened['key']}#{tokens.generate(b'', resource='r')[:16]}"}
 
 
 def test_events_name_the_kms_call_also_of_a_bad_signature(kms):

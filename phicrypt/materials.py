@@ -87,7 +87,8 @@ class KeyOrigin:
         operation: the AWS operation, such as ``"GenerateDataKey"``; None for a local operation.
         error_code: AWS's error code, for a refused call among ``other_calls``.
         other_calls: calls made on the way, which CloudTrail shows too: those that wrapped the key
-            for further recipients, and those that were refused before one succeeded.
+            for further recipients, the earlier ones of an operation on a branch key, and those that
+            were refused before one succeeded.
     """
 
     provider_id: str

@@ -79,9 +79,10 @@ class AuditEvent(NamedTuple):
         time_ns: nanoseconds since 1970, written with microseconds.
         kind: a :class:`Kind`.
         use_id: the same for the begin and the end of one use, and for nothing else.
-        operation: such as ``"encrypt"``, ``"decrypt"``, ``"s3.get_object"``, ``"dynamodb.put_item"``.
+        operation: such as ``"encrypt"``, ``"s3.get_object"``, ``"dynamodb.put_item"``, ``"sign"``,
+            ``"rotate-branch-key"``.
         outcome: an :class:`Outcome`.
-        format: ``"esdk"``, ``"dbesdk"``, ``"s3ec"``.
+        format: ``"esdk"``, ``"dbesdk"``, ``"s3ec-v3"``, ``"dsse"``, ``"branch-key"``.
         suite_id: the algorithm suite.
         message_id: the message's id in hexadecimal.
         origin: where the data key came from: key, key material, KMS request ids, correlation id.
@@ -261,6 +262,7 @@ def _call_fields(call: KeyOrigin) -> dict[str, Any]:
     named = {
         "provider": call.provider_id,
         "key": call.key_id,
+        "key_material": call.key_material_id,
         "request_ids": call.request_ids or None,
         "correlation_id": call.correlation_id,
         "kms_operation": call.operation,

@@ -56,7 +56,9 @@ def lines(tmp_path: Path) -> list[dict[str, Any]]:
         principal="arn:aws:iam::111122223333:role/Portal",
         resource_tokens=ResourceTokens({"k1": bytes(32)}),
     )
-    refused = KeyOrigin("aws-kms", "arn", None, ("r0",), "d" * 32, operation="Decrypt", error_code="AccessDenied")
+    refused = KeyOrigin(
+        "aws-kms", "arn", "material-0", ("r0",), "d" * 32, operation="Decrypt", error_code="AccessDenied"
+    )
     origin = KeyOrigin(
         "aws-kms", "arn", "material", ("r1", "r2"), "c" * 32, operation="Decrypt", other_calls=(refused,)
     )

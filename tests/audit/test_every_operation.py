@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import gc
 import io
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from audit_events import public_names, uses_of
 from strict_kms_asymmetric import StrictSigningKms
 
 from phicrypt import ANY_CONTEXT, KmsKeyring, PhiCrypt, RawAesKeyring
@@ -36,19 +36,6 @@ TABLE = TableConfig(
     actions={"patient_id": Action.SIGN_ONLY, "name": Action.ENCRYPT_AND_SIGN, "note": Action.DO_NOTHING},
     unsigned_attributes=("note",),
 )
-
-
-def uses_of(events: Sequence[AuditEvent]) -> list[list[AuditEvent]]:
-    """The events by use, after checking that each use is whole: one event, or begin and end."""
-    by_use: dict[str, list[AuditEvent]] = defaultdict(list)
-    for event in events:
-        by_use[event.use_id].append(event)
-    for group in by_use.values():
-        kinds = [event.kind for event in group]
-        assert kinds in (["use"], ["begin", "end"]), kinds
-        assert group[-1].outcome != "begun"
-        assert {event.operation for event in group} == {group[0].operation}
-    return list(by_use.values())
 
 
 class ExplodingStream:
@@ -137,10 +124,6 @@ def stage() -> Iterator[Stage]:
         sink = RecordingSink()
         phi = PhiCrypt(KmsKeyring(key_arn, client=kms.client(read_timeout_seconds=0.3)), cache=None, audit=[sink])
         yield Stage(phi, sink, kms, key_arn, message)
-
-
-def public_names(kind: type) -> set[str]:
-    return {name for name in dir(kind) if not name.startswith("_")}
 
 
 def test_no_public_operation_on_messages_is_forgotten(stage: Stage) -> None:

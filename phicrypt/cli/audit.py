@@ -155,7 +155,9 @@ def who(
     resource: Annotated[
         str,
         typer.Option(
-            "--resource", metavar="NAME", help="s3://bucket/key, dynamodb://table/partition[/sort], or a token."
+            "--resource",
+            metavar="NAME",
+            help="s3://bucket/key, dynamodb://table/partition[/sort], branch-key://logical-name/id, or a token.",
         ),
     ],
     token_keys: TokenKeysOption = None,

@@ -83,8 +83,8 @@ def tokens_of(resource: str, token_keys: Path | None, key: str | None, aws: AwsA
     tokens = ResourceTokens.load(token_keys, aws.kms_keyring(key))
     scheme, _, rest = resource.partition("://")
     place, _, name = rest.partition("/")
-    if scheme == "s3" and place and name:
-        return tokens.all_tokens(("s3", place, name))
+    if scheme in ("s3", "branch-key") and place and name:
+        return tokens.all_tokens((scheme, place, name))
     if scheme == "dynamodb" and place and name:
         from phicrypt.formats.dbesdk.attributes import serialize
 
@@ -92,5 +92,6 @@ def tokens_of(resource: str, token_keys: Path | None, key: str | None, aws: AwsA
             ("dynamodb", place, *(b"".join(serialize({"S": part})) for part in name.split("/", 1)))
         )
     raise ConfigurationError(
-        "a resource is s3://bucket/key, dynamodb://table/partition[/sort] (text keys), or a token"
+        "a resource is s3://bucket/key, dynamodb://table/partition[/sort] (text keys), "
+        "branch-key://logical-name/id, or a token"
     )

@@ -10,8 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
+from phicrypt.audit.trail import AuditTrail
 from phicrypt.cli.console import EXIT_CODES_EPILOG, complain, print_json, print_table
 from phicrypt.cli.options import (
+    ActorOption,
+    AuditLogOption,
     AwsAccess,
     ContextOption,
     EndpointUrlOption,
@@ -19,7 +22,9 @@ from phicrypt.cli.options import (
     JsonOption,
     KeyOption,
     ProfileOption,
+    PurposeOption,
     RegionOption,
+    audit_trail,
     parse_pairs,
 )
 from phicrypt.errors import ConfigurationError, KeyAccessError
@@ -79,6 +84,9 @@ def create_key(
     ] = None,
     context: ContextOption = None,
     logical_name: LogicalNameOption = None,
+    audit_log: AuditLogOption = None,
+    actor: ActorOption = None,
+    purpose: PurposeOption = None,
     as_json: JsonOption = False,
     region: RegionOption = None,
     endpoint_url: EndpointUrlOption = None,
@@ -90,8 +98,10 @@ def create_key(
     Id and context stand in clear in CloudTrail, so what looks like PHI is refused.
     """
     pairs = parse_pairs(context, "--context")
-    store = _store(AwsAccess(region, endpoint_url, profile, fips), table, logical_name, key)
-    _print_result({"branch_key_id": store.create_key(branch_key_id, pairs)}, as_json)
+    with audit_trail(audit_log, actor, purpose) as trail:
+        store = _store(AwsAccess(region, endpoint_url, profile, fips), table, logical_name, key, trail)
+        branch_key_id = store.create_key(branch_key_id, pairs)
+    _print_result({"branch_key_id": branch_key_id}, as_json)
 
 
 @app.command()
@@ -101,6 +111,9 @@ def rotate(
     key: KeyOption,
     logical_name: LogicalNameOption = None,
     multi_region: MultiRegionOption = False,
+    audit_log: AuditLogOption = None,
+    actor: ActorOption = None,
+    purpose: PurposeOption = None,
     as_json: JsonOption = False,
     region: RegionOption = None,
     endpoint_url: EndpointUrlOption = None,
@@ -111,8 +124,10 @@ def rotate(
 
     Running processes go on writing with the former version until their TTL is over.
     """
-    store = _store(AwsAccess(region, endpoint_url, profile, fips), table, logical_name, key, multi_region)
-    _print_result({"version": store.rotate(branch_key_id)}, as_json)
+    access = AwsAccess(region, endpoint_url, profile, fips)
+    with audit_trail(audit_log, actor, purpose) as trail:
+        version = _store(access, table, logical_name, key, trail, multi_region).rotate(branch_key_id)
+    _print_result({"version": version}, as_json)
 
 
 @app.command("list")
@@ -177,6 +192,9 @@ def shred(
     certificate: Annotated[
         Path | None, typer.Option("--certificate", metavar="FILE", help="Write the certificate there as well.")
     ] = None,
+    audit_log: AuditLogOption = None,
+    actor: ActorOption = None,
+    purpose: PurposeOption = None,
     as_json: JsonOption = False,
     region: RegionOption = None,
     endpoint_url: EndpointUrlOption = None,
@@ -189,19 +207,21 @@ def shred(
     certificate says rows deleted: backups, recovery, exports, streams and replicas may hold copies.
     An interrupted shred is finished by calling it again.
     """
-    store = _store(AwsAccess(region, endpoint_url, profile, fips), table, logical_name, key)
+    access = AwsAccess(region, endpoint_url, profile, fips)
     if certificate is not None and certificate.exists():
         raise FileExistsError(errno.EEXIST, "the certificate's file exists", str(certificate))
-    plan = store.shred(branch_key_id, dry_run=True)
-    if dry_run:
-        _print_certificate(plan, as_json)
-        return
-    if confirm is None:
-        _print_plan(plan)
-    _check_confirmation(branch_key_id, confirm)
-    done = store.shred(branch_key_id)
-    # Printed first: what was done must be known even where the file cannot be written.
-    _print_certificate(done, as_json)
+    with audit_trail(audit_log, actor, purpose) as trail:
+        store = _store(access, table, logical_name, key, trail)
+        plan = store.shred(branch_key_id, dry_run=True)
+        if dry_run:
+            _print_certificate(plan, as_json)
+            return
+        if confirm is None:
+            _print_plan(plan)
+        _check_confirmation(branch_key_id, confirm)
+        done = store.shred(branch_key_id)
+        # Printed first: what was done must be known even where the file cannot be written.
+        _print_certificate(done, as_json)
     if certificate is not None:
         certificate.write_text(done.to_json() + "\n", encoding="utf-8")
 
@@ -245,7 +265,12 @@ def _until(until: str | None) -> str:
 
 
 def _store(
-    access: AwsAccess, table: str, logical_name: str | None, key: str, multi_region: bool = False
+    access: AwsAccess,
+    table: str,
+    logical_name: str | None,
+    key: str,
+    trail: AuditTrail | None,
+    multi_region: bool = False,
 ) -> BranchKeyStore:
     # The keyring resolves an alias once, so that what is pinned is a key ARN.
     key_arn = access.kms_keyring(key).key_arn
@@ -258,6 +283,7 @@ def _store(
         multi_region=multi_region,
         dynamodb_client=access.client("dynamodb", region=access.region or region),
         kms_client=access.client("kms", region=region),
+        trail=trail,
     )
 
 

@@ -25,6 +25,7 @@ from phicrypt.context import RESERVED_PREFIXES
 from phicrypt.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from phicrypt.audit.trail import AuditTrail
     from phicrypt.client import PhiCrypt
     from phicrypt.keys.kms import KmsKeyring
     from phicrypt.materials import Keyring
@@ -173,23 +174,34 @@ class AwsAccess:
 
 
 @contextmanager
+def audit_trail(
+    audit_log: Path | None, actor: str | None = None, purpose: str | None = None
+) -> Iterator[AuditTrail | None]:
+    """The trail into a log, if one is named, and who acts, until the block ends."""
+    if (actor and audit_log is None) or (purpose and not actor):
+        raise ConfigurationError("--actor goes with --audit-log, and --purpose with --actor")
+    if audit_log is None:
+        yield None
+        return
+    from phicrypt.audit.jsonl import JsonlSink
+    from phicrypt.audit.trail import AuditTrail, acting_as
+
+    trail = AuditTrail([JsonlSink(audit_log)], application="phicrypt-cli")
+    with acting_as(actor, purpose) if actor else nullcontext():
+        try:
+            yield trail
+        finally:
+            trail.close()
+
+
+@contextmanager
 def audited_client(
     keyring: Keyring, audit_log: Path | None = None, actor: str | None = None, purpose: str | None = None
 ) -> Iterator[PhiCrypt]:
     """A client that records its uses in a log, if one is named, until the block ends."""
     from phicrypt.client import PhiCrypt
 
-    if (actor and audit_log is None) or (purpose and not actor):
-        raise ConfigurationError("--actor goes with --audit-log, and --purpose with --actor")
-    sinks = []
-    if audit_log is not None:
-        from phicrypt.audit.jsonl import JsonlSink
-
-        sinks.append(JsonlSink(audit_log))
-    with (
-        PhiCrypt(keyring, audit=sinks, application="phicrypt-cli") as phi,
-        phi.acting_as(actor, purpose) if actor else nullcontext(),
-    ):
+    with audit_trail(audit_log, actor, purpose) as trail, PhiCrypt(keyring, audit=trail or ()) as phi:
         yield phi
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from phicrypt.audit import AuditTrail, JsonlSink
+from phicrypt.audit.join import log_events, whole_uses
 from phicrypt.client import PhiCrypt
 from phicrypt.demo.stage import Stage, Stopwatch
 from phicrypt.errors import KeyAccessError
@@ -23,6 +25,7 @@ def tell(stage: Stage) -> None:
         stage.aws.kms_key_arn,
         dynamodb_client=stage.aws.client("dynamodb"),
         kms_client=stage.aws.client("kms"),
+        trail=AuditTrail([JsonlSink(stage.folder / "branch-keys.jsonl")]),
     )
     store.create_table()
     for tenant in _TENANTS:
@@ -31,6 +34,7 @@ def tell(stage: Stage) -> None:
     messages = _write(stage, phi)
     _rotate(stage, phi, store, messages)
     _shred(stage, phi, store, messages)
+    _show_log(stage)
 
 
 def _tenant_of(context: Mapping[str, str]) -> str:
@@ -95,3 +99,15 @@ def _shred(stage: Stage, phi: PhiCrypt, store: BranchKeyStore, messages: dict[st
     stage.check(len(refusals) == 2, f"nothing of {gone} opens any more, in either version")
     opened = sum(bool(phi.decrypt(message, context={"tenant": kept})) for message in messages[kept])
     stage.check(opened == _MESSAGES, f"all {_MESSAGES:,} messages of {kept} open")
+
+
+def _show_log(stage: Stage) -> None:
+    uses = [use for use in whole_uses(log_events(stage.folder / "branch-keys.jsonl")) if use.kind == "end"]
+    calls = [[call.operation for call in (*use.origin.other_calls, use.origin)] for use in uses if use.origin]
+    stage.say("What was done with the branch keys stands in the audit log, with the KMS calls behind it:")
+    for use, made in zip(uses, calls, strict=True):
+        stage.show(use.operation, ", ".join(filter(None, made)) or "no KMS call")
+    stage.check(
+        [use.operation.partition("-")[0] for use in uses] == ["create", "create", "fetch", "rotate", "shred"],
+        "each creation, fetch, rotation and shred left one use",
+    )

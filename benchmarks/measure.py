@@ -34,13 +34,16 @@ class Profile:
         name: ``"quick"`` or ``"full"``.
         rounds: rounds of a case that is cheap to repeat.
         sample_seconds: how long one sample of such a case lasts at least, by repeating calls.
-        budget_seconds: a case ends after the round in which this time is passed.
+        budget_seconds: a case ends after the round in which this time is passed, and not before the
+            second: the first finds files, memory and connections that nobody has used yet.
+        curve_budget_seconds: the same for one point of a curve.
     """
 
     name: Literal["quick", "full"]
     rounds: int
     sample_seconds: float
     budget_seconds: float
+    curve_budget_seconds: float
 
     @property
     def is_quick(self) -> bool:
@@ -50,8 +53,8 @@ class Profile:
         return quick if self.is_quick else full
 
 
-QUICK: Final = Profile("quick", rounds=5, sample_seconds=0.004, budget_seconds=1.5)
-FULL: Final = Profile("full", rounds=25, sample_seconds=0.02, budget_seconds=20.0)
+QUICK: Final = Profile("quick", rounds=3, sample_seconds=0.008, budget_seconds=0.6, curve_budget_seconds=0.2)
+FULL: Final = Profile("full", rounds=25, sample_seconds=0.02, budget_seconds=20.0, curve_budget_seconds=10.0)
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,7 @@ def run_case(case: Case, profile: Profile) -> Outcome:
     """
     started = time.perf_counter()
     outcome = Outcome({})
+    budget_seconds = profile.budget_seconds if case.curve is None else profile.curve_budget_seconds
     rounds = profile.rounds if case.rounds is None else case.rounds[0 if profile.is_quick else 1]
     try:
         with case.contenders(profile) as offered:
@@ -191,7 +195,7 @@ def run_case(case: Case, profile: Profile) -> Outcome:
                 name: str(one) for name, one in offered.items() if isinstance(one, UnavailableError)
             }
             samplers = {name: one for name, one in offered.items() if not isinstance(one, UnavailableError)}
-            _take_turns(samplers, outcome, rounds, started + profile.budget_seconds)
+            _take_turns(samplers, outcome, rounds, started + budget_seconds)
     except UnavailableError as error:
         outcome.failure = str(error)
     except Exception as error:
@@ -217,7 +221,7 @@ def _take_turns(samplers: dict[str, Sampler], outcome: Outcome, rounds: int, dea
                 del outcome.samples[name]
             finally:
                 gc.enable()
-        if time.perf_counter() > deadline:
+        if turn > 0 and time.perf_counter() > deadline:
             return
 
 

@@ -250,7 +250,7 @@ def cases() -> Iterator[Case]:
                 object_contenders(direction, size),
                 payload_bytes=size,
                 bars=(bar,) if label == "64MiB" else (),
-                rounds=(4, 15) if size > MIB else (5, 20),
+                rounds=(2, 15) if size > MIB else (5, 20),
             )
         yield Case(
             f"s3-{direction}-1GiB",

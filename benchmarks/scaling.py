@@ -162,7 +162,7 @@ def cases() -> Iterator[Case]:
             f"encrypt {size:,} B",
             size_contenders(size),
             payload_bytes=size,
-            rounds=(3, 9),
+            rounds=(1, 9),
             curve=("message size", "bytes", size),
         )
     for frame_length in FRAMES:
@@ -171,7 +171,7 @@ def cases() -> Iterator[Case]:
             f"encrypt and decrypt 4 MiB in frames of {frame_length:,} B",
             frame_contenders(frame_length),
             payload_bytes=4 * 1024**2,
-            rounds=(3, 9),
+            rounds=(1, 9),
             curve=("frame length", "bytes", frame_length),
         )
     for attributes in ATTRIBUTES:
@@ -179,7 +179,7 @@ def cases() -> Iterator[Case]:
             f"curve-attributes-{attributes}",
             f"encrypt an item of {attributes} attributes",
             attribute_contenders(attributes),
-            rounds=(3, 9),
+            rounds=(1, 9),
             curve=("attributes", "attributes", attributes),
         )
     for tenants in TENANTS:
@@ -187,7 +187,7 @@ def cases() -> Iterator[Case]:
             f"curve-tenants-{tenants}",
             f"encrypt 1 KiB, {tenants:,} tenants in turn",
             tenant_contenders(tenants),
-            rounds=(3, 9),
+            rounds=(1, 9),
             curve=("tenants", "tenants", tenants),
         )
     for label, size in (("1KiB", 1_024), ("64KiB", 65_536), ("1MiB", 1024**2)):

@@ -8,6 +8,7 @@ difference.
 from __future__ import annotations
 
 import contextlib
+import functools
 import subprocess
 import sys
 import tempfile
@@ -59,21 +60,27 @@ def mebibytes_above_bare(interpreter: str, statement: str) -> float:
     return (int(run_python(interpreter, statement + _RSS)[1]) - bare) / 1024
 
 
+@functools.cache
+def _installation() -> tempfile.TemporaryDirectory[str]:
+    """A folder with an installed phicrypt, for all cases of this run."""
+    folder = tempfile.TemporaryDirectory(prefix="phicrypt-bench-")
+    installed_phicrypt(Path(folder.name))
+    return folder
+
+
 def import_contenders(measure: Measure) -> Any:
     @contextlib.contextmanager
     def contenders(profile: Profile) -> Iterator[Mapping[str, Sampler | UnavailableError]]:
-        with tempfile.TemporaryDirectory(prefix="phicrypt-bench-") as folder:
-            installed_phicrypt(Path(folder))
-            path = f"import sys; sys.path.insert(0, {folder!r}); "
-            statements = {PHICRYPT: path + "import phicrypt", FIRST_MESSAGE: path + _FIRST_MESSAGE, **PEERS}
-            offered: dict[str, Sampler | UnavailableError] = {
-                name: _sampler(measure, sys.executable, statement) for name, statement in statements.items()
-            }
-            try:
-                offered[S3EC] = _sampler(measure, s3ec_interpreter(), "import s3_encryption")
-            except UnavailableError as error:
-                offered[S3EC] = error
-            yield offered
+        path = f"import sys; sys.path.insert(0, {_installation().name!r}); "
+        statements = {PHICRYPT: path + "import phicrypt", FIRST_MESSAGE: path + _FIRST_MESSAGE, **PEERS}
+        offered: dict[str, Sampler | UnavailableError] = {
+            name: _sampler(measure, sys.executable, statement) for name, statement in statements.items()
+        }
+        try:
+            offered[S3EC] = _sampler(measure, s3ec_interpreter(), "import s3_encryption")
+        except UnavailableError as error:
+            offered[S3EC] = error
+        yield offered
 
     return contenders
 

@@ -30,7 +30,7 @@ Copier = Callable[[Any, Any], object]
 
 
 def stream_length(profile: Profile) -> int:
-    return int(profile.choose(quick=16, full=256)) * MIB
+    return int(profile.choose(quick=32, full=256)) * MIB
 
 
 @contextlib.contextmanager

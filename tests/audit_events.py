@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 from collections import defaultdict
 from collections.abc import Sequence
 
-from phicrypt.audit import AuditEvent
+from phicrypt import PhiCrypt
+from phicrypt.audit import AuditEvent, RecordingSink
 
 
 def uses_of(events: Sequence[AuditEvent]) -> list[list[AuditEvent]]:
@@ -23,3 +25,13 @@ def uses_of(events: Sequence[AuditEvent]) -> list[list[AuditEvent]]:
 
 def public_names(kind: type) -> set[str]:
     return {name for name in dir(kind) if not name.startswith("_")}
+
+
+def ends_of(phi: PhiCrypt, sink: RecordingSink) -> list[AuditEvent]:
+    """The last event of each use since the last call, after checking that each is whole."""
+    assert phi.trail is not None
+    gc.collect()
+    phi.trail.flush()
+    events, sink.events = sink.events, []
+    assert not any("jane" in event.to_json().lower() for event in events)
+    return [use[-1] for use in uses_of(events)]

@@ -275,8 +275,8 @@ SIGNING_WITHOUT_KEYS = {
     "algorithm": "a setting",
     "key_arn": "a setting",
     "public_key_der": "the public half",
-    "sign_manifest": "one sign over the manifest, as above",
-    "verify_manifest": "one verify over the manifest, as above",
+    "sign_manifest": "one sign over the manifest: test_every_other_operation.py",
+    "verify_manifest": "one verify over the manifest: test_every_other_operation.py",
     "verifier": "makes a verifier",
 }
 
@@ -316,8 +316,8 @@ MACS: dict[str, Callable[[Mac, bytes], object]] = {
 }
 MACS_WITHOUT_KEYS = {
     "key_arn": "a setting",
-    "local": "opens local keys: test of the MAC package",
-    "new_local_key": "makes a local key: test of the MAC package",
+    "local": "opens local keys: test_every_other_operation.py",
+    "new_local_key": "makes a local key: test_every_other_operation.py",
 }
 
 
@@ -346,7 +346,7 @@ ITEMS_WITHOUT_KEYS = {
     "resource": "makes a resource",
     "session": "makes a session",
     "table": "makes a typed table",
-    "update_encrypted": "reads, decrypts and writes through a client of the above",
+    "update_encrypted": "reads, opens, seals and writes: test_every_item_and_object.py",
 }
 
 

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from phicrypt import BranchKeyStore
+from phicrypt.audit.join import log_events
+from phicrypt.audit.verify import verify
 from phicrypt.cli import run
 
 _numbers = itertools.count()
@@ -166,3 +168,29 @@ def test_an_alias_is_resolved_once_and_the_rows_pin_the_key(keystore: Keystore) 
     code, _, error = keystore("create-key", "clinic-7", "--key", alias, key=False)
     assert code == 0, error
     assert keystore.json("list", key=False)[0]["kms_key_arn"] == keystore.aws.kms_key_arn
+
+
+def test_an_audit_log_holds_each_operation_with_its_actor(keystore: Keystore, tmp_path: Path) -> None:
+    log = tmp_path / "audit.jsonl"
+    audit = ("--audit-log", log, "--actor", "ops-1", "--purpose", "maintenance")
+    assert keystore("create-key", "clinic-7", *audit)[0] == 0
+    assert keystore("rotate", "clinic-7", *audit)[0] == 0
+    assert keystore("rotate", "clinic-8", *audit)[0] == 6
+    assert keystore("shred", "clinic-7", "--dry-run", *audit)[0] == 0
+    assert keystore("shred", "clinic-7", "--confirm", "clinic-7", *audit)[0] == 0
+    assert verify(log).is_valid
+    ends = [event for event in log_events(log) if event.kind == "end"]
+    assert [(end.operation, end.outcome, end.actor, end.purpose) for end in ends] == [
+        ("create-branch-key", "success", "ops-1", "maintenance"),
+        ("rotate-branch-key", "success", "ops-1", "maintenance"),
+        ("rotate-branch-key", "failed", "ops-1", "maintenance"),
+        ("shred-branch-key", "success", "ops-1", "maintenance"),
+    ]
+
+
+def test_an_audit_log_that_cannot_be_written_leaves_the_store_as_it_was(
+    keystore: Keystore, tmp_path: Path
+) -> None:
+    assert keystore("create-key", "clinic-7", "--audit-log", tmp_path / "missing" / "audit.jsonl")[0] == 8
+    assert keystore.store().list_keys() == []
+    assert keystore("create-key", "clinic-7", "--actor", "ops-1")[0] == 2

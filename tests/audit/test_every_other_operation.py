@@ -1,0 +1,176 @@
+"""Every public name is classed, and the rest of what touches a key leaves its events.
+
+The rest: local MAC keys, manifests, the keys of resource tokens, and the AWS Encryption SDK's manager.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from audit_events import ends_of, public_names
+from aws_encryption_sdk import EncryptionSDKClient
+from aws_encryption_sdk.exceptions import AWSEncryptionSDKClientError
+from strict_kms_asymmetric import StrictSigningKms
+
+import phicrypt
+import phicrypt.audit
+import phicrypt.dynamodb
+from phicrypt import ANY_CONTEXT, KmsKeyring, PhiCrypt, RawAesKeyring
+from phicrypt.audit import AnchoredSink, AuditTrail, RecordingSink, ResourceTokens
+from phicrypt.dynamodb import TypedTable
+from phicrypt.errors import KeyAccessError
+from phicrypt.esdk import PhiCryptMaterialsManager
+from phicrypt.mac import LocalMac, Mac
+from phicrypt.s3.client import S3Client
+from phicrypt.s3.operations import OPERATIONS, Treatment
+from phicrypt.signing import Signer, Verifier
+
+CONTEXT = {"tenant": "clinic-7"}
+
+RECORDED_ELSEWHERE = {
+    "AnchoredSink": "test_anchors.py",
+    "BranchKeyStore": "test_every_branch_key_operation.py",
+    "DynamoDb": "test_every_operation.py and test_every_item_and_object.py",
+    "PhiCrypt": "test_every_operation.py",
+    "ResourceTokens": "here",
+    "TypedTable": "test_every_item_and_object.py",
+    "record_review": "an event of its own kind: test_break_glass.py",
+}
+KEYRINGS = {"HierarchicalKeyring", "KmsKeyring", "MultiKeyring", "RawAesKeyring"}
+"""Used by a client, whose use is recorded with the calls that the keyring made."""
+WITHOUT_KEYS = {
+    *("ANY_CONTEXT", "AuditContext", "CachePolicy", "PhiCryptError", "Purpose"),
+    *("AuditEvent", "AuditSink", "AuditTrail", "BUFFERED", "CloudWatchLogsSink", "Delivery", "JsonlSink"),
+    *("LoggingSink", "RecordingSink", "S3SegmentSink", "SinkError", "Use", "WRITE_THROUGH", "WithPolicy"),
+    *("acting_as", "assume_role"),
+    *("Action", "Encrypted", "KmsContextWarning", "PartitionKey", "PhiKeyNameWarning", "PhiModel"),
+    *("PlaintextPolicy", "Signed", "SortKey", "TableConfig", "Unsigned", "attributes_of_context"),
+}
+METHODS: dict[type, set[str]] = {
+    AnchoredSink: {"anchor", "close", "head", "write"},
+    LocalMac: {"generate", "tokens", "verify", "purpose"},
+    Mac: {"generate", "verify", "local", "new_local_key", "key_arn"},
+    PhiCryptMaterialsManager: {"get_encryption_materials", "decrypt_materials"},
+    ResourceTokens: {"create", "load", "rotate"} | {"token", "all_tokens"},  # tokens are of the events themselves
+    Signer: {"sign", "verify", "sign_manifest", "verify_manifest"}
+    | {"algorithm", "key_arn", "public_key_der", "verifier"},
+    TypedTable: {"delete", "get", "put", "query", "set_unsigned", "update"},
+    Verifier: {"verify", "verify_manifest"},  # under a public key that the caller holds
+}
+"""Every public method of the other public classes: those that are run here or in the named files, and the rest."""
+
+
+def test_every_public_name_is_classed() -> None:
+    names = {*phicrypt.__all__, *phicrypt.audit.__all__, *phicrypt.dynamodb.__all__}
+    assert names == {*RECORDED_ELSEWHERE, *KEYRINGS, *WITHOUT_KEYS}
+
+
+@pytest.mark.parametrize("kind", METHODS, ids=lambda kind: kind.__name__)
+def test_every_public_method_is_classed(kind: type) -> None:
+    assert public_names(kind) == METHODS[kind]
+
+
+def test_whatever_the_object_client_takes_over_is_harmless_or_refused() -> None:
+    taken_over = public_names(S3Client) - set(vars(S3Client))
+    touching_no_object = {
+        *("can_paginate", "close", "exceptions", "get_paginator", "get_waiter", "meta"),
+        *("generate_presigned_post", "generate_presigned_url"),
+    }
+    for name in taken_over - touching_no_object:
+        assert OPERATIONS[name].treatment in (Treatment.HARMLESS, Treatment.REFUSED), name
+
+
+@pytest.fixture
+def local_phi() -> tuple[PhiCrypt, RecordingSink]:
+    sink = RecordingSink()
+    return PhiCrypt(RawAesKeyring("clinic", "key-1", bytes(range(32))), audit=[sink]), sink
+
+
+@pytest.fixture
+def kms() -> Iterator[StrictSigningKms]:
+    with StrictSigningKms() as running:
+        yield running
+
+
+# MACs, manifests, token keys, the AWS Encryption SDK
+
+
+def test_local_mac_keys(kms: StrictSigningKms, local_phi: tuple[PhiCrypt, RecordingSink]) -> None:
+    phi, sink = local_phi
+    mac = phi.mac(kms.create_key(), client=kms.client())
+    envelopes = [mac.new_local_key("search") for _ in range(2)]
+    assert [end.operation for end in ends_of(phi, sink)] == ["create-mac-key"] * 2
+    tokens = mac.local(envelopes, purpose="search")
+    opened = ends_of(phi, sink)
+    assert [end.operation for end in opened] == ["open-mac-key"] * 2  # a use of each key
+    token = tokens.generate(b"x", resource="r")
+    assert tokens.tokens(b"x", resource="r")[0] == token
+    tokens.verify(b"x", token, resource="r")
+    ends = ends_of(phi, sink)
+    assert [end.operation for end in ends] == ["local-mac", "local-mac", "verify-local-mac"]
+    for end in ends:
+        assert end.origin is not None and opened[0].origin is not None
+        assert end.origin.request_ids == opened[0].origin.request_ids
+        assert (end.cache_hit, end.outcome) == (True, "success")
+    kms.deny()
+    for run in (lambda: mac.new_local_key("search"), lambda: mac.local(envelopes, purpose="search")):
+        with pytest.raises(KeyAccessError):
+            run()
+        (end,) = ends_of(phi, sink)
+        assert end.outcome == "denied"
+
+
+def test_manifests(kms: StrictSigningKms, local_phi: tuple[PhiCrypt, RecordingSink]) -> None:
+    phi, sink = local_phi
+    signer = phi.signer(kms.create_signing_key("ECC_NIST_P384"), client=kms.client())
+    sources = [("a", b"1"), ("b", b"2")]
+    named = {"resource": "batch", "purpose": "release"}
+    manifest, signature = signer.sign_manifest(sources, **named)
+    signer.verify_manifest(manifest, signature, sources, **named)
+    assert [(end.operation, end.outcome) for end in ends_of(phi, sink)] == [
+        ("sign", "success"),
+        ("verify", "success"),
+    ]
+
+
+def test_token_keys(kms: StrictSigningKms, tmp_path: Path) -> None:
+    sink = RecordingSink()
+    trail = AuditTrail([sink])
+    keyring = KmsKeyring(kms.create_key(), client=kms.client())
+    phi = PhiCrypt(keyring, audit=trail)
+    for run, expected in (
+        (ResourceTokens.create, ["encrypt", "decrypt"]),
+        (ResourceTokens.rotate, ["encrypt", "decrypt", "decrypt"]),
+        (ResourceTokens.load, ["decrypt", "decrypt"]),
+    ):
+        run(tmp_path / "token-keys.json", keyring, trail=trail)
+        assert [end.operation for end in ends_of(phi, sink)] == expected  # one use per token key
+    kms.deny()
+    with pytest.raises(KeyAccessError):
+        ResourceTokens.load(tmp_path / "token-keys.json", keyring, trail=trail)
+    (end,) = ends_of(phi, sink)
+    assert end.outcome == "denied"
+
+
+def test_the_aws_encryption_sdk(kms: StrictSigningKms) -> None:
+    sink = RecordingSink()
+    phi = PhiCrypt(KmsKeyring(kms.create_key(), client=kms.client()), cache=None, audit=[sink])
+    manager = PhiCryptMaterialsManager(phi, expect=ANY_CONTEXT)
+    client = EncryptionSDKClient()
+    message, _ = client.encrypt(source=b"x", materials_manager=manager, encryption_context=CONTEXT)
+    client.decrypt(source=message, materials_manager=manager)
+    assert [(end.operation, end.outcome) for end in ends_of(phi, sink)] == [
+        ("esdk.encrypt", "success"),
+        ("esdk.decrypt", "success"),
+    ]
+    kms.deny()
+    for run in (
+        lambda: client.encrypt(source=b"x", materials_manager=manager, encryption_context=CONTEXT),
+        lambda: client.decrypt(source=message, materials_manager=manager),
+    ):
+        with pytest.raises((KeyAccessError, AWSEncryptionSDKClientError)):
+            run()
+        (end,) = ends_of(phi, sink)
+        assert end.outcome == "denied"

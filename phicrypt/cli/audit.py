@@ -27,12 +27,14 @@ from phicrypt.cli.audit_tables import (
     tell_problems,
     verification_as_dict,
 )
-from phicrypt.cli.console import CHECK_EXIT_CODE, complain, print_json, print_table
+from phicrypt.cli.console import CHECK_EXIT_CODE, EXIT_CODES_EPILOG, complain, print_json, print_table
 from phicrypt.cli.options import AwsAccess, EndpointUrlOption, JsonOption, KeyOption, ProfileOption, RegionOption
 from phicrypt.errors import ConfigurationError
 
 app = typer.Typer(
-    no_args_is_help=True, help="Verify audit logs, join them with CloudTrail, and ask them questions."
+    no_args_is_help=True,
+    help="Verify audit logs, join them with CloudTrail, and ask them questions.",
+    epilog=EXIT_CODES_EPILOG,
 )
 
 LogOption = Annotated[Path, typer.Option("--log", metavar="FILE", help="The local audit log.")]

@@ -126,7 +126,7 @@ class Verifier:
 
 
 class _KeyVerifier(Verifier):
-    """Verifies with a KMS key's cached public key, or by KMS."""
+    """One verification with a KMS key's cached public key, or by KMS; ``answer`` is KMS's."""
 
     def __init__(self, signing_key: KmsSigningKey, *, by_kms: bool) -> None:
         self._arn = configured_key_arn(signing_key.key_arn)
@@ -141,6 +141,32 @@ class _KeyVerifier(Verifier):
             self.answer = self._signing_key.verify_by_kms(message, signature)
         else:
             self._signing_key.verify(message, signature)
+
+
+class _SignersVerifier(Verifier):
+    """The verifications of a signer, recorded as its own."""
+
+    def __init__(self, signer: Signer, *, by_kms: bool) -> None:
+        self.key_arn = signer.key_arn
+        self.algorithm = signer.algorithm
+        self._signer = signer
+        self._by_kms = by_kms
+
+    def verify(self, source: Source, signature_file: bytes, *, resource: str, purpose: str) -> Statement:
+        return self._signer.verify(source, signature_file, resource=resource, purpose=purpose, by_kms=self._by_kms)
+
+    def verify_manifest(
+        self,
+        manifest: bytes,
+        signature_file: bytes,
+        resources: Iterable[tuple[str, Source]],
+        *,
+        resource: str,
+        purpose: str,
+    ) -> Statement:
+        return self._signer.verify_manifest(
+            manifest, signature_file, resources, resource=resource, purpose=purpose, by_kms=self._by_kms
+        )
 
 
 class Signer:
@@ -255,7 +281,7 @@ class Signer:
 
     def verifier(self, *, by_kms: bool = False) -> Verifier:
         """What verifies this key's signatures, with its cached public key or by KMS."""
-        return _KeyVerifier(self._key, by_kms=by_kms)
+        return _SignersVerifier(self, by_kms=by_kms)
 
     def _sign(self, subject: Fingerprint, purpose: str, predicate_type: str) -> bytes:
         self._check_names({"resource": subject.name, "purpose": purpose})

@@ -19,14 +19,18 @@ from phicrypt.cli.console import (
     progress,
 )
 from phicrypt.cli.options import (
+    ActorOption,
     AnyContextOption,
+    AuditLogOption,
     AwsAccess,
     EndpointUrlOption,
     ExpectOption,
     FipsOption,
     JsonOption,
     ProfileOption,
+    PurposeOption,
     RegionOption,
+    audit_trail,
     parse_pairs,
 )
 from phicrypt.cli.transfers import MESSAGE_SUFFIX
@@ -90,6 +94,9 @@ def drill(
     logical_bucket: Annotated[
         str | None, typer.Option(metavar="NAME", help="The bucket's name when the objects were written.")
     ] = None,
+    audit_log: AuditLogOption = None,
+    actor: ActorOption = None,
+    purpose: PurposeOption = None,
     as_json: JsonOption = False,
     region: RegionOption = None,
     endpoint_url: EndpointUrlOption = None,
@@ -109,30 +116,27 @@ def drill(
     access = AwsAccess(region, endpoint_url, profile, fips)
     keyring = _recovery_keyring(access, via, recovery_key, padding, (table, logical_name, branch_key_id))
     known = None if digests is None else _known_digests(digests)
-    daily = None if daily_key is None else PhiCrypt(access.kms_keyring(daily_key), cache=None)
-    report = _rehearse(
-        keyring,
-        _places(access, source, logical_bucket),
-        sample,
-        ANY_CONTEXT if any_context else pairs,
-        known,
-        daily,
-    )
+    places = _places(access, source, logical_bucket)
+    with audit_trail(audit_log, actor, purpose) as trail:
+        # Without a cache: every sample shows that the recovery key opens it.
+        recovery = PhiCrypt(keyring, cache=None, audit=trail or ())
+        daily = None
+        if daily_key is not None:
+            daily = PhiCrypt(access.kms_keyring(daily_key), cache=None, audit=trail or ())
+        report = _rehearse(recovery, places, sample, ANY_CONTEXT if any_context else pairs, known, daily)
     _print_report(report, as_json)
     if not report.passed:
         raise typer.Exit(CHECK_EXIT_CODE)
 
 
 def _rehearse(
-    keyring: Keyring,
+    recovery: PhiCrypt,
     places: Sequence[Place],
     count: int,
     expected: Expected,
     known: dict[str, str] | None,
     daily: PhiCrypt | None,
 ) -> DrillReport:
-    # Without a cache: every sample shows that the recovery key opens it.
-    recovery = PhiCrypt(keyring, cache=None)
     chosen = places if count == 0 else secrets.SystemRandom().sample(places, min(count, len(places)))
 
     def samples() -> Iterator[Sample]:
@@ -144,7 +148,7 @@ def _rehearse(
 
     with progress("Opening", len(chosen)) as advance:
         return rehearse(
-            repr(keyring),
+            repr(recovery.provider.keyring),
             samples(),
             available=len(places),
             must_match=known is not None or daily is not None,

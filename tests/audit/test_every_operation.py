@@ -277,7 +277,7 @@ SIGNING_WITHOUT_KEYS = {
     "public_key_der": "the public half",
     "sign_manifest": "one sign over the manifest: test_every_other_operation.py",
     "verify_manifest": "one verify over the manifest: test_every_other_operation.py",
-    "verifier": "makes a verifier",
+    "verifier": "verifies as above: test_every_other_operation.py",
 }
 
 

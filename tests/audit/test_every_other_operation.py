@@ -122,7 +122,7 @@ def test_local_mac_keys(kms: StrictSigningKms, local_phi: tuple[PhiCrypt, Record
         assert end.outcome == "denied"
 
 
-def test_manifests(kms: StrictSigningKms, local_phi: tuple[PhiCrypt, RecordingSink]) -> None:
+def test_manifests_and_verifiers(kms: StrictSigningKms, local_phi: tuple[PhiCrypt, RecordingSink]) -> None:
     phi, sink = local_phi
     signer = phi.signer(kms.create_signing_key("ECC_NIST_P384"), client=kms.client())
     sources = [("a", b"1"), ("b", b"2")]
@@ -133,6 +133,13 @@ def test_manifests(kms: StrictSigningKms, local_phi: tuple[PhiCrypt, RecordingSi
         ("sign", "success"),
         ("verify", "success"),
     ]
+    signer.verifier(by_kms=True).verify_manifest(manifest, signature, sources, **named)
+    signature = signer.sign(b"1", resource="a", purpose="release")
+    signer.verifier(by_kms=True).verify(b"1", signature, resource="a", purpose="release")
+    ends = ends_of(phi, sink)
+    assert [end.operation for end in ends] == ["verify", "sign", "verify"]
+    asked = [request.request_id for request in kms.requests if request.operation == "Verify"]
+    assert [end.origin.request_ids[0] for end in ends[::2] if end.origin is not None] == asked
 
 
 def test_token_keys(kms: StrictSigningKms, tmp_path: Path) -> None:

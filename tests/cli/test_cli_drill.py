@@ -12,6 +12,7 @@ import pytest
 from strict_rsa_kms import RecoveryKey, StrictRsaKms
 
 from phicrypt import BranchKeyStore, HierarchicalKeyring, KmsKeyring, MultiKeyring, PhiCrypt
+from phicrypt.audit.join import log_events
 from phicrypt.cli import run
 from phicrypt.keys.kms_rsa import KmsRsaKeyring
 
@@ -93,6 +94,16 @@ def test_opens_everything_by_the_recovery_key_alone_and_compares(
     code, table, _ = drill(*arguments)
     assert code == 0 and "passed: 10 of 10 opened by the recovery path alone" in table
     assert "diagnosis" not in table
+
+
+def test_an_audit_log_holds_each_message_that_was_opened(drill: Drill, archive: Archive, tmp_path: Path) -> None:
+    log = tmp_path / "audit.jsonl"
+    audit = ("--audit-log", log, "--actor", "ops-1", "--purpose", "maintenance")
+    code, report = drill.report(archive.folder, "--recovery-key", archive.recovery.arn, *EXPECT, *audit)
+    assert (code, report["opened"]) == (0, 10)
+    ends = [event for event in log_events(log) if event.kind == "end"]
+    assert {(end.operation, end.outcome, end.actor) for end in ends} == {("decrypt_stream", "success", "ops-1")}
+    assert len(ends) == 10
 
 
 def test_draws_a_sample_of_the_size_asked_for(drill: Drill, archive: Archive) -> None:

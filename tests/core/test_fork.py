@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import os
 import threading
-from collections.abc import Callable
 
 import pytest
+from forks import in_child
 from keys_fakes import CountingKeyring
 from messages import CONTEXT, raw_client
 
@@ -15,24 +15,6 @@ from phicrypt import PhiCrypt
 from phicrypt.errors import UnsupportedOperationError
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-
-
-def in_child(work: Callable[[], object]) -> str:
-    """Run the work in a forked child; its result as text, or the name of its error."""
-    read_end, write_end = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            outcome = str(work())
-        except BaseException as error:
-            outcome = type(error).__name__
-        os.write(write_end, outcome.encode())
-        os._exit(0)
-    os.close(write_end)
-    with os.fdopen(read_end) as answer:
-        outcome = answer.read()
-    os.waitpid(pid, 0)
-    return outcome
 
 
 def test_rule_01_a_child_refuses_to_go_on_sealing_an_open_reader() -> None:

@@ -39,7 +39,8 @@ class PhiCrypt(MessageClient):
         guard: refuses contexts that look like PHI; None switches it off.
         limits: bounds on what is believed of a message that is read.
         frame_length_bytes: plaintext bytes of a frame in what is written.
-        threads: how many threads seal and open the frames of one large message together.
+        threads: how many threads seal and open the frames of one large message in memory together;
+            streams use one, because files are copied no faster by several.
         partition: keeps this object's cached keys apart from another's.
 
     Safe to share among threads; after a fork the child starts with an empty cache; cannot be copied

@@ -147,9 +147,7 @@ class MessageClient(MessageUses):
         """
         sealer, use = self._begin_sealing("encrypt_stream", context, signed, frame_length_bytes)
         with use:
-            return sum(
-                write_all(sink, piece) for piece in sealed_pieces(sealer, source, use.count, threads=self.threads)
-            )
+            return sum(write_all(sink, piece) for piece in sealed_pieces(sealer, source, use.count))
 
     def decrypt_stream(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -84,39 +83,37 @@ def write_all(sink: WritableStream, piece: memoryview | bytes) -> int:
 
 
 def sealed_pieces(
-    sealer: MessageSealer, source: ReadableStream, charge: Callable[[int], None], *, threads: int = 1
+    sealer: MessageSealer, source: ReadableStream, charge: Callable[[int], None]
 ) -> Iterator[memoryview | bytes]:
     """The message of a source, piece by piece. A piece is valid until the next one is asked for.
 
     ``charge`` is told the plaintext bytes of each piece before the piece is given out.
     """
     frame_length = sealer.frame_length_bytes
-    frames = frames_in_run(frame_length)
-    # Two buffers in turns. The last frame of one waits until the other has shown that more follows:
-    # reads stay whole and aligned, which the kernel copies faster, and no plaintext is moved.
-    buffers = [page_memory(frames * frame_length) for _ in range(2)]
+    run_length = frames_in_run(frame_length) * frame_length
+    # The last frame of a run waits in front of where the next run is read, until that has shown that more
+    # follows. Moving it costs less than a second buffer, with which all would not fit the processor's cache.
+    # Runs are read whole and to the begin of a page, which the kernel copies faster.
+    padding = -frame_length % PAGE_BYTES
+    buffer = page_memory(padding + frame_length + run_length)[padding:]
     start = len(sealer.header) % PAGE_BYTES  # where the first frame stands in its page of a file
-    output = page_memory(start + frames * (frame_length + REGULAR_OVERHEAD_BYTES) + FINAL_OVERHEAD_BYTES)[start:]
-    waiting: memoryview | None = None
+    overhead = run_length // frame_length * REGULAR_OVERHEAD_BYTES + FINAL_OVERHEAD_BYTES
+    output = page_memory(start + run_length + overhead)[start:]
     yield sealer.header
-    for turn in itertools.count():
-        buffer = buffers[turn % 2]
-        count = read_into(source, buffer)
-        if not count:
-            break
+    waiting_length = 0
+    while count := read_into(source, buffer[frame_length:]):
         charge(count)
-        whole_frames = (count - 1) // frame_length * frame_length
-        written = 0
-        if waiting is not None:
-            written = sealer.seal_regular_into(waiting, output)
-        if whole_frames:
-            written += sealer.seal_regular_into(buffer[:whole_frames], output[written:], threads=threads)
-        waiting = buffer[whole_frames:count]
+        run = buffer[frame_length - waiting_length : frame_length + count]
+        whole_frames = (len(run) - 1) // frame_length * frame_length
+        written = sealer.seal_regular_into(run[:whole_frames], output) if whole_frames else 0
+        waiting_length = len(run) - whole_frames
+        waiting = buffer[frame_length - waiting_length : frame_length]
+        waiting[:] = run[whole_frames:]
         if written:
             yield output[:written]
-        if count < len(buffer):
+        if count < run_length:
             break
-    yield output[: sealer.seal_final_into(b"" if waiting is None else waiting, output)]
+    yield output[: sealer.seal_final_into(buffer[frame_length - waiting_length : frame_length], output)]
     footer = sealer.footer()
     if footer:
         yield footer

@@ -196,7 +196,7 @@ class Gateway:
                 outgoing = OutgoingS3ec(materials)
             else:
                 sealer = MessageSealer(materials, options.frame_length_bytes, options.limits)
-                outgoing = OutgoingMessage(materials, sealer, self.phi.threads)
+                outgoing = OutgoingMessage(materials, sealer)
         except BaseException as error:
             use.end(error)
             raise

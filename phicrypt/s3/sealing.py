@@ -56,9 +56,8 @@ class OutgoingObject(Protocol):
 class OutgoingMessage:
     """An ESDK message."""
 
-    def __init__(self, materials: EncryptionMaterials, sealer: MessageSealer, threads: int = 1) -> None:
+    def __init__(self, materials: EncryptionMaterials, sealer: MessageSealer) -> None:
         self.materials = materials
-        self._threads = threads
         self.message_id = sealer.message_id
         self.sealer = sealer
         self.metadata = {
@@ -82,7 +81,7 @@ class OutgoingMessage:
         return spare
 
     def seal_stream(self, source: ReadableStream, charge: Callable[[int], None]) -> Iterator[memoryview | bytes]:
-        return sealed_pieces(self.sealer, source, charge, threads=self._threads)
+        return sealed_pieces(self.sealer, source, charge)
 
 
 class OutgoingS3ec:

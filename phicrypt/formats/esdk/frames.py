@@ -66,7 +66,7 @@ def single_block_aad(message_id: bytes, length_bytes: int) -> bytes:
 
 
 def frames_in_run(frame_length_bytes: int) -> int:
-    """How many frames a stream reads, seals or opens, and writes at once: about half a mebibyte of them.
+    """How many frames a stream reads, seals or opens, and writes at once: about a mebibyte of them.
 
     More would leave the processor's cache between these steps; less pays more calls for each byte.
     """

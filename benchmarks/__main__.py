@@ -13,10 +13,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import machine, plots, report
-from benchmarks.measure import FULL, QUICK, Case, as_record, run_case, select
+from benchmarks import machine, micro, plots, report
+from benchmarks.measure import FULL, QUICK, Case, Profile, UnavailableError, as_record, run_case, select
 
 _GROUPS: Final = ("messages", "streams", "branch_keys", "dynamodb", "s3", "scaling", "startup")
+_PARTS: Final = "parts"
+"""Selected like a group: the parts of each operation, which :mod:`benchmarks.micro` measures."""
 _DEFAULT_FOLDER: Final = Path(__file__).parents[1] / "docs" / "benchmarks"
 _console = Console(stderr=True)
 
@@ -33,10 +35,12 @@ def main(
     if list_cases:
         for case in chosen:
             typer.echo(f"{case.group:12} {case.name:28} {case.title}")
+        typer.echo(f"{_PARTS:12} {'':28} what each operation is made of (not in quick runs unless named)")
         return
-    if not chosen:
-        raise typer.BadParameter("no case has that name; --list names them", param_hint="--only")
     profile = QUICK if quick else FULL
+    with_parts = _PARTS in only if only else not quick
+    if not chosen and not with_parts:
+        raise typer.BadParameter("no case has that name; --list names them", param_hint="--only")
     run = {"profile": profile.name, "machine": machine.facts(), "load_before": machine.load()}
     started = time.perf_counter()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -47,6 +51,8 @@ def main(
             progress.update(task, description=case.name)
             records.append(as_record(case, run_case(case, profile)))
             progress.advance(task)
+    if with_parts:
+        run["parts"] = _parts(profile)
     run |= {"load_after": machine.load(), "seconds": round(time.perf_counter() - started, 1), "cases": records}
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{profile.name}.json").write_text(json.dumps(run, indent=1) + "\n")
@@ -55,6 +61,15 @@ def main(
     typer.echo(report.bars_table(run))
     if compare is not None:
         typer.echo(report.comparison(json.loads(compare.read_text()), run))
+
+
+def _parts(profile: Profile) -> dict[str, object]:
+    with _console.status("parts of operations, by pyperf"):
+        try:
+            return micro.run(profile)
+        except UnavailableError as error:
+            _console.print(f"The parts were not measured: {error}")
+            return {}
 
 
 def _all_cases() -> Iterator[Case]:

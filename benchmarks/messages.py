@@ -144,20 +144,24 @@ def large_contenders(direction: Direction) -> Any:
     def contenders(profile: Profile) -> Iterator[Offered]:
         payload = os.urandom(LARGE_BYTES)
         into = _into_operation(direction, payload)
-        yield offer(
-            {
-                PHICRYPT: lambda: phi_operation(phi_with_raw_key(), direction, payload),
-                f"{PHICRYPT}, two threads": lambda: phi_operation(phi_with_raw_key(threads=2), direction, payload),
-                f"{PHICRYPT}, into a buffer": lambda: into(phi_with_raw_key()),
-                f"{PHICRYPT}, two threads, into a buffer": lambda: into(phi_with_raw_key(threads=2)),
-                AES_GCM: lambda: aes_gcm_call(direction, payload),
-                f"{AES_GCM}, into a buffer": lambda: _gcm_into(direction, payload),
-                ESDK: lambda: esdk_operation(EsdkPeer(), direction, payload),
-                ESDK_LONG_FRAMES: lambda: esdk_operation(EsdkPeer(), direction, payload, frame_length=1024**2),
-                TINK: lambda: tink_operation(direction, payload),
-            },
-            profile,
-        )
+        with audited_phi() as audited:
+            yield offer(
+                {
+                    PHICRYPT: lambda: phi_operation(phi_with_raw_key(), direction, payload),
+                    AUDITED: lambda: phi_operation(audited, direction, payload),
+                    f"{PHICRYPT}, two threads": lambda: phi_operation(
+                        phi_with_raw_key(threads=2), direction, payload
+                    ),
+                    f"{PHICRYPT}, into a buffer": lambda: into(phi_with_raw_key()),
+                    f"{PHICRYPT}, two threads, into a buffer": lambda: into(phi_with_raw_key(threads=2)),
+                    AES_GCM: lambda: aes_gcm_call(direction, payload),
+                    f"{AES_GCM}, into a buffer": lambda: _gcm_into(direction, payload),
+                    ESDK: lambda: esdk_operation(EsdkPeer(), direction, payload),
+                    ESDK_LONG_FRAMES: lambda: esdk_operation(EsdkPeer(), direction, payload, frame_length=1024**2),
+                    TINK: lambda: tink_operation(direction, payload),
+                },
+                profile,
+            )
 
     return contenders
 
@@ -232,12 +236,12 @@ def cases() -> Iterator[Case]:
                 payload_bytes=size,
                 bars=_bars_1kib(direction) if label == "1KiB" else (),
             )
-        for label in ("64B", "1KiB", "64KiB"):
+        for label, size in (SIZES | {"16MiB": LARGE_BYTES}).items():
             yield Case(
                 f"{direction}-{label}-signed",
                 f"{direction} {label}, suite 0x0578 (ECDSA P-384)",
-                small_contenders(direction, SIZES[label], signed=True),
-                payload_bytes=SIZES[label],
+                small_contenders(direction, size, signed=True),
+                payload_bytes=size,
             )
         yield Case(
             f"{direction}-16MiB",

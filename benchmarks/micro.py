@@ -205,6 +205,32 @@ def item_parts() -> Iterator[Part]:
     yield "decrypt item of 20 / bytes to values", lambda: [deserialize(*value) for value in values]
 
 
+def stream_parts() -> Iterator[Part]:
+    """One run of frames of ``encrypt_stream`` and ``decrypt_stream``, from file to file."""
+    from phicrypt.formats.esdk.frames import REGULAR_OVERHEAD_BYTES, FrameCipher, frames_in_run
+    from phicrypt.formats.esdk.sealing import DEFAULT_FRAME_LENGTH_BYTES as FRAME_LENGTH
+    from phicrypt.page_memory import page_memory
+    from phicrypt.primitives import AESGCM
+
+    frames = frames_in_run(FRAME_LENGTH)
+    plaintext = page_memory(frames * FRAME_LENGTH)
+    ciphertext = page_memory(frames * (FRAME_LENGTH + REGULAR_OVERHEAD_BYTES))
+    cipher = FrameCipher(AESGCM(os.urandom(32)), os.urandom(32), FRAME_LENGTH)
+    cipher.seal_regular_frames_into(1, plaintext, ciphertext)
+    file = tempfile.TemporaryFile(prefix="phicrypt-bench-", buffering=0)  # noqa: SIM115 - as long as the process
+    file.write(ciphertext)
+
+    def write() -> None:
+        file.truncate(0)  # so that the pages are new, as those of a file that grows
+        os.pwrite(file.fileno(), ciphertext, 0)
+
+    opened = page_memory(len(plaintext))
+    yield "stream, 1 MiB / read from the page cache", lambda: os.preadv(file.fileno(), [plaintext], 0)
+    yield "stream, 1 MiB / seal 8 frames", lambda: cipher.seal_regular_frames_into(1, plaintext, ciphertext)
+    yield "stream, 1 MiB / open 8 frames", lambda: cipher.open_regular_frames_into(1, ciphertext, opened)
+    yield "stream, 1 MiB / write to the page cache", write
+
+
 def run(profile: Profile) -> dict[str, Any]:
     """Run pyperf in processes of its own; name to best, median and standard deviation in seconds."""
     try:
@@ -244,7 +270,7 @@ def main() -> None:
     import pyperf
 
     runner = pyperf.Runner(program_args=("-m", "benchmarks.micro"))
-    for parts in (floor_parts, encrypt_parts, decrypt_parts, audit_parts, item_parts):
+    for parts in (floor_parts, encrypt_parts, decrypt_parts, audit_parts, stream_parts, item_parts):
         for name, function in parts():
             runner.bench_func(name, function)
 

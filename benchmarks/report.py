@@ -48,8 +48,25 @@ def markdown(run: Run) -> str:
         bars_table(run),
         "## Cases",
         *(_case(case) for case in run["cases"]),
+        *(("## Parts", _PARTS_NOTE, _parts_table(run["parts"])) if run.get("parts") else ()),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+_PARTS_NOTE: Final = (
+    "What operations are made of, measured by pyperf in processes of its own. Parts are measured alone and "
+    "over and over, so together they take a little less than the whole."
+)
+
+
+def _parts_table(parts: Mapping[str, Mapping[str, float]]) -> str:
+    rows = []
+    for name, figures in parts.items():
+        operation, _, _ = name.partition(" / ")
+        whole = parts.get(f"{operation} / whole")
+        share = f"{figures['median'] / whole['median']:.0%}" if whole else ""
+        rows.append((name, quantity(figures["best"], "s"), quantity(figures["median"], "s"), share))
+    return _table(("operation / part", "best", "median", "of the whole"), rows)
 
 
 def comparison(old: Run, new: Run) -> str:

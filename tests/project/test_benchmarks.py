@@ -110,3 +110,15 @@ def test_cases_are_selected_by_name_prefix_pattern_and_group() -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(2, "2.00 s"), (0.0021, "2.10 ms"), (12.3e-6, "12.30 µs")])
 def test_quantities_are_readable(seconds: float, text: str) -> None:
     assert report.quantity(seconds, "s") == text
+
+
+def test_a_report_shows_each_parts_share_of_its_operation() -> None:
+    run = run_of(as_record(CASE, run_case(CASE, QUICK)))
+    run["parts"] = {
+        "encrypt / whole": {"best": 9e-6, "median": 10e-6, "deviation": 0.0},
+        "encrypt / cipher": {"best": 2e-6, "median": 4e-6, "deviation": 0.0},
+        "floor / copy": {"best": 1e-6, "median": 1e-6, "deviation": 0.0},
+    }
+    text = report.markdown(run)
+    assert "| encrypt / cipher | 2.00 µs | 4.00 µs | 40% |" in text
+    assert "| floor / copy | 1.00 µs | 1.00 µs |  |" in text

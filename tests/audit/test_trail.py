@@ -14,8 +14,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from interrupts import Interrupted, interrupted_everywhere
 
-from phicrypt.audit import BUFFERED, AuditEvent, AuditTrail, Delivery, JsonlSink, Purpose, WithPolicy, acting_as
+from phicrypt.audit import (
+    BUFFERED,
+    AuditEvent,
+    AuditTrail,
+    Delivery,
+    JsonlSink,
+    Purpose,
+    WithPolicy,
+    acting_as,
+    delivery,
+)
 from phicrypt.audit.events import format_time, parse_time
 from phicrypt.audit.sinks import LoggingSink, RecordingSink
 from phicrypt.audit.verify import read_records, verify
@@ -248,6 +259,23 @@ def test_acting_as_refuses_what_is_no_actor(actor: str) -> None:
 def test_acting_as_refuses_unknown_purposes() -> None:
     with pytest.raises(ConfigurationError), acting_as("dr-1", "curiosity"):
         pass
+
+
+@pytest.mark.parametrize("kind", ["flush", "write"])
+def test_an_interrupt_loses_no_event_that_waits(kind: str) -> None:
+    names = [f"encrypt-{number}" for number in range(3)]
+
+    def run(interrupted: Interrupted) -> None:
+        sink = RecordingSink()
+        trail = AuditTrail([sink], encrypt_policy=Delivery(max_buffered_events=1000, max_delay_seconds=60))
+        for name in names:
+            trail.record(name)
+        interrupted(trail.flush if kind == "flush" else lambda: trail.record("decrypt", opening=True))
+        trail.flush()
+        written = [event.operation for event in sink.events if event.operation != "decrypt"]
+        assert written in (names, names + names)  # twice, if it came between the write and the count
+
+    assert interrupted_everywhere(delivery, run) > 2
 
 
 def test_buffered_events_are_written_soon_and_in_order() -> None:

@@ -24,6 +24,7 @@ from phicrypt.audit import (
     JsonlSink,
     Purpose,
     WithPolicy,
+    acting,
     acting_as,
     delivery,
 )
@@ -248,6 +249,27 @@ def test_rule_20_require_actor_refuses_uses_without_one() -> None:
     assert sink.events == []
     with acting_as("dr-1"):
         trail.begin("decrypt").end()
+
+
+def test_rule_20_an_interrupt_on_the_way_in_leaves_no_actor_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    variable = acting._acting
+
+    class Interrupted:
+        """A signal comes right after the actor was set."""
+
+        get, reset = staticmethod(variable.get), staticmethod(variable.reset)
+
+        @staticmethod
+        def set(value: acting.Acting) -> None:
+            variable.set(value)
+            raise KeyboardInterrupt
+
+    trail = AuditTrail([RecordingSink()], require_actor=True)
+    monkeypatch.setattr(acting, "_acting", Interrupted)
+    with pytest.raises(KeyboardInterrupt), acting_as("dr-1"):
+        pass
+    with pytest.raises(AuditError):
+        trail.begin("decrypt")
 
 
 @pytest.mark.parametrize("actor", ["", "  ", "a\nb", "x" * 257, 7])

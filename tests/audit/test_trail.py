@@ -30,6 +30,7 @@ from phicrypt.audit import (
 )
 from phicrypt.audit.events import format_time, parse_time
 from phicrypt.audit.sinks import LoggingSink, RecordingSink
+from phicrypt.audit.trail import Use
 from phicrypt.audit.verify import read_records, verify
 from phicrypt.errors import (
     AuditError,
@@ -194,6 +195,24 @@ def test_an_abandoned_use_ends_as_interrupted() -> None:
     sink = RecordingSink()
     trail = AuditTrail([sink])
     use = trail.begin("decrypt_stream")
+    del use
+    gc.collect()
+    trail.flush()
+    assert [event.outcome for event in sink.events] == ["begun", "interrupted"]
+
+
+def test_rule_20_a_use_whose_end_was_interrupted_before_its_record_ends_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    sink = RecordingSink()
+    trail = AuditTrail([sink])
+    use = trail.begin("decrypt")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Use, "_event", interrupted)
+        use.end()
     del use
     gc.collect()
     trail.flush()

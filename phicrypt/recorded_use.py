@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from phicrypt.keys.branch_keys import branch_key_origin
 from phicrypt.keys.kms_answers import KMS_PROVIDER_ID, KmsCalls
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from phicrypt.audit.trail import AuditTrail
     from phicrypt.keys.kms_client import KmsAnswer
 
+T = TypeVar("T")
 
 _KMS_OPERATIONS: Final = {
     "sign": "Sign",
@@ -152,14 +153,15 @@ def recorded_calls(
             audit_use.origin = origin if use.name is None else branch_key_origin(use.name, origin)
 
 
-@contextmanager
-def within_recorded_use() -> Iterator[None]:
-    """Inside the block, fetching a branch key is a part of a use that leaves its own event."""
-    token = _is_within_use.set(True)
-    try:
-        yield
-    finally:
-        _is_within_use.reset(token)
+def within_recorded_use(fetch: Callable[..., T], *arguments: Any) -> T:
+    """Call ``fetch``: the branch key that it fetches is a part of a use that leaves its own event.
+
+    The mark is set in a copy of the context, so that no interrupt can leave it behind: later operations
+    would go unrecorded.
+    """
+    context = copy_context()
+    context.run(_is_within_use.set, True)
+    return context.run(fetch, *arguments)
 
 
 def _origin(use: RecordedUse, error: BaseException | None) -> KeyOrigin | None:

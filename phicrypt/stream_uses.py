@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from phicrypt.errors import ConfigurationError
+from phicrypt.errors import ConfigurationError, UnsupportedOperationError
 from phicrypt.formats.esdk.frames import FINAL_OVERHEAD_BYTES, REGULAR_OVERHEAD_BYTES, frames_in_run
 from phicrypt.formats.esdk.sealing import MessageSealer
 from phicrypt.formats.reader import ReadableStream, read_into
@@ -15,6 +17,8 @@ from phicrypt.page_memory import PAGE_BYTES, page_memory
 
 if TYPE_CHECKING:
     from phicrypt.audit.trail import Use
+
+T = TypeVar("T")
 
 
 class WritableStream(Protocol):
@@ -56,6 +60,33 @@ class StreamUse:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.end(error)
+
+
+class OneThread:
+    """Lets one thread at a time read what opens frames into a buffer that is used again.
+
+    A second one would be given what stands there before it is verified. It is refused and not kept
+    waiting, because sources and audit sinks, which may be anybody's, are called inside.
+    """
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+
+    def run(self, step: Callable[[], T], fail: Callable[[BaseException], None]) -> T:
+        """The result of ``step()``. ``fail`` is told of its error, or of an interrupt that costs the result."""
+        if not self._lock.acquire(blocking=False):
+            raise UnsupportedOperationError("this is being read already; one thread at a time can read it")
+        try:
+            result = step()
+            self._lock.release()
+        except BaseException as error:
+            fail(error)
+            with contextlib.suppress(RuntimeError):  # an interrupt came after the release
+                self._lock.release()
+            raise
+        return result
 
 
 def write_all(sink: WritableStream, piece: memoryview | bytes) -> int:

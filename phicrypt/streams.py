@@ -19,7 +19,7 @@ from phicrypt.formats.esdk.sealing import MessageSealer
 from phicrypt.formats.reader import ReadableStream, ReadLimits, StreamReader, truncated
 from phicrypt.materials import KeyHolder
 from phicrypt.spool import CiphertextSpool
-from phicrypt.stream_uses import StreamUse, sealed_pieces
+from phicrypt.stream_uses import OneThread, StreamUse, sealed_pieces
 
 if TYPE_CHECKING:
     pass
@@ -33,6 +33,7 @@ class _PieceReader(KeyHolder, io.RawIOBase):
         self._failure: BaseException | None = None
         self._finished = False
         self._use = use
+        self._one_thread = OneThread()
 
     def readable(self) -> bool:
         return True
@@ -50,27 +51,25 @@ class _PieceReader(KeyHolder, io.RawIOBase):
 
     def readinto(self, buffer: Any, /) -> int:
         """Fill the buffer, with less only at the end or before a failure, which the next call raises."""
-        self._check()
-        try:
-            filled = self._fill(memoryview(buffer).cast("B"))
-            self._advance(filled)
-        except BaseException as error:
-            self._fail(error)
-            raise
-        return filled
+        return self._one_thread.run(lambda: self._read_into(memoryview(buffer).cast("B")), self._fail)
 
     def readall(self) -> bytes:
+        return self._one_thread.run(self._read_all, self._fail)
+
+    def _read_into(self, target: memoryview) -> int:
+        self._check()
+        filled = self._fill(target)
+        self._advance(filled)
+        return filled
+
+    def _read_all(self) -> bytes:
         self._check()
         pieces = []
-        try:
-            while self._have_piece():
-                pieces.append(bytes(self._piece))
-                self._piece = memoryview(b"")
-            data = b"".join(pieces)
-            self._advance(len(data))
-        except BaseException as error:
-            self._fail(error)
-            raise
+        while self._have_piece():
+            pieces.append(bytes(self._piece))
+            self._piece = memoryview(b"")
+        data = b"".join(pieces)
+        self._advance(len(data))
         return data
 
     def _fill(self, target: memoryview) -> int:
@@ -210,13 +209,16 @@ class DecryptingReader(_PieceReader):
             return
         try:
             if self._failure is None and self._reads_in_order():
-                self._check()
-                while self._have_piece():
-                    self._piece = memoryview(b"")
+                self._one_thread.run(self._verify_rest, self._fail)
             self._use.end()
         finally:
             self._release()
             super().close()
+
+    def _verify_rest(self) -> None:
+        self._check()
+        while self._have_piece():
+            self._piece = memoryview(b"")
 
     def _reads_in_order(self) -> bool:
         return not self._finished
@@ -275,7 +277,7 @@ class SeekableDecryptingReader(DecryptingReader):
         elif whence == io.SEEK_CUR:
             target = self._position + offset
         elif whence == io.SEEK_END:
-            target = self._verified_length() + offset
+            target = self._one_thread.run(self._verified_length, self._fail) + offset
         else:
             raise ValueError(f"whence is 0, 1 or 2, {whence} came")
         if target < 0:
@@ -308,11 +310,7 @@ class SeekableDecryptingReader(DecryptingReader):
 
     def _verified_length(self) -> int:
         piece = bytes(self._piece)  # the frame buffer is about to be reused
-        try:
-            self._open_frame(self._layout.regular_frames + 1)
-        except BaseException as error:
-            self._fail(error)
-            raise
+        self._open_frame(self._layout.regular_frames + 1)
         self._piece = memoryview(piece)
         return self._layout.plaintext_length_bytes
 

@@ -54,8 +54,12 @@ def acting_as(
     except ValueError:
         raise ConfigurationError(f"purpose is one of {', '.join(known.value for known in Purpose)}") from None
     acting = Acting(actor, checked, recipient, break_glass)
-    token = _acting.set(acting)
+    before, token = _acting.get(), None
     try:
+        token = _acting.set(acting)
         yield acting
     finally:
-        _acting.reset(token)
+        if token is None:  # interrupted right after it was set: the next uses are not this actor's
+            _acting.set(before)
+        else:
+            _acting.reset(token)

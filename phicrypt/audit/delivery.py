@@ -12,6 +12,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol, runtime_checkable
 
@@ -148,12 +149,15 @@ class Channel:
         self._wake = None
 
     def _write_through(self, event: AuditEvent) -> None:
-        batch = _take(self._waiting) if self._waiting else []
-        batch.append(event)
+        batch: list[AuditEvent] = []
         try:
+            if self._waiting:
+                _take_into(batch, self._waiting)
+            batch.append(event)
             self.sink.write(batch)
         except BaseException as error:
-            self._waiting.extendleft(reversed(batch[_written(error) : -1]))
+            unwritten = [other for other in batch[_written(error) :] if other is not event]
+            self._waiting.extendleft(reversed(unwritten))
             if not isinstance(error, Exception):
                 raise
             raise AuditError(
@@ -190,22 +194,18 @@ def _forget_in_child() -> None:
 os.register_at_fork(after_in_child=_forget_in_child)
 
 
-def _take(waiting: deque[AuditEvent]) -> list[AuditEvent]:
-    batch: list[AuditEvent] = []
-    while waiting:
-        try:
-            batch.append(waiting.popleft())
-        except IndexError:  # another thread was quicker
-            break
-    return batch
+def _take_into(batch: list[AuditEvent], waiting: deque[AuditEvent]) -> None:
+    """Move all that waits, in one call that no signal interrupts: no event is ever in neither place."""
+    with suppress(IndexError):  # nothing waits any more
+        batch.extend(iter(waiting.popleft, None))
 
 
 def _flush(sink: AuditSink, waiting: deque[AuditEvent], *, quiet: bool = False) -> bool:
-    batch = _take(waiting)
-    if not batch:
-        return True
+    batch: list[AuditEvent] = []
     try:
-        sink.write(batch)
+        _take_into(batch, waiting)
+        if batch:
+            sink.write(batch)
     except BaseException as error:
         waiting.extendleft(reversed(batch[_written(error) :]))
         if not isinstance(error, Exception):

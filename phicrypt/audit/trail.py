@@ -303,7 +303,6 @@ class Use:
         """
         if not self._is_open or self._process is not _process:
             return
-        self._is_open = False
         if cache_hit is not None:
             self.cache_hit = cache_hit
         if byte_count is not None:
@@ -319,6 +318,7 @@ class Use:
         elif self.origin is None and error is not None:
             self.origin = refused_origin(error)
         event = self._event(Kind.END, _SUCCESS if error is None else describe_error(error))
+        self._is_open = False  # only now: a use that was interrupted before still ends, as abandoned
         try:
             self._trail._deliver(event, self._sealing)
         except AuditError:

@@ -19,7 +19,7 @@ import random
 import time
 import weakref
 from collections.abc import Mapping, MutableMapping, Sequence
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -103,11 +103,10 @@ class Layer:
         from botocore import xform_name
 
         direct = _DirectCall(self, operation, parameters)
-        token = _direct_call.set(direct)
-        try:
-            getattr(self._client(), xform_name(operation))()
-        finally:
-            _direct_call.reset(token)
+        # In a copy of the context: an interrupt must not leave it behind, for a caller's call to be taken for it.
+        context = copy_context()
+        context.run(_direct_call.set, direct)
+        context.run(getattr(self._client(), xform_name(operation)))
         return direct.answer
 
     def fetch(self, name_or_arn: str, keys: Sequence[Item]) -> list[Item]:

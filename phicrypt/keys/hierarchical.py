@@ -217,10 +217,9 @@ class HierarchicalKeyring(KeyHolder):
 
         def load() -> BranchKey:
             # Whoever uses this keyring records the use, and the event names the call: no second one.
-            with within_recorded_use():
-                if version is None:
-                    return self._store.fetch_active(branch_key_id)
-                return self._store.fetch_version(branch_key_id, version)
+            if version is None:
+                return within_recorded_use(self._store.fetch_active, branch_key_id)
+            return within_recorded_use(self._store.fetch_version, branch_key_id, version)
 
         # The active key and its version are two entries: a key learned by decrypting never encrypts (rule 11).
         cache_key = ("branch", self._store.identity, branch_key_id, version)

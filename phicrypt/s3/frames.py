@@ -12,7 +12,7 @@ from phicrypt.errors import FormatError
 from phicrypt.formats.esdk.frames import FrameCipher, FramedLayout, frames_in_run
 from phicrypt.materials import KeyHolder
 from phicrypt.s3.body import final_number, frames_span
-from phicrypt.stream_uses import StreamUse
+from phicrypt.stream_uses import OneThread, StreamUse
 
 T = TypeVar("T")
 
@@ -126,6 +126,7 @@ class PlaintextStream(KeyHolder, io.RawIOBase):
 
     def __init__(self, use: StreamUse) -> None:
         self._use = use
+        self._one_thread = OneThread()
         self._failure: BaseException | None = None
         self._released = 0
         self._ended = False
@@ -163,22 +164,24 @@ class PlaintextStream(KeyHolder, io.RawIOBase):
             super().close()
 
     def _guarded(self, step: Callable[[], T], length_of: Callable[[T], int]) -> T:
+        return self._one_thread.run(lambda: self._counted(step, length_of), self._fail)
+
+    def _counted(self, step: Callable[[], T], length_of: Callable[[T], int]) -> T:
         if self.closed:
             raise ValueError("I/O operation on a closed stream")
         if self._failure is not None:
             # The end of the data must never be mistaken for the end of the object.
             raise self._failure
-        try:
-            result = step()
-            self._released += length_of(result)
-            self._use.count(length_of(result))
-            if self._ended:
-                self._use.end()
-        except BaseException as error:
-            self._failure = error
-            self._use.end(error)
-            raise
+        result = step()
+        self._released += length_of(result)
+        self._use.count(length_of(result))
+        if self._ended:
+            self._use.end()
         return result
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = error
+        self._use.end(error)
 
     def _read(self, size: int) -> bytes:
         # A BytesIO hands its buffer out as bytes without a copy.

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from interrupts import Interrupted, interrupted_everywhere
 
-from phicrypt.audit import AuditTrail, JsonlSink
+from phicrypt.audit import AuditTrail, JsonlSink, jsonl
 from phicrypt.audit.chain import ChainHead
 from phicrypt.audit.delivery import SinkError
 from phicrypt.audit.events import AuditEvent
@@ -281,6 +282,19 @@ def test_an_unwritable_file_stops_decryption_before_plaintext(tmp_path: Path) ->
         AuditTrail([JsonlSink(tmp_path / "missing" / "audit.jsonl")]).begin("decrypt")
     with pytest.raises(AuditError):
         AuditTrail([JsonlSink(tmp_path)]).begin("decrypt")
+
+
+def test_an_interrupt_while_the_file_is_closed_lets_no_event_into_another_file(tmp_path: Path) -> None:
+    def run(interrupted: Interrupted) -> None:
+        sink = JsonlSink(tmp_path / "audit.jsonl")
+        sink.write([event(1)])
+        interrupted(sink.close)
+        with open(tmp_path / "record", "wb") as file:  # may get the number of the closed one
+            sink.write([event(2)])
+            assert os.fstat(file.fileno()).st_size == 0
+        sink.close()
+
+    assert interrupted_everywhere(jsonl, run) > 0
 
 
 def test_an_interruption_in_mid_write_leaves_valid_chains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

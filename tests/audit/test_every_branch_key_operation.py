@@ -13,7 +13,7 @@ from audit_events import public_names, uses_of
 from cloudtrail_records import ROLE_ARN, deliver, record_of
 from key_stores import Intercepted, KeyStores, key_stores
 
-from phicrypt import BranchKeyStore, HierarchicalKeyring, PhiCrypt
+from phicrypt import BranchKeyStore, HierarchicalKeyring, PhiCrypt, recorded_use
 from phicrypt.audit import AuditEvent, AuditTrail, JsonlSink, RecordingSink, ResourceTokens, acting_as
 from phicrypt.audit.join import join, log_events, trail_source
 from phicrypt.audit.matching import Category
@@ -300,6 +300,32 @@ def test_what_a_keyring_fetches_belongs_to_the_clients_use(stage: Stage) -> None
     assert [calls_of(use[-1])[0] for use in uses] == stage.requests()
     stage.store.fetch_active(ID)
     assert stage.sink.events[-1].operation == "fetch-branch-key"
+
+
+def test_an_interruption_as_a_keyring_begins_to_fetch_leaves_later_operations_recorded(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = recorded_use._is_within_use
+
+    class Interrupted:
+        """A signal comes right after the mark was set."""
+
+        get = staticmethod(mark.get)
+
+        @staticmethod
+        def set(value: bool) -> None:
+            mark.set(value)
+            raise KeyboardInterrupt
+
+    phi = PhiCrypt(HierarchicalKeyring(stage.store, ID), audit=stage.trail)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(recorded_use, "_is_within_use", Interrupted)
+        phi.encrypt(b"x", context=CONTEXT)
+    stage.store.rotate(ID)
+    assert [(event.operation, event.kind) for event in stage.sink.events[-2:]] == [
+        ("rotate-branch-key", "begin"),
+        ("rotate-branch-key", "end"),
+    ]
 
 
 def use_everything(stage: Stage, log: Path) -> None:

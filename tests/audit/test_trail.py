@@ -14,10 +14,23 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from interrupts import Interrupted, interrupted_everywhere
 
-from phicrypt.audit import BUFFERED, AuditEvent, AuditTrail, Delivery, JsonlSink, Purpose, WithPolicy, acting_as
+from phicrypt.audit import (
+    BUFFERED,
+    AuditEvent,
+    AuditTrail,
+    Delivery,
+    JsonlSink,
+    Purpose,
+    WithPolicy,
+    acting,
+    acting_as,
+    delivery,
+)
 from phicrypt.audit.events import format_time, parse_time
 from phicrypt.audit.sinks import LoggingSink, RecordingSink
+from phicrypt.audit.trail import Use
 from phicrypt.audit.verify import read_records, verify
 from phicrypt.errors import (
     AuditError,
@@ -188,6 +201,24 @@ def test_an_abandoned_use_ends_as_interrupted() -> None:
     assert [event.outcome for event in sink.events] == ["begun", "interrupted"]
 
 
+def test_rule_20_a_use_whose_end_was_interrupted_before_its_record_ends_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    sink = RecordingSink()
+    trail = AuditTrail([sink])
+    use = trail.begin("decrypt")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Use, "_event", interrupted)
+        use.end()
+    del use
+    gc.collect()
+    trail.flush()
+    assert [event.outcome for event in sink.events] == ["begun", "interrupted"]
+
+
 def test_rule_20_the_actor_is_captured_when_a_use_begins_and_carried_explicitly() -> None:
     sink = RecordingSink()
     trail = AuditTrail([sink])
@@ -239,6 +270,27 @@ def test_rule_20_require_actor_refuses_uses_without_one() -> None:
         trail.begin("decrypt").end()
 
 
+def test_rule_20_an_interrupt_on_the_way_in_leaves_no_actor_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    variable = acting._acting
+
+    class Interrupted:
+        """A signal comes right after the actor was set."""
+
+        get, reset = staticmethod(variable.get), staticmethod(variable.reset)
+
+        @staticmethod
+        def set(value: acting.Acting) -> None:
+            variable.set(value)
+            raise KeyboardInterrupt
+
+    trail = AuditTrail([RecordingSink()], require_actor=True)
+    monkeypatch.setattr(acting, "_acting", Interrupted)
+    with pytest.raises(KeyboardInterrupt), acting_as("dr-1"):
+        pass
+    with pytest.raises(AuditError):
+        trail.begin("decrypt")
+
+
 @pytest.mark.parametrize("actor", ["", "  ", "a\nb", "x" * 257, 7])
 def test_acting_as_refuses_what_is_no_actor(actor: str) -> None:
     with pytest.raises(ConfigurationError), acting_as(actor):
@@ -248,6 +300,23 @@ def test_acting_as_refuses_what_is_no_actor(actor: str) -> None:
 def test_acting_as_refuses_unknown_purposes() -> None:
     with pytest.raises(ConfigurationError), acting_as("dr-1", "curiosity"):
         pass
+
+
+@pytest.mark.parametrize("kind", ["flush", "write"])
+def test_an_interrupt_loses_no_event_that_waits(kind: str) -> None:
+    names = [f"encrypt-{number}" for number in range(3)]
+
+    def run(interrupted: Interrupted) -> None:
+        sink = RecordingSink()
+        trail = AuditTrail([sink], encrypt_policy=Delivery(max_buffered_events=1000, max_delay_seconds=60))
+        for name in names:
+            trail.record(name)
+        interrupted(trail.flush if kind == "flush" else lambda: trail.record("decrypt", opening=True))
+        trail.flush()
+        written = [event.operation for event in sink.events if event.operation != "decrypt"]
+        assert written in (names, names + names)  # twice, if it came between the write and the count
+
+    assert interrupted_everywhere(delivery, run) > 2
 
 
 def test_buffered_events_are_written_soon_and_in_order() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import random
@@ -10,12 +11,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from interrupts import Interrupted, interrupted_everywhere
 from messages import CONTEXT, raw_client
 
-from phicrypt.errors import ConfigurationError, FormatError, PhiCryptError
-from phicrypt.formats.esdk.frames import frames_in_run
+from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, PhiCryptError
+from phicrypt.formats.esdk import frames
+from phicrypt.formats.esdk.frames import FINAL_OVERHEAD_BYTES, REGULAR_OVERHEAD_BYTES, FrameCipher, frames_in_run
 from phicrypt.formats.reader import StreamReader, read_into
 from phicrypt.page_memory import PAGE_BYTES, page_memory
+from phicrypt.primitives import AESGCM
 
 FRAME_LENGTH = 128 * 1024
 RUN = frames_in_run(FRAME_LENGTH) * FRAME_LENGTH
@@ -77,6 +81,26 @@ def test_no_frame_behind_a_changed_one_is_released(frame: int) -> None:
         phi.decrypt_stream(io.BytesIO(message), opened, context=CONTEXT)
     assert len(opened.getvalue()) <= (frame - 1) * FRAME_LENGTH
     assert plaintext.startswith(opened.getvalue())
+
+
+@pytest.mark.parametrize("kind", ["regular", "final"])
+def test_rule_06_an_interrupt_leaves_nothing_of_a_changed_frame_in_the_output(kind: str) -> None:
+    cipher = FrameCipher(AESGCM(bytes(32)), bytes(32), 64)
+    seal, open_into = {
+        "regular": (cipher.seal_regular_frames_into, cipher.open_regular_frames_into),
+        "final": (cipher.seal_final_into, cipher.open_final_into),
+    }[kind]
+    frame = memoryview(bytearray(64 + (REGULAR_OVERHEAD_BYTES if kind == "regular" else FINAL_OVERHEAD_BYTES)))
+    seal(1, memoryview(b"x" * 64), frame)
+    frame[-1] ^= 1
+
+    def run(interrupted: Interrupted) -> None:
+        output = memoryview(bytearray(64))
+        with contextlib.suppress(AuthenticationError):
+            interrupted(lambda: open_into(1, frame, output))
+        assert bytes(output) == bytes(64)
+
+    assert interrupted_everywhere(frames, run) > 3
 
 
 @given(data=st.data(), seed=st.integers(0, 99), ahead=st.integers(1, 9_000))

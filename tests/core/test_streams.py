@@ -14,11 +14,19 @@ from typing import Any
 
 import pytest
 from aws_encryption_sdk import CommitmentPolicy, EncryptionSDKClient
+from meddling import Meddler
 from messages import CONTEXT, raw_client, take_apart
 from sdk_providers import raw_provider
 
 from phicrypt import PhiCrypt, RawAesKeyring
-from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, LimitExceededError, PhiCryptError
+from phicrypt.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    FormatError,
+    LimitExceededError,
+    PhiCryptError,
+    UnsupportedOperationError,
+)
 from phicrypt.formats.esdk.sealing import MessageSealer
 from phicrypt.formats.reader import ReadLimits
 from phicrypt.spool import CiphertextSpool
@@ -356,3 +364,19 @@ def test_one_gibibyte_stays_within_64_mebibytes_above_the_idle_process(direction
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=300)
     assert int(done.stdout) * 1024 <= 64 * 1024 * 1024
+
+
+@pytest.mark.parametrize("meddle", ["read", "readall", "seek"])
+def test_rule_06_a_second_thread_is_given_nothing_while_a_frame_is_opened(meddle: str) -> None:
+    phi = raw_client(frame_length_bytes=64)
+    plaintext = os.urandom(64 * 5)
+    meddler = Meddler(io.BytesIO(phi.encrypt(plaintext, context=CONTEXT)), lambda: None)
+    reader = phi.decrypting_reader(meddler, context=CONTEXT)
+    meddler.answers.clear()
+    meddler.meddle = {
+        "read": lambda: reader.read(10),
+        "readall": reader.readall,
+        "seek": lambda: reader.seek(0, io.SEEK_END),
+    }[meddle]
+    assert reader.read(64 * 3) + reader.read() == plaintext
+    assert {type(answer) for answer in meddler.answers} == {UnsupportedOperationError}

@@ -14,6 +14,7 @@ from botocore.awsrequest import AWSResponse
 from dynamodb_support import Clinic, Server, create_patients_table, key, open_clinic, patient, patient_config
 
 from phicrypt import PhiCrypt, RawAesKeyring
+from phicrypt.dynamodb import layer
 from phicrypt.dynamodb.answers import PLAINTEXT_ITEMS
 from phicrypt.dynamodb.client import layer_of
 from phicrypt.dynamodb.config import PlaintextPolicy
@@ -597,3 +598,26 @@ def test_a_session_is_not_changed(moto_clinic: Clinic) -> None:
         layer_of(plain)
     with pytest.raises(NotEncryptedError):
         moto_clinic.client.get_item(TableName=moto_clinic.name, Key=key())
+
+
+def test_an_interrupted_call_of_phicrypts_own_is_not_made_in_place_of_the_next(
+    moto_clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, name, variable = moto_clinic.client, moto_clinic.name, layer._direct_call
+    for patient_id in ("p-1", "p-2"):
+        client.put_item(TableName=name, Item=patient(patient_id))
+
+    class Interrupted:
+        """A signal comes right after the call was set."""
+
+        get = staticmethod(variable.get)
+
+        @staticmethod
+        def set(value: Any) -> None:
+            variable.set(value)
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(layer, "_direct_call", Interrupted)
+        client.update_encrypted(TableName=name, Key=key("p-1"), change=lambda item: item)
+    assert client.get_item(TableName=name, Key=key("p-2"))["Item"] == patient("p-2")

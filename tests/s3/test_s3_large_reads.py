@@ -7,9 +7,10 @@ import threading
 from typing import Any
 
 import pytest
+from meddling import Meddler
 from s3_support import flip
 
-from phicrypt.errors import AuthenticationError, PhiCryptError
+from phicrypt.errors import AuthenticationError, PhiCryptError, UnsupportedOperationError
 from phicrypt.formats.esdk.frames import frames_in_run
 from phicrypt.s3.client import S3Client
 from phicrypt.s3.sealing import HEADER_LENGTH_NAME
@@ -57,3 +58,12 @@ def test_two_frames_of_a_large_object_that_changed_places_are_refused(s3: S3Clie
     raw.put_object(Bucket=bucket, Key="scan", Body=moved, Metadata=metadata)
     with pytest.raises(PhiCryptError, match="frame 4"):
         s3.get_object(Bucket=bucket, Key="scan")["Body"].read()
+
+
+def test_rule_06_a_second_thread_is_given_nothing_while_frames_are_being_opened(s3: S3Client, bucket: str) -> None:
+    content = random.Random(7).randbytes(3 * FRAME)
+    s3.put_object(Bucket=bucket, Key="scan", Body=content)
+    body = s3.get_object(Bucket=bucket, Key="scan")["Body"]._raw_stream
+    body._run._stream = meddler = Meddler(body._run._stream, lambda: body.read(100))
+    assert body.read(100) + body.read() == content
+    assert {type(answer) for answer in meddler.answers} == {UnsupportedOperationError}

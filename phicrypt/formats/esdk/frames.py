@@ -224,17 +224,18 @@ class FrameCipher(ProcessBound):
                     plaintext,
                 )
             except InvalidTag:
-                plaintext[:] = bytes(frame_length)
+                plaintext[:] = b"\0" * frame_length  # no call, so no signal comes before it
                 raise AuthenticationError("frame tag") from None
 
     def open_final_into(self, sequence_number: int, frame: memoryview, output: memoryview) -> None:
         """Verify a whole final frame (end marker included) and write its plaintext."""
         check_final_head(sequence_number, frame)
-        aad = self._aad_of_final(sequence_number, len(frame) - FINAL_OVERHEAD_BYTES)
+        length = len(frame) - FINAL_OVERHEAD_BYTES
+        aad = self._aad_of_final(sequence_number, length)
         try:
             self._gcm.decrypt_into(frame[8:20], frame[FINAL_HEAD_BYTES:], aad, output)
         except InvalidTag:
-            output[:] = bytes(len(output))
+            output[:] = b"\0" * length
             raise AuthenticationError("frame tag") from None
 
     def _aad_of_final(self, sequence_number: int, length_bytes: int) -> bytes:

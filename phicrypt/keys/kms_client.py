@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
 from phicrypt.errors import ConfigurationError
@@ -38,6 +38,9 @@ class KmsAnswer(NamedTuple):
 
     def __repr__(self) -> str:
         return f"<KmsAnswer, request ids {self.request_ids}>"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError("a KmsAnswer may hold a plaintext key and cannot be copied or pickled")
 
 
 def kms_client(

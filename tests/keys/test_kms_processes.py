@@ -23,6 +23,7 @@ from strict_kms import StrictKms
 from phicrypt.errors import ConfigurationError
 from phicrypt.keys.cache import CachePolicy
 from phicrypt.keys.kms import KmsKeyring
+from phicrypt.keys.kms_client import KmsAnswer
 from phicrypt.keys.provider import MaterialsProvider
 from phicrypt.keys.raw_aes import RawAesKeyring
 from phicrypt.suites import ESDK_SUITES
@@ -205,6 +206,8 @@ def test_a_handed_client_is_not_changed(kms: StrictKms) -> None:
 def test_cannot_be_copied_or_pickled(kms: StrictKms, duplicate: Callable[[Any], Any]) -> None:
     with pytest.raises(TypeError, match="cannot be copied"):
         duplicate(kms_keyring(kms, kms.create_key()))
+    with pytest.raises(TypeError, match="cannot be copied"):
+        duplicate(KmsAnswer({"Plaintext": bytes(32)}, ("request-1",), "correlation-1"))
 
 
 def test_materials_that_already_hold_a_data_key_are_refused(kms: StrictKms) -> None:

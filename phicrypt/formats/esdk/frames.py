@@ -45,6 +45,7 @@ REGULAR_HEAD_BYTES: Final = 16
 FINAL_HEAD_BYTES: Final = 24
 
 _RUN_BYTES: Final = 1024 * 1024
+_MAX_FRAMES_IN_RUN: Final = 4_096
 
 _REGULAR_LABEL: Final = b"AWSKMSEncryptionClient Frame"
 _FINAL_LABEL: Final = b"AWSKMSEncryptionClient Final Frame"
@@ -69,8 +70,9 @@ def frames_in_run(frame_length_bytes: int) -> int:
     """How many frames a stream reads, seals or opens, and writes at once: about a mebibyte of them.
 
     More would leave the processor's cache between these steps; less pays more calls for each byte.
+    Fewer of tiny frames, whose heads and tags take many times the memory of their content.
     """
-    return max(1, _RUN_BYTES // frame_length_bytes)
+    return min(max(1, _RUN_BYTES // frame_length_bytes), _MAX_FRAMES_IN_RUN)
 
 
 @dataclass(frozen=True, slots=True)

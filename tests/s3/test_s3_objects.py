@@ -185,6 +185,21 @@ def test_conditional_requests_and_versions_keep_working(s3: S3Client, raw: Any, 
     assert failure.value.response["ResponseMetadata"]["HTTPStatusCode"] == 304
 
 
+def test_the_version_from_before_versioning_is_read_by_its_name(s3: S3Client, raw: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="k", Body=b"old" * 100_000)
+    raw.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    s3.put_object(Bucket=bucket, Key="k", Body=b"new" * 100_000)
+    ranged = s3.get_object(Bucket=bucket, Key="k", VersionId="null", Range="bytes=-3")
+    assert ranged["Body"].read() == b"old"
+    sink = io.BytesIO()
+    s3.download_fileobj(bucket, "k", sink, ExtraArgs={"VersionId": "null"})
+    assert sink.getvalue() == b"old" * 100_000
+    with s3.open(f"s3://{bucket}/k", version_id="null") as file:
+        assert file.read() == b"old" * 100_000
+    s3.copy_object(Bucket=bucket, Key="k", CopySource={"Bucket": bucket, "Key": "k", "VersionId": "null"})
+    assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"old" * 100_000
+
+
 def test_listing_tells_plaintext_sizes_on_request(s3: S3Client, raw: Any, bucket: str) -> None:
     s3.put_object(Bucket=bucket, Key="a", Body=b"x" * 1000)
     raw.put_object(Bucket=bucket, Key="b", Body=b"plain")

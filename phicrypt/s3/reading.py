@@ -35,7 +35,14 @@ from phicrypt.s3.body import final_number, frames_span, layout_of_object, plaint
 from phicrypt.s3.frames import FrameRun
 from phicrypt.s3.gateway import Gateway, Reading
 from phicrypt.s3.ranges import Span
-from phicrypt.s3.sealing import ESDK_FORMAT, FORMAT_NAME, FRAME_LENGTH_NAME, HEADER_LENGTH_NAME
+from phicrypt.s3.sealing import (
+    ESDK_FORMAT,
+    FOOTER_LENGTH_NAME,
+    FORMAT_NAME,
+    FRAME_LENGTH_NAME,
+    HEADER_LENGTH_NAME,
+    footer_length_of,
+)
 from phicrypt.s3.source import ObjectSource, with_retries
 from phicrypt.stream_uses import StreamUse
 
@@ -124,7 +131,11 @@ def read_header(gateway: Gateway, source: ObjectSource, reader: StreamReader) ->
                 "the object does not begin like an encrypted message; it is plaintext"
             ) from None
         raise
-    hints = {HEADER_LENGTH_NAME: header.length_bytes, FRAME_LENGTH_NAME: header.frame_length_bytes}
+    hints = {
+        HEADER_LENGTH_NAME: header.length_bytes,
+        FRAME_LENGTH_NAME: header.frame_length_bytes,
+        FOOTER_LENGTH_NAME: footer_length_of(header.suite),
+    }
     for name, value in hints.items():
         if source.metadata.get(name, str(value)) != str(value):
             raise AuthenticationError("metadata lengths")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 from collections.abc import Callable
@@ -187,6 +188,7 @@ def test_rule_10_an_object_cut_to_a_plausible_length_is_refused(
         ("phicrypt-header-length", "344"),
         ("phicrypt-header-length", "1"),
         ("phicrypt-frame-length", "64"),
+        ("phicrypt-footer-length", "105"),
         ("phicrypt-format", "esdk-9"),
         ("x-amz-3", "AAAA"),
     ],
@@ -199,6 +201,20 @@ def test_metadata_that_lies_is_refused(s3: S3Client, raw: Any, bucket: str, name
     for extra in ({}, {"Range": "bytes=1-2"}, {"Range": "bytes=-1"}):
         with pytest.raises((AuthenticationError, FormatError, UnsupportedOperationError)):
             s3.get_object(Bucket=bucket, Key="k", **extra)["Body"].read()
+
+
+def test_metadata_that_lies_about_a_signature_is_refused(
+    client_of: Callable[..., S3Client], raw: Any, bucket: str
+) -> None:
+    signed = client_of(signed=True)
+    signed.put_object(Bucket=bucket, Key="k", Body=b"d" * 1000)
+    stored = raw.get_object(Bucket=bucket, Key="k")
+    metadata = {**stored["Metadata"], "phicrypt-footer-length": "7"}
+    raw.put_object(Bucket=bucket, Key="k", Body=stored["Body"].read(), Metadata=metadata)
+    with pytest.raises(AuthenticationError):
+        signed.get_object(Bucket=bucket, Key="k")
+    with pytest.raises(AuthenticationError):
+        signed.download_fileobj(bucket, "k", io.BytesIO())
 
 
 def test_rule_10_requests_of_one_read_are_pinned(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import IO, Any, Final, cast
 
-from phicrypt.errors import FormatError, NotEncryptedError, PhiCryptError
+from phicrypt.errors import AuthenticationError, FormatError, NotEncryptedError, PhiCryptError
 from phicrypt.formats.esdk.frames import FramedLayout, layout_of_body
 from phicrypt.formats.esdk.header import MessageHeader
 from phicrypt.formats.reader import StreamReader
@@ -136,6 +136,8 @@ def open_s3ec(
     out (rule 6): at the first read of the whole object, at once for a range.
     """
     length = plaintext_length_of(source.stored_length_bytes)
+    if envelope.claimed_length_bytes not in (None, length):
+        raise AuthenticationError("metadata lengths")
     data_key, use = gateway.open_s3ec(source.bucket, source.object_key, envelope, reading)
     spool = gateway.new_spool()
 

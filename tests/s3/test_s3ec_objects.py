@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from interop.s3ec_python import S3ecPython, S3ecRefusedError, S3ecUnavailableError, s3ec_python
 from s3_support import WatchedS3, flip
 
@@ -201,6 +202,32 @@ def test_every_changed_metadata_field_is_refused(s3ec: S3Client, raw: Any, bucke
             s3ec.get_object(Bucket=bucket, Key="k", EncryptionContext={"a": "1"})["Body"].read()
     raw.put_object(Bucket=bucket, Key="k", Body=body, Metadata=metadata)
     assert s3ec.get_object(Bucket=bucket, Key="k", EncryptionContext={"a": "1"})["Body"].read() == b"x"
+
+
+def test_version_2_metadata_that_lies_about_the_length_is_refused(
+    kms_client_of: Callable[..., S3Client], raw: Any, bucket: str, aws: Any
+) -> None:
+    context = {"aws:x-amz-cek-alg": "AES/GCM/NoPadding"}
+    key = aws.client("kms").generate_data_key(KeyId=aws.kms_key_arn, NumberOfBytes=32, EncryptionContext=context)
+    metadata = {
+        "x-amz-key-v2": base64.b64encode(key["CiphertextBlob"]).decode(),
+        "x-amz-iv": base64.b64encode(bytes(12)).decode(),
+        "x-amz-matdesc": json.dumps(context),
+        "x-amz-wrap-alg": "kms+context",
+        "x-amz-cek-alg": context["aws:x-amz-cek-alg"],
+        "x-amz-tag-len": "128",
+    }
+    body = AESGCM(key["Plaintext"]).encrypt(bytes(12), b"twenty bytes of data", None)
+    client = kms_client_of(read_formats=ALL)
+    for claim in ("19", "21", "", "-1", "9" * 30):
+        lying = {**metadata, "x-amz-unencrypted-content-length": claim}
+        raw.put_object(Bucket=bucket, Key="k", Body=body, Metadata=lying)
+        for extra in ({}, {"Range": "bytes=0-1"}, {"Range": "bytes=-1"}):
+            with pytest.raises((AuthenticationError, FormatError)):
+                client.get_object(Bucket=bucket, Key="k", **extra)["Body"].read()
+    true = {**metadata, "x-amz-unencrypted-content-length": "20"}
+    raw.put_object(Bucket=bucket, Key="k", Body=body, Metadata=true)
+    assert client.get_object(Bucket=bucket, Key="k")["Body"].read() == b"twenty bytes of data"
 
 
 @pytest.mark.parametrize(

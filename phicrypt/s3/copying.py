@@ -349,7 +349,13 @@ def _copy_on_server(gateway: Gateway, source: ObjectSource, new_object: dict[str
                 **names, **copied, UploadId=upload_id, PartNumber=number, CopySourceRange=span.header()
             )
             parts.append({"PartNumber": number, **part_reference(answer["CopyPartResult"], False)})
-        gateway.s3.complete_multipart_upload(**names, UploadId=upload_id, MultipartUpload={"Parts": parts})
+        gateway.s3.complete_multipart_upload(
+            **names,
+            UploadId=upload_id,
+            MultipartUpload={"Parts": parts},
+            # The parts were copied under a condition; between the last of them and here lies time as well.
+            IfMatch=source.response["ETag"],
+        )
     except BaseException as error:
         abort(gateway.s3, names, upload_id, error)
         raise

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from interop.s3ec_python import S3ecPython, S3ecRefusedError, S3ecUnavailableError, s3ec_python
 from s3_support import WatchedS3, flip
@@ -360,6 +361,29 @@ def test_rewrap_above_the_copy_bound_goes_by_parts_on_the_server(
     reader = S3Client(PhiCrypt(keyring), raw, read_formats=V3)
     assert reader.get_object(Bucket=bucket, Key="k")["Body"].read() == data
     assert s3ec.get_object_tagging(Bucket=bucket, Key="k")["TagSet"] == [{"Key": "class", "Value": "imaging"}]
+
+
+def test_rewrap_above_the_copy_bound_that_lost_a_race_changes_nothing(
+    aws: Any, raw: Any, kms_client_of: Callable[..., S3Client], bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copying, "MAX_COPY_BYTES", 6 * 1024**2)
+    monkeypatch.setattr(copying, "_SERVER_PART_BYTES", 5 * 1024**2)
+    plain = kms_client_of(format="s3ec", read_formats=V3)
+    plain.put_object(Bucket=bucket, Key="k", Body=bytes(12 * 1024**2))
+
+    def replace(operation: str, parameters: dict[str, Any]) -> None:
+        """Replaces the object last of all; then answers as S3 documents, since moto looks at no IfMatch here."""
+        if operation == "complete_multipart_upload":
+            etag = plain.put_object(Bucket=bucket, Key="k", Body=b"newer")["ETag"]
+            if parameters.get("IfMatch", etag) != etag:
+                refusal: Any = {"Error": {"Code": "PreconditionFailed"}}
+                raise ClientError(refusal, "CompleteMultipartUpload")
+
+    client = kms_client_of(raw=WatchedS3(raw, replace), read_formats=V3)
+    with pytest.raises(ClientError, match="PreconditionFailed"):
+        client.rewrap(bucket, "k", to=KmsKeyring(aws.create_kms_key(), client=aws.client("kms")))
+    assert plain.get_object(Bucket=bucket, Key="k")["Body"].read() == b"newer"
+    assert "Uploads" not in raw.list_multipart_uploads(Bucket=bucket)
 
 
 def test_rewrap_refuses_a_data_key_that_the_object_does_not_commit_to(

@@ -309,7 +309,7 @@ class S3Client(ForwardedOperations):
         gateway = self._gateway
         if context is ANY_CONTEXT:
             raise ConfigurationError("rewrap writes the object again, so it needs the pairs themselves")
-        target = Gateway(_sibling(gateway.phi, to), gateway.s3, gateway.options, None)
+        target = Gateway(_sibling(gateway.phi, to), gateway.s3, gateway.options, gateway.write_guard)
         return copying.rewrap(
             gateway,
             target,

@@ -284,6 +284,7 @@ def _replace_metadata(
 ) -> None:
     """Wrap the data key of a version 3 object under another KMS key, and replace the metadata only."""
     check_s3ec_keyring(target.phi.provider.keyring)
+    target.check_bucket(source.bucket)
     if envelope.suite is not S3EC_V3_SUITE or "x-amz-3" not in source.metadata:
         raise UnsupportedOperationError(
             "only version 3 objects with their wrapped key in their own metadata are rewrapped: nothing commits a "

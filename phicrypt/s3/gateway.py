@@ -67,7 +67,7 @@ class Gateway:
         self.phi = phi
         self.s3 = s3
         self.options = options
-        self._write_guard = write_guard
+        self.write_guard = write_guard
         self._probe_lengths: dict[str, int] = {}
         self._spare_buffers: list[bytearray] = []
 
@@ -157,8 +157,8 @@ class Gateway:
 
     def check_bucket(self, bucket: str) -> None:
         """With ``require_private_bucket``: refuse to write to a bucket that is not private."""
-        if self._write_guard is not None:
-            self._write_guard.check(bucket)
+        if self.write_guard is not None:
+            self.write_guard.check(bucket)
 
     # --- materials -------------------------------------------------------------------------------
 

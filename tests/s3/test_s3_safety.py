@@ -263,7 +263,9 @@ def test_rule_20_an_actor_is_required_before_a_key_is_used(
 
 def test_a_private_bucket_can_be_required(client_of: Callable[..., S3Client], raw: Any, bucket: str) -> None:
     client = client_of(require_private_bucket=True)
+    client_of().put_object(Bucket=bucket, Key="before", Body=b"x")
     for write in (
+        lambda: client.rewrap(bucket, "before", to=RawAesKeyring("clinic", "key-2", bytes(32))),
         lambda: client.put_object(Bucket=bucket, Key="k", Body=b"x"),
         lambda: client.upload_fileobj(io.BytesIO(b"x"), bucket, "k"),
         lambda: client.create_multipart_upload(Bucket=bucket, Key="k"),
@@ -271,7 +273,7 @@ def test_a_private_bucket_can_be_required(client_of: Callable[..., S3Client], ra
     ):
         with pytest.raises(ConfigurationError, match="require_private_bucket"):
             write()
-    assert raw.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
+    assert raw.list_objects_v2(Bucket=bucket)["KeyCount"] == 1
     deny = {
         "Version": "2012-10-17",
         "Statement": {

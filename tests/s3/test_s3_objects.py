@@ -9,7 +9,7 @@ from typing import Any
 
 import aws_encryption_sdk
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ParamValidationError
 from s3_support import WatchedS3
 from sdk_providers import raw_provider
 
@@ -153,6 +153,30 @@ def test_missing_objects_give_boto3s_errors(s3: S3Client, bucket: str) -> None:
     assert failure.value.response["Error"]["Code"] == "404"
     with pytest.raises(s3.exceptions.NoSuchBucket):
         s3.put_object(Bucket=f"{bucket}-absent", Key="k", Body=b"x")
+
+
+def test_missing_and_mistyped_parameters_give_boto3s_errors(
+    client_of: Callable[..., S3Client], raw: Any, bucket: str
+) -> None:
+    watched = WatchedS3(raw)
+    client = client_of(raw=watched)
+    for name, parameters in (
+        ("put_object", {"Bucket": bucket, "Body": b"x"}),
+        ("put_object", {"Key": "k", "Body": b"x"}),
+        ("put_object", {"Bucket": bucket, "Key": 4711, "Body": b"x"}),
+        ("get_object", {"Bucket": bucket}),
+        ("get_object", {"Bucket": bucket, "Key": "k", "Range": 4711}),
+        ("head_object", {"Key": "k"}),
+        ("copy_object", {"Bucket": bucket, "Key": "k"}),
+        ("create_multipart_upload", {"Bucket": bucket}),
+        ("upload_part", {"Bucket": bucket, "Key": "k", "Body": b"x"}),
+        ("complete_multipart_upload", {"Bucket": bucket, "Key": "k"}),
+        ("abort_multipart_upload", {"Bucket": bucket, "Key": "k"}),
+    ):
+        with pytest.raises(ParamValidationError) as failure:
+            getattr(client, name)(**parameters)
+        assert "4711" not in str(failure.value)
+    assert watched.calls == []
 
 
 @pytest.mark.parametrize("body", [b"", b"plain text", b"\x01\x02", b"\x02\x04\x78" + bytes(200)])

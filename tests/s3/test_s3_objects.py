@@ -313,13 +313,14 @@ def test_refused_operations_raise_before_the_network(
         client.get_object(Bucket=bucket, Key="k", PartNumber=1)
     with pytest.raises(UnsupportedOperationError):
         client.restore_object(Bucket=bucket, Key="k", RestoreRequest={"Type": "SELECT"})
-    for name in ("put_object", "get_object", "upload_part"):
+    for name in ("put_object", "get_object", "upload_part", "copy_object", "put_object_tagging", "post_object"):
         with pytest.raises(UnsupportedOperationError):
             client.generate_presigned_url(name, Params={"Bucket": bucket, "Key": "k"})
     with pytest.raises(UnsupportedOperationError):
         client.generate_presigned_post(Bucket=bucket, Key="k")
     assert watched.calls == []
-    assert client.generate_presigned_url("delete_object", Params={"Bucket": bucket, "Key": "k"}).startswith("http")
+    for name in ("delete_object", "head_object"):
+        assert client.generate_presigned_url(name, Params={"Bucket": bucket, "Key": "k"}).startswith("http")
     with pytest.raises(AttributeError):
         client.some_new_verb(Bucket=bucket)
 

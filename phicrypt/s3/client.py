@@ -209,6 +209,8 @@ class S3Client(ForwardedOperations):
         Config: Any = None,
     ) -> None:
         """boto3's ``upload_fileobj``: sealed in order, uploaded in parallel parts. ``read(n)`` is all it needs."""
+        if not hasattr(Fileobj, "read"):
+            raise ValueError("Fileobj must implement read")  # as boto3 says it
         self._upload(Fileobj, Bucket, Key, ExtraArgs, Callback, Config, "s3.upload_fileobj")
 
     def download_file(
@@ -234,6 +236,8 @@ class S3Client(ForwardedOperations):
         Config: Any = None,
     ) -> None:
         """boto3's ``download_fileobj``: verified plaintext in order. After an error, discard what came."""
+        if not hasattr(Fileobj, "write"):
+            raise ValueError("Fileobj must implement write")
         pieces = self._download(Bucket, Key, ExtraArgs, Config, "s3.download_fileobj")
         write_all_pieces(pieces, Fileobj, Callback)
 

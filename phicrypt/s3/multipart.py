@@ -28,7 +28,7 @@ from phicrypt.process import ProcessBound
 from phicrypt.s3.gateway import Gateway
 from phicrypt.s3.operations import forwarded
 from phicrypt.s3.options import MAX_PARTS
-from phicrypt.s3.putting import clear_parameters, with_format
+from phicrypt.s3.putting import clear_parameters, in_memory, with_format
 from phicrypt.s3.sealing import OutgoingMessage, OutgoingObject, OutgoingS3ec
 from phicrypt.s3.transfer import part_reference
 from phicrypt.stream_uses import StreamUse
@@ -245,10 +245,8 @@ class MultipartUploads(KeyHolder):
 
     def _read_body(self, parameters: Mapping[str, Any]) -> memoryview:
         """The part's plaintext; never more than one byte beyond the part size is read."""
-        body = parameters.get("Body", b"")
+        body = in_memory(parameters.get("Body", b""))
         size = self._gateway.options.part_size_bytes
-        if isinstance(body, str):
-            body = body.encode()
         if not isinstance(body, bytes | bytearray | memoryview):
             body = _read_up_to(body.read, size + 1)
         plaintext = memoryview(body).cast("B")
@@ -348,6 +346,10 @@ def _names(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def _read_up_to(read: Callable[[int], bytes], size: int) -> bytes:
     pieces = []
     while size and (piece := read(size)):
+        if not isinstance(piece, bytes | bytearray | memoryview):
+            raise ConfigurationError(
+                f"the body's read() returned {type(piece).__name__}; open it in binary mode ('rb')"
+            )
         pieces.append(piece)
         size -= len(piece)
     return b"".join(pieces)

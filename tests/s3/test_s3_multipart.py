@@ -172,6 +172,17 @@ def test_uploads_with_gaps_wrong_etags_or_no_parts_are_not_completed(parts_clien
     assert len(parts_client.get_object(Bucket=bucket, Key="k")["Body"].read()) == 3 * PART
 
 
+@pytest.mark.parametrize(
+    "body", [io.StringIO("text"), None, 5, iter([b"x"])], ids=["text", "none", "int", "iterator"]
+)
+def test_bodies_of_parts_are_bytes_or_binary_files(parts_client: S3Client, bucket: str, body: Any) -> None:
+    upload = begin(parts_client, bucket)
+    with pytest.raises(ConfigurationError):
+        parts_client.upload_part(**upload, PartNumber=1, Body=body)
+    etag = parts_client.upload_part(**upload, PartNumber=1, Body=b"x")["ETag"]
+    finish(parts_client, upload, {1: etag})
+
+
 def test_short_parts_stand_at_the_end_only(parts_client: S3Client, bucket: str) -> None:
     upload = begin(parts_client, bucket)
     parts_client.upload_part(**upload, PartNumber=3, Body=b"a" * PART)

@@ -42,6 +42,11 @@ class ForwardedOperations(KeyHolder):
         """Whether :meth:`get_paginator` knows the operation."""
         return bool(self._gateway.s3.can_paginate(operation_name))
 
+    @property
+    def waiter_names(self) -> list[str]:
+        """What :meth:`get_waiter` knows."""
+        return list(_WAITERS)
+
     def get_waiter(self, waiter_name: str) -> Any:
         """boto3's waiter; all of S3's wait for the existence of a bucket or an object."""
         if waiter_name not in _WAITERS:

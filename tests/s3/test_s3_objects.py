@@ -235,10 +235,11 @@ def test_listing_tells_plaintext_sizes_on_request(s3: S3Client, raw: Any, bucket
     assert "PlaintextSize" not in entries["b"]
 
 
-def test_deletes_paginators_and_waiters_are_boto3s(s3: S3Client, bucket: str) -> None:
+def test_deletes_paginators_and_waiters_are_boto3s(s3: S3Client, raw: Any, bucket: str) -> None:
     for name in ("a", "b", "c"):
         s3.put_object(Bucket=bucket, Key=name, Body=b"x")
     s3.get_waiter("object_exists").wait(Bucket=bucket, Key="a")
+    assert sorted(s3.waiter_names) == sorted(raw.waiter_names)
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, PaginationConfig={"PageSize": 2})
     assert [entry["Key"] for page in pages for entry in page["Contents"]] == ["a", "b", "c"]
     s3.delete_object(Bucket=bucket, Key="a")

@@ -29,6 +29,7 @@ from phicrypt.cli.options import (
     parse_pairs,
 )
 from phicrypt.errors import ConfigurationError
+from phicrypt.s3.ranges import parse_range
 
 if TYPE_CHECKING:
     from phicrypt.s3.client import S3Client
@@ -194,6 +195,9 @@ def cat(
 ) -> None:
     """Decrypt an object, or a range of it, to stdout. Discard what came if it ends with an error."""
     bucket, object_key = _split(name)
+    if range_ is not None and parse_range(f"bytes={range_}") is None:
+        # S3 answers what is no range with the whole object, which nobody asked for here.
+        raise ConfigurationError("--range is a-b, a- or -n")
     aws = AwsAccess(region, endpoint_url, profile, fips)
     formats = {"context": context, "read_formats": read_format, "logical_buckets": logical_bucket}
     with _client(aws, key, (audit_log, actor, purpose), **formats) as s3:

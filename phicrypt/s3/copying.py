@@ -81,10 +81,14 @@ class _IteratorFile:
 
 
 def parse_copy_source(source: Any) -> dict[str, str]:
-    """Bucket, Key and VersionId of boto3's ``CopySource``: a dict, or ``"bucket/key?versionId=…"``."""
+    """Bucket, Key and VersionId of boto3's ``CopySource``.
+
+    That is a dict, ``"bucket/key?versionId=…"``, or ``"arn:…/object/key"`` of an access point.
+    """
     if isinstance(source, str):
         path, _, query = source.partition("?versionId=")
-        bucket, _, object_key = path.lstrip("/").partition("/")
+        path = path.lstrip("/")
+        bucket, _, object_key = path.partition("/object/" if path.startswith("arn:") else "/")
         parsed = {"Bucket": unquote(bucket), "Key": unquote(object_key)}
         if query:
             parsed["VersionId"] = query

@@ -221,6 +221,8 @@ def test_a_copy_to_another_keyring_takes_the_sources_client(
 
 def test_copy_sources_are_read_like_boto3s() -> None:
     assert parse_copy_source("b/a%20c/d?versionId=v1") == {"Bucket": "b", "Key": "a c/d", "VersionId": "v1"}
+    access_point = "arn:aws:s3:us-east-1:111122223333:accesspoint/imaging"
+    assert parse_copy_source(f"{access_point}/object/a/object/c") == {"Bucket": access_point, "Key": "a/object/c"}
     assert parse_copy_source({"Bucket": "b", "Key": "a%20c"}) == {"Bucket": "b", "Key": "a%20c"}
     for wrong in (None, "b", "b/", {"Bucket": "b"}, {"Bucket": "b", "Key": "k", "Range": "x"}):
         with pytest.raises(ConfigurationError):

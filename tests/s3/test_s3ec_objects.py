@@ -244,6 +244,13 @@ def test_version_2_metadata_that_lies_about_the_length_is_refused(
         },
         {
             "x-amz-key-v2": "AAAA",
+            "x-amz-iv": "AAAA",
+            "x-amz-matdesc": "{}",
+            "x-amz-wrap-alg": "kms+context",
+            "x-amz-cek-alg": "AES/CTR/NoPadding",
+        },
+        {
+            "x-amz-key-v2": "AAAA",
             "x-amz-iv": base64.b64encode(bytes(12)).decode(),
             "x-amz-matdesc": json.dumps({"kms_cmk_id": "k"}),
             "x-amz-wrap-alg": "kms",
@@ -251,7 +258,7 @@ def test_version_2_metadata_that_lies_about_the_length_is_refused(
             "x-amz-tag-len": "128",
         },
     ],
-    ids=["version-1", "cbc", "kms-without-context"],
+    ids=["version-1", "cbc", "ctr", "kms-without-context"],
 )
 def test_legacy_and_unauthenticated_modes_are_refused_with_every_format_on(
     kms_client_of: Callable[..., S3Client], raw: Any, bucket: str, metadata: dict[str, str], aws: Any

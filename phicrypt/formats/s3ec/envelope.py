@@ -201,9 +201,9 @@ def _parse_v3(fields: Mapping[str, str]) -> S3ecEnvelope:
 
 def _parse_v2(fields: Mapping[str, str]) -> S3ecEnvelope:
     _refuse_foreign(fields, (*_V3_CONTENT_NAMES, *_V3_KEY_NAMES))
-    if fields.get("x-amz-cek-alg") == "AES/CBC/PKCS5Padding":
+    if fields.get("x-amz-cek-alg") in ("AES/CBC/PKCS5Padding", "AES/CTR/NoPadding"):
         raise UnsupportedOperationError(
-            "the object was encrypted with AES-CBC, which authenticates nothing; read it with the "
+            "the object was encrypted with AES-CBC or AES-CTR, which authenticate nothing; read it with the "
             "S3 Encryption Client's legacy mode once and write it again"
         )
     _require(fields, "x-amz-cek-alg", _V2_CIPHER)

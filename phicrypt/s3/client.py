@@ -313,10 +313,9 @@ class S3Client(ForwardedOperations):
         gateway = self._gateway
         if context is ANY_CONTEXT:
             raise ConfigurationError("rewrap writes the object again, so it needs the pairs themselves")
-        target = Gateway(_sibling(gateway.phi, to), gateway.s3, gateway.options, gateway.write_guard)
         return copying.rewrap(
             gateway,
-            target,
+            gateway.with_fresh_keys(to),
             self._source(bucket, object_key),
             context,
             gateway.reading(context),
@@ -386,8 +385,9 @@ class S3Client(ForwardedOperations):
             require_signed=bool(own.get("RequireSigned", False)),
             allow_uncommitted=bool(own.get("AllowUncommitted", False)),
         )
+        target = self._gateway.with_fresh_keys(self._gateway.phi.provider.keyring)
         return copying.copy_object(
-            self._gateway, reader._gateway, parameters, context, reading, settings, progress, operation=operation
+            target, reader._gateway, parameters, context, reading, settings, progress, operation=operation
         )
 
     def _source(self, bucket: str, object_key: str) -> ObjectSource:
@@ -400,17 +400,3 @@ def _new_object(extra: Mapping[str, Any] | None, bucket: str, object_key: str) -
     if unfit := sorted({"Body", "ContentLength"} & set(parameters)):
         raise ConfigurationError(f"{unfit} are told by the source, not by parameters")
     return parameters
-
-
-def _sibling(phi: PhiCrypt, keyring: Keyring) -> PhiCrypt:
-    """The same guard, limits and audit trail with another keyring, whose data keys are not cached."""
-    from phicrypt.client import PhiCrypt
-
-    return PhiCrypt(
-        keyring,
-        cache=None,
-        audit=phi.trail or (),
-        guard=phi.guard,
-        limits=phi.limits,
-        frame_length_bytes=phi.frame_length_bytes,
-    )

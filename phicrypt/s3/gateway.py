@@ -71,6 +71,25 @@ class Gateway:
         self._probe_lengths: dict[str, int] = {}
         self._spare_buffers: list[bytearray] = []
 
+    def with_fresh_keys(self, keyring: Keyring) -> Gateway:
+        """The same settings, guard and audit trail under a keyring whose data keys are not cached.
+
+        An object that is sealed again gets a data key of its own, also where its context is the old one (rule 3).
+        """
+        from phicrypt.client import PhiCrypt
+
+        phi = self.phi
+        sibling = PhiCrypt(
+            keyring,
+            cache=None,
+            audit=phi.trail or (),
+            guard=phi.guard,
+            limits=phi.limits,
+            frame_length_bytes=phi.frame_length_bytes,
+            threads=phi.threads,
+        )
+        return Gateway(sibling, self.s3, self.options, self.write_guard)
+
     # --- contexts -------------------------------------------------------------------------------
 
     def writing_context(self, bucket: str, object_key: str, own: Any) -> dict[str, str]:

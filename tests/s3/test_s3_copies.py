@@ -144,6 +144,23 @@ def test_rule_03_a_rewrapped_message_shares_nothing_with_the_old_one(
     assert reader.get_object_tagging(Bucket=bucket, Key="k")["TagSet"] == [{"Key": "class", "Value": "imaging"}]
 
 
+@pytest.mark.parametrize("settings", [{}, {"bind_location": False, "context": {"tenant": "clinic-7"}}])
+def test_rule_03_a_copy_has_a_data_key_of_its_own(
+    client_of: Callable[..., S3Client], kms_phi: PhiCrypt, raw: Any, bucket: str, settings: dict[str, Any]
+) -> None:
+    """Where the context stays the same, the source's data key is in the cache."""
+    s3 = client_of(phi=kms_phi, **settings)
+    s3.put_object(Bucket=bucket, Key="a", Body=b"x")
+    before, _ = header_of(raw, bucket, "a")
+    s3.copy_object(Bucket=bucket, Key="a", CopySource={"Bucket": bucket, "Key": "a"})
+    after, _ = header_of(raw, bucket, "a")
+    s3.copy({"Bucket": bucket, "Key": "a"}, bucket, "b")
+    elsewhere, _ = header_of(raw, bucket, "b")
+    assert len({header.encrypted_data_keys[0].ciphertext for header in (before, after, elsewhere)}) == 3
+    assert len({header.message_id for header in (before, after, elsewhere)}) == 3
+    assert s3.get_object(Bucket=bucket, Key="b")["Body"].read() == b"x"
+
+
 def test_a_rewrap_that_lost_a_race_changes_nothing(
     client_of: Callable[..., S3Client], raw: Any, bucket: str
 ) -> None:

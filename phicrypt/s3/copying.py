@@ -28,7 +28,7 @@ from phicrypt.s3.gateway import Gateway, Reading, check_s3ec_keyring
 from phicrypt.s3.operations import forwarded
 from phicrypt.s3.ranges import Span
 from phicrypt.s3.reading import detect
-from phicrypt.s3.sealing import METADATA_PREFIX
+from phicrypt.s3.sealing import FOOTER_LENGTH_NAME, METADATA_PREFIX
 from phicrypt.s3.source import ObjectSource
 from phicrypt.s3.transfer import Progress, TransferSettings, abort, download, part_reference, upload
 from phicrypt.stream_uses import StreamUse
@@ -279,6 +279,7 @@ def rewrap(
         "CopySourceIfMatch": source.response["ETag"],
         "IfMatch": source.response["ETag"],
     }
+    target = target.writing_esdk(signed=FOOTER_LENGTH_NAME in source.metadata)
     copy_object(target, gateway, parameters, own, reading, settings, progress, operation=_REWRAP)
     return plan
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import parse_qsl
 
@@ -89,6 +90,11 @@ class Gateway:
             threads=phi.threads,
         )
         return Gateway(sibling, self.s3, self.options, self.write_guard)
+
+    def writing_esdk(self, *, signed: bool) -> Gateway:
+        """The same, writing messages: a change of key takes neither signature nor location away."""
+        options = replace(self.options, format="esdk", signed=signed or self.options.signed)
+        return Gateway(self.phi, self.s3, options, self.write_guard)
 
     # --- contexts -------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 from s3_support import WatchedS3, flip
 
-from phicrypt import ANY_CONTEXT, PhiCrypt, RawAesKeyring
+from phicrypt import ANY_CONTEXT, KmsKeyring, PhiCrypt, RawAesKeyring
 from phicrypt.errors import (
     ConfigurationError,
     ContextMismatchError,
@@ -159,6 +159,19 @@ def test_rule_03_a_copy_has_a_data_key_of_its_own(
     assert len({header.encrypted_data_keys[0].ciphertext for header in (before, after, elsewhere)}) == 3
     assert len({header.message_id for header in (before, after, elsewhere)}) == 3
     assert s3.get_object(Bucket=bucket, Key="b")["Body"].read() == b"x"
+
+
+def test_a_rewrap_takes_neither_signature_nor_location_away(
+    client_of: Callable[..., S3Client], kms_phi: PhiCrypt, raw: Any, bucket: str, aws: Any
+) -> None:
+    client_of(phi=kms_phi, signed=True).put_object(Bucket=bucket, Key="k", Body=b"x")
+    keyring = KmsKeyring(aws.create_kms_key(), client=aws.client("kms"))
+    client_of(phi=kms_phi, format="s3ec").rewrap(bucket, "k", to=keyring)
+    reader = client_of(phi=PhiCrypt(keyring))
+    assert reader.get_object(Bucket=bucket, Key="k", RequireSigned=True)["Body"].read() == b"x"
+    raw.copy_object(Bucket=bucket, Key="moved", CopySource={"Bucket": bucket, "Key": "k"})
+    with pytest.raises(ContextMismatchError):
+        reader.get_object(Bucket=bucket, Key="moved")
 
 
 def test_a_rewrap_that_lost_a_race_changes_nothing(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
 import json
 import pickle
@@ -217,6 +218,17 @@ def test_rule_20_every_use_begins_and_ends_in_the_audit_trail(
         audited.get_object(Bucket=bucket, Key="moved")
     assert [(event.kind, event.outcome) for event in sink.events] == [("begin", "begun"), ("end", "failed")]
     assert "moved" not in json.dumps([str(event) for event in sink.events])
+
+
+def test_rule_20_an_abandoned_body_leaves_how_much_was_read(
+    audited: S3Client, sink: RecordingSink, bucket: str
+) -> None:
+    audited.put_object(Bucket=bucket, Key="k", Body=b"x" * 300_000)
+    sink.events.clear()
+    assert audited.get_object(Bucket=bucket, Key="k")["Body"].read(10) == b"x" * 10
+    gc.collect()
+    audited._gateway.phi.trail.flush()
+    assert outcomes(sink)[-1] == ("s3.get_object", "end", "interrupted", 10)
 
 
 def test_rule_20_an_audit_sink_that_fails_stops_a_read_before_plaintext(

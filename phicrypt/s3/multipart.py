@@ -201,8 +201,9 @@ class MultipartUploads(KeyHolder):
                 )
             self._check_etags(upload, parameters["MultipartUpload"]["Parts"])
             if upload.last_number is None:
+                added = _sealed(upload, count + 1, memoryview(b""), is_last=True)
+                upload.parts[count + 1] = added
                 upload.last_number = upload.added_number = count + 1
-                upload.parts[count + 1] = _sealed(upload, count + 1, memoryview(b""), is_last=True)
         last = upload.last_number
         self._send(upload, last, upload.parts[last], parameters)
         total = sum(part.plaintext_length_bytes for part in upload.parts.values())

@@ -266,7 +266,7 @@ def test_rule_03_an_ordered_upload_does_not_go_on_after_an_interrupted_part(
         else kms_phi.s3(raw, part_size_bytes=PART, context={"tenant": "clinic-7"}, **settings)
     )
     upload = begin(client, bucket)
-    client.upload_part(**upload, PartNumber=1, Body=bytes(PART))
+    etag = client.upload_part(**upload, PartNumber=1, Body=bytes(PART))["ETag"]
     sealers = {"signed": (MessageSealer, "seal_regular_into"), "format": (S3ecSealer, "update")}
     owner, name = sealers[next(iter(settings))]
     seal = getattr(owner, name)
@@ -280,3 +280,6 @@ def test_rule_03_an_ordered_upload_does_not_go_on_after_an_interrupted_part(
         client.upload_part(**upload, PartNumber=2, Body=bytes(PART))
     with pytest.raises(UnsupportedOperationError, match="interrupted"):
         client.upload_part(**upload, PartNumber=2, Body=bytes(PART))
+    for _ in range(2):
+        with pytest.raises(UnsupportedOperationError, match="interrupted"):
+            finish(client, upload, {1: etag})

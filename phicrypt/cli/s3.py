@@ -162,6 +162,8 @@ def get(
 ) -> None:
     """Decrypt an object into a file, which appears only when all of it was verified."""
     bucket, object_key = _split(name)
+    if str(target) == _PIPE:
+        raise ConfigurationError("get writes a file, once all of it was verified; 's3 cat' writes to stdout")
     path = target / object_key.rpartition("/")[2] if target.is_dir() else target
     if path.exists() and not force:
         raise FileExistsError(17, "the target exists; --force replaces it", str(path))

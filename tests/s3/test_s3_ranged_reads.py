@@ -117,6 +117,24 @@ def assert_few_bytes(watched: WatchedS3, layout: FramedLayout, header: str) -> N
     assert watched.body_bytes <= bound, header
 
 
+def test_few_bytes_are_fetched_where_headers_differ_in_length(
+    client_of: Callable[..., S3Client], raw: Any, bucket: str
+) -> None:
+    data = bytes(3 * FRAME)
+    watched = WatchedS3(raw)
+    client, signing = client_of(raw=watched), client_of(signed=True)
+    long = {"EncryptionContext": {"study": "s" * 200}}
+    signing.put_object(Bucket=bucket, Key="signed", Body=data)
+    client.put_object(Bucket=bucket, Key="long", Body=data, **long)
+    client.put_object(Bucket=bucket, Key="short", Body=data)
+    client.get_object(Bucket=bucket, Key="signed")["Body"].read()
+    for name, extra in (("long", long), ("short", {}), ("long", long), ("long", {}), ("short", {})):
+        watched.reset()
+        client.get_object(Bucket=bucket, Key=name, Range="bytes=200000-200009", **extra)["Body"].read()
+        assert_few_bytes(watched, layout_of(raw, bucket, name), "bytes=200000-200009")
+    assert len(watched.calls) == 3, "a header of a length that was seen before is one request"
+
+
 def test_a_range_of_a_foreign_message_needs_no_metadata(s3: S3Client, raw: Any, bucket: str) -> None:
     data = bytes(range(256)) * 2_000
     s3.put_object(Bucket=bucket, Key="k", Body=data)

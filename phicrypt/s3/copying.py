@@ -119,6 +119,13 @@ def copy_object(
     source = ObjectSource(reader.s3, source_parameters)
     _head_source(reader, source)
     target = _target_parameters(reader, source, parameters)
+    replaces_itself = gateway.s3 is reader.s3 and (source.bucket, source.object_key) == (
+        target["Bucket"],
+        target["Key"],
+    )
+    if replaces_itself and "VersionId" not in source_parameters and "IfNoneMatch" not in target:
+        # What was written meanwhile must not give way to what was read before.
+        target.setdefault("IfMatch", source.response["ETag"])
     pinned = {**source_parameters, "IfMatch": source.response["ETag"]}
     for name in ("IfNoneMatch", "IfModifiedSince", "IfUnmodifiedSince"):
         pinned.pop(name, None)

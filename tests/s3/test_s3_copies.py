@@ -174,7 +174,7 @@ def test_a_rewrap_takes_neither_signature_nor_location_away(
         reader.get_object(Bucket=bucket, Key="moved")
 
 
-def test_a_rewrap_that_lost_a_race_changes_nothing(
+def test_a_rewrap_or_copy_in_place_that_lost_a_race_changes_nothing(
     client_of: Callable[..., S3Client], raw: Any, bucket: str
 ) -> None:
     plain = client_of()
@@ -189,6 +189,10 @@ def test_a_rewrap_that_lost_a_race_changes_nothing(
     s3 = client_of(raw=WatchedS3(raw, replace))
     with pytest.raises(ClientError, match="PreconditionFailed"):
         s3.rewrap(bucket, "k", to=RawAesKeyring("clinic", "key-2", bytes(32)))
+    assert plain.get_object(Bucket=bucket, Key="k")["Body"].read() == b"newer"
+    replaced.clear()
+    with pytest.raises(ClientError, match="PreconditionFailed"):
+        s3.copy_object(Bucket=bucket, Key="k", CopySource={"Bucket": bucket, "Key": "k"})
     assert plain.get_object(Bucket=bucket, Key="k")["Body"].read() == b"newer"
 
 

@@ -44,6 +44,8 @@ class StreamUse:
     def count(self, byte_count: int) -> None:
         """That many more plaintext bytes have passed."""
         self.byte_count += byte_count
+        if self._audit_use is not None:
+            self._audit_use.byte_count = self.byte_count  # for the record of a use that is abandoned
         if self.charge is not None:
             self.charge(byte_count)
 

@@ -29,6 +29,7 @@ from phicrypt.cli.options import (
     parse_pairs,
 )
 from phicrypt.errors import ConfigurationError
+from phicrypt.s3.ranges import parse_range
 
 if TYPE_CHECKING:
     from phicrypt.s3.client import S3Client
@@ -161,6 +162,8 @@ def get(
 ) -> None:
     """Decrypt an object into a file, which appears only when all of it was verified."""
     bucket, object_key = _split(name)
+    if str(target) == _PIPE:
+        raise ConfigurationError("get writes a file, once all of it was verified; 's3 cat' writes to stdout")
     path = target / object_key.rpartition("/")[2] if target.is_dir() else target
     if path.exists() and not force:
         raise FileExistsError(17, "the target exists; --force replaces it", str(path))
@@ -194,6 +197,9 @@ def cat(
 ) -> None:
     """Decrypt an object, or a range of it, to stdout. Discard what came if it ends with an error."""
     bucket, object_key = _split(name)
+    if range_ is not None and parse_range(f"bytes={range_}") is None:
+        # S3 answers what is no range with the whole object, which nobody asked for here.
+        raise ConfigurationError("--range is a-b, a- or -n")
     aws = AwsAccess(region, endpoint_url, profile, fips)
     formats = {"context": context, "read_formats": read_format, "logical_buckets": logical_bucket}
     with _client(aws, key, (audit_log, actor, purpose), **formats) as s3:

@@ -22,7 +22,7 @@ from phicrypt.s3.files import download_to_file, write_all_pieces
 from phicrypt.s3.forwarding import ForwardedOperations
 from phicrypt.s3.gateway import GET_OBJECT, Gateway, Reading
 from phicrypt.s3.multipart import MultipartUploads
-from phicrypt.s3.operations import check_members
+from phicrypt.s3.operations import check_parameters
 from phicrypt.s3.options import DEFAULT_MEMORY_BYTES, DEFAULT_PART_SIZE_BYTES, S3Options
 from phicrypt.s3.raw_client import raw_client
 from phicrypt.s3.source import ObjectSource
@@ -103,7 +103,7 @@ class S3Client(ForwardedOperations):
 
     def put_object(self, **parameters: Any) -> dict[str, Any]:
         """boto3's ``put_object``. ``Body`` is sealed once, into memory or a file of ciphertext, then sent."""
-        own = _checked("put_object", parameters)
+        own = self._checked("put_object", parameters)
         return putting.put_object(self._gateway, parameters, own)
 
     def get_object(self, **parameters: Any) -> dict[str, Any]:
@@ -117,7 +117,7 @@ class S3Client(ForwardedOperations):
 
     def head_object(self, **parameters: Any) -> dict[str, Any]:
         """boto3's ``head_object``; ``ContentLength`` is the plaintext's, a claim that nobody verified."""
-        _checked("head_object", parameters)
+        self._checked("head_object", parameters)
         return getting.head_object(self._gateway, parameters)
 
     def list_objects_v2(self, **parameters: Any) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class S3Client(ForwardedOperations):
         adds ``PlaintextSize`` where it can be known, and ``PlaintextSizeVerified: False``.
         """
         wants_sizes = bool(parameters.pop("PlaintextSizes", False))
-        _checked("list_objects_v2", parameters)
+        self._checked("list_objects_v2", parameters)
         page: dict[str, Any] = self._gateway.s3.list_objects_v2(**parameters)
         return listing.with_plaintext_sizes(self._gateway, parameters, page) if wants_sizes else page
 
@@ -138,14 +138,14 @@ class S3Client(ForwardedOperations):
 
     def put_object_tagging(self, **parameters: Any) -> dict[str, Any]:
         """boto3's ``put_object_tagging``; tags stand in clear, so they pass the PHI guard."""
-        _checked("put_object_tagging", parameters)
+        self._checked("put_object_tagging", parameters)
         self._gateway.check_tag_set(parameters.get("Tagging", {}).get("TagSet", ()))
         answer: dict[str, Any] = self._gateway.s3.put_object_tagging(**parameters)
         return answer
 
     def restore_object(self, **parameters: Any) -> dict[str, Any]:
         """boto3's ``restore_object``, without its select form, which would store query results."""
-        _checked("restore_object", parameters)
+        self._checked("restore_object", parameters)
         request = parameters.get("RestoreRequest", {})
         if unknown := set(request) - {"Days", "GlacierJobParameters", "Tier", "Description"}:
             raise UnsupportedOperationError(
@@ -158,22 +158,22 @@ class S3Client(ForwardedOperations):
 
     def create_multipart_upload(self, **parameters: Any) -> dict[str, Any]:
         """boto3's ``create_multipart_upload``; the upload belongs to this client in this process."""
-        own = _checked("create_multipart_upload", parameters)
+        own = self._checked("create_multipart_upload", parameters)
         return self._uploads.create(parameters, own)
 
     def upload_part(self, **parameters: Any) -> dict[str, Any]:
         """boto3's ``upload_part``: exactly ``part_size_bytes`` of plaintext, the last part may be shorter."""
-        _checked("upload_part", parameters)
+        self._checked("upload_part", parameters)
         return self._uploads.upload_part(parameters)
 
     def complete_multipart_upload(self, **parameters: Any) -> dict[str, Any]:
         """boto3's ``complete_multipart_upload``; adds what ends the message."""
-        _checked("complete_multipart_upload", parameters)
+        self._checked("complete_multipart_upload", parameters)
         return self._uploads.complete(parameters)
 
     def abort_multipart_upload(self, **parameters: Any) -> dict[str, Any]:
         """boto3's ``abort_multipart_upload``."""
-        _checked("abort_multipart_upload", parameters)
+        self._checked("abort_multipart_upload", parameters)
         return self._uploads.abort(parameters)
 
     # --- transfers -------------------------------------------------------------------------------
@@ -209,6 +209,8 @@ class S3Client(ForwardedOperations):
         Config: Any = None,
     ) -> None:
         """boto3's ``upload_fileobj``: sealed in order, uploaded in parallel parts. ``read(n)`` is all it needs."""
+        if not hasattr(Fileobj, "read"):
+            raise ValueError("Fileobj must implement read")  # as boto3 says it
         self._upload(Fileobj, Bucket, Key, ExtraArgs, Callback, Config, "s3.upload_fileobj")
 
     def download_file(
@@ -234,6 +236,8 @@ class S3Client(ForwardedOperations):
         Config: Any = None,
     ) -> None:
         """boto3's ``download_fileobj``: verified plaintext in order. After an error, discard what came."""
+        if not hasattr(Fileobj, "write"):
+            raise ValueError("Fileobj must implement write")
         pieces = self._download(Bucket, Key, ExtraArgs, Config, "s3.download_fileobj")
         write_all_pieces(pieces, Fileobj, Callback)
 
@@ -282,7 +286,7 @@ class S3Client(ForwardedOperations):
         if mode != "wb" or version_id is not None:
             raise ConfigurationError('mode is "rb" or "wb", and only reading takes a version_id')
         parameters = _new_object(parameters, bucket, object_key)
-        own = _checked("put_object", parameters)
+        own = self._checked("put_object", parameters)
         return S3Writer(self._gateway, parameters, own, TransferSettings.from_config(self._gateway, None))
 
     # --- change of key -----------------------------------------------------------------------------
@@ -309,10 +313,9 @@ class S3Client(ForwardedOperations):
         gateway = self._gateway
         if context is ANY_CONTEXT:
             raise ConfigurationError("rewrap writes the object again, so it needs the pairs themselves")
-        target = Gateway(_sibling(gateway.phi, to), gateway.s3, gateway.options, None)
         return copying.rewrap(
             gateway,
-            target,
+            gateway.with_fresh_keys(to),
             self._source(bucket, object_key),
             context,
             gateway.reading(context),
@@ -322,9 +325,15 @@ class S3Client(ForwardedOperations):
 
     # --- inside ------------------------------------------------------------------------------------
 
+    def _checked(self, operation_name: str, parameters: dict[str, Any]) -> Any:
+        """The caller's encryption context, taken out of the parameters; the rest is checked (rule 17)."""
+        own = parameters.pop("EncryptionContext", None)
+        check_parameters(self._gateway.s3, operation_name, parameters)
+        return own
+
     def _reading(self, parameters: dict[str, Any], operation: str) -> Reading:
         own = {name: parameters.pop(name) for name in _READ_OWN if name in parameters}
-        check_members("get_object", parameters)
+        check_parameters(self._gateway.s3, "get_object", parameters)
         return self._gateway.reading(
             own.get("EncryptionContext"),
             require_signed=bool(own.get("RequireSigned", False)),
@@ -343,7 +352,7 @@ class S3Client(ForwardedOperations):
         operation: str,
     ) -> None:
         parameters = _new_object(extra, bucket, object_key)
-        own = _checked("put_object", parameters)
+        own = self._checked("put_object", parameters)
         settings = TransferSettings.from_config(self._gateway, config)
         transfer.upload(self._gateway, source, parameters, own, settings, progress, operation=operation)
 
@@ -367,7 +376,7 @@ class S3Client(ForwardedOperations):
     ) -> dict[str, Any]:
         parameters = dict(parameters)
         own = {name: parameters.pop(name) for name in _READ_OWN if name in parameters}
-        check_members("copy_object", parameters)
+        check_parameters(self._gateway.s3, "copy_object", parameters)
         context = own.get("EncryptionContext")
         if context is ANY_CONTEXT:
             raise ConfigurationError("a copy is written again, so it needs the pairs themselves")
@@ -376,8 +385,9 @@ class S3Client(ForwardedOperations):
             require_signed=bool(own.get("RequireSigned", False)),
             allow_uncommitted=bool(own.get("AllowUncommitted", False)),
         )
+        target = self._gateway.with_fresh_keys(self._gateway.phi.provider.keyring)
         return copying.copy_object(
-            self._gateway, reader._gateway, parameters, context, reading, settings, progress, operation=operation
+            target, reader._gateway, parameters, context, reading, settings, progress, operation=operation
         )
 
     def _source(self, bucket: str, object_key: str) -> ObjectSource:
@@ -390,24 +400,3 @@ def _new_object(extra: Mapping[str, Any] | None, bucket: str, object_key: str) -
     if unfit := sorted({"Body", "ContentLength"} & set(parameters)):
         raise ConfigurationError(f"{unfit} are told by the source, not by parameters")
     return parameters
-
-
-def _checked(operation_name: str, parameters: dict[str, Any]) -> Any:
-    """The caller's encryption context, taken out of the parameters; the rest is checked (rule 17)."""
-    own = parameters.pop("EncryptionContext", None)
-    check_members(operation_name, parameters)
-    return own
-
-
-def _sibling(phi: PhiCrypt, keyring: Keyring) -> PhiCrypt:
-    """The same guard, limits and audit trail with another keyring, whose data keys are not cached."""
-    from phicrypt.client import PhiCrypt
-
-    return PhiCrypt(
-        keyring,
-        cache=None,
-        audit=phi.trail or (),
-        guard=phi.guard,
-        limits=phi.limits,
-        frame_length_bytes=phi.frame_length_bytes,
-    )

@@ -28,7 +28,7 @@ from phicrypt.s3.gateway import Gateway, Reading, check_s3ec_keyring
 from phicrypt.s3.operations import forwarded
 from phicrypt.s3.ranges import Span
 from phicrypt.s3.reading import detect
-from phicrypt.s3.sealing import METADATA_PREFIX
+from phicrypt.s3.sealing import FOOTER_LENGTH_NAME, METADATA_PREFIX
 from phicrypt.s3.source import ObjectSource
 from phicrypt.s3.transfer import Progress, TransferSettings, abort, download, part_reference, upload
 from phicrypt.stream_uses import StreamUse
@@ -81,10 +81,14 @@ class _IteratorFile:
 
 
 def parse_copy_source(source: Any) -> dict[str, str]:
-    """Bucket, Key and VersionId of boto3's ``CopySource``: a dict, or ``"bucket/key?versionId=…"``."""
+    """Bucket, Key and VersionId of boto3's ``CopySource``.
+
+    That is a dict, ``"bucket/key?versionId=…"``, or ``"arn:…/object/key"`` of an access point.
+    """
     if isinstance(source, str):
         path, _, query = source.partition("?versionId=")
-        bucket, _, object_key = path.lstrip("/").partition("/")
+        path = path.lstrip("/")
+        bucket, _, object_key = path.partition("/object/" if path.startswith("arn:") else "/")
         parsed = {"Bucket": unquote(bucket), "Key": unquote(object_key)}
         if query:
             parsed["VersionId"] = query
@@ -115,6 +119,13 @@ def copy_object(
     source = ObjectSource(reader.s3, source_parameters)
     _head_source(reader, source)
     target = _target_parameters(reader, source, parameters)
+    replaces_itself = gateway.s3 is reader.s3 and (source.bucket, source.object_key) == (
+        target["Bucket"],
+        target["Key"],
+    )
+    if replaces_itself and "VersionId" not in source_parameters and "IfNoneMatch" not in target:
+        # What was written meanwhile must not give way to what was read before.
+        target.setdefault("IfMatch", source.response["ETag"])
     pinned = {**source_parameters, "IfMatch": source.response["ETag"]}
     for name in ("IfNoneMatch", "IfModifiedSince", "IfUnmodifiedSince"):
         pinned.pop(name, None)
@@ -275,6 +286,7 @@ def rewrap(
         "CopySourceIfMatch": source.response["ETag"],
         "IfMatch": source.response["ETag"],
     }
+    target = target.writing_esdk(signed=FOOTER_LENGTH_NAME in source.metadata)
     copy_object(target, gateway, parameters, own, reading, settings, progress, operation=_REWRAP)
     return plan
 
@@ -284,6 +296,7 @@ def _replace_metadata(
 ) -> None:
     """Wrap the data key of a version 3 object under another KMS key, and replace the metadata only."""
     check_s3ec_keyring(target.phi.provider.keyring)
+    target.check_bucket(source.bucket)
     if envelope.suite is not S3EC_V3_SUITE or "x-amz-3" not in source.metadata:
         raise UnsupportedOperationError(
             "only version 3 objects with their wrapped key in their own metadata are rewrapped: nothing commits a "
@@ -349,7 +362,13 @@ def _copy_on_server(gateway: Gateway, source: ObjectSource, new_object: dict[str
                 **names, **copied, UploadId=upload_id, PartNumber=number, CopySourceRange=span.header()
             )
             parts.append({"PartNumber": number, **part_reference(answer["CopyPartResult"], False)})
-        gateway.s3.complete_multipart_upload(**names, UploadId=upload_id, MultipartUpload={"Parts": parts})
+        gateway.s3.complete_multipart_upload(
+            **names,
+            UploadId=upload_id,
+            MultipartUpload={"Parts": parts},
+            # The parts were copied under a condition; between the last of them and here lies time as well.
+            IfMatch=source.response["ETag"],
+        )
     except BaseException as error:
         abort(gateway.s3, names, upload_id, error)
         raise

@@ -12,11 +12,12 @@ import contextlib
 import io
 import os
 import queue
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextvars import copy_context
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from phicrypt.errors import ConfigurationError, PhiCryptError, UnsupportedOperationError
 from phicrypt.materials import KeyHolder
@@ -152,6 +153,7 @@ class S3Writer(KeyHolder, io.BufferedIOBase):
         self._owner_pid = os.getpid()
         self._pieces: queue.Queue[bytes | BaseException] = queue.Queue(_QUEUE_PIECES)
         self._failure: BaseException | None = None
+        self._ends_with_block = False
         self._position = 0
         self._gathered = bytearray()
         self._result: dict[str, Any] = {}
@@ -193,6 +195,10 @@ class S3Writer(KeyHolder, io.BufferedIOBase):
     def close(self) -> None:
         if self.closed:
             return
+        if self._ends_with_block and sys.exception() is not None:
+            # A wrapper such as TextIOWrapper closes what it wraps after an exception as well. Whether
+            # there will be an object is for the end of the ``with`` block to say.
+            return
         try:
             self._check()
             self._put_gathered()
@@ -210,9 +216,15 @@ class S3Writer(KeyHolder, io.BufferedIOBase):
             self._stop(_AbortedError())
             super().close()
 
+    def __enter__(self) -> Self:
+        self._check()
+        self._ends_with_block = True
+        return self
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._ends_with_block = False
         if kind is None:
             self.close()
         else:

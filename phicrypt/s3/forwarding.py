@@ -12,6 +12,8 @@ from phicrypt.s3.operations import OPERATIONS, Treatment, check_members
 
 _WAITERS: Final = ("bucket_exists", "bucket_not_exists", "object_exists", "object_not_exists")
 """All of S3's waiters; they ask for existence only."""
+_WITHOUT_BYTES: Final = ("head_object", "list_objects_v2", "abort_multipart_upload")
+"""Operations that are not harmless, and yet carry no object's bytes in either direction."""
 
 
 class ForwardedOperations(KeyHolder):
@@ -40,6 +42,11 @@ class ForwardedOperations(KeyHolder):
         """Whether :meth:`get_paginator` knows the operation."""
         return bool(self._gateway.s3.can_paginate(operation_name))
 
+    @property
+    def waiter_names(self) -> list[str]:
+        """What :meth:`get_waiter` knows."""
+        return list(_WAITERS)
+
     def get_waiter(self, waiter_name: str) -> Any:
         """boto3's waiter; all of S3's wait for the existence of a bucket or an object."""
         if waiter_name not in _WAITERS:
@@ -51,7 +58,9 @@ class ForwardedOperations(KeyHolder):
     ) -> str:
         """boto3's ``generate_presigned_url``, for operations that carry no object's bytes."""
         operation = OPERATIONS.get(ClientMethod)
-        if operation is None or operation.treatment is not Treatment.HARMLESS:
+        if operation is None:
+            raise UnsupportedOperationError(f"{ClientMethod} is not an operation that phicrypt has classed")
+        if operation.treatment is not Treatment.HARMLESS and ClientMethod not in _WITHOUT_BYTES:
             raise UnsupportedOperationError(
                 f"a presigned URL of {ClientMethod} would move an object's bytes past the encryption: uploads "
                 "would be stored in plaintext, downloads would hand out ciphertext"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import parse_qsl
 
-from phicrypt.context import AnyContext, plain_context
+from phicrypt.context import AnyContext, plain_context, serialize_context
 from phicrypt.errors import ConfigurationError, ContextMismatchError
 from phicrypt.formats.esdk.header import MessageHeader
 from phicrypt.formats.esdk.opening import MessageOpener
@@ -67,9 +68,33 @@ class Gateway:
         self.phi = phi
         self.s3 = s3
         self.options = options
-        self._write_guard = write_guard
-        self._probe_lengths: dict[str, int] = {}
+        self.write_guard = write_guard
+        self._header_rests: dict[str, int] = {}
         self._spare_buffers: list[bytearray] = []
+
+    def with_fresh_keys(self, keyring: Keyring) -> Gateway:
+        """The same settings, guard and audit trail under a keyring whose data keys are not cached.
+
+        An object that is sealed again gets a data key of its own, also where its context is the old one (rule 3).
+        """
+        from phicrypt.client import PhiCrypt
+
+        phi = self.phi
+        sibling = PhiCrypt(
+            keyring,
+            cache=None,
+            audit=phi.trail or (),
+            guard=phi.guard,
+            limits=phi.limits,
+            frame_length_bytes=phi.frame_length_bytes,
+            threads=phi.threads,
+        )
+        return Gateway(sibling, self.s3, self.options, self.write_guard)
+
+    def writing_esdk(self, *, signed: bool) -> Gateway:
+        """The same, writing messages: a change of key takes neither signature nor location away."""
+        options = replace(self.options, format="esdk", signed=signed or self.options.signed)
+        return Gateway(self.phi, self.s3, options, self.write_guard)
 
     # --- contexts -------------------------------------------------------------------------------
 
@@ -106,15 +131,19 @@ class Gateway:
         Raises ConfigurationError where the caller gave no pair and the location is not bound
         (rule 8): that would accept every object that the keyring opens.
         """
-        pairs = dict(reading.pairs or {})
-        if self.options.bind_location:
-            pairs |= location_pair(bucket, object_key, self.options.logical_buckets)
+        pairs = self._demanded_pairs(bucket, object_key, reading)
         if not pairs and reading.pairs is not None:
             raise ConfigurationError(
                 "with bind_location=False a read names its pairs: EncryptionContext={…}, the client's context=, "
                 "or ANY_CONTEXT"
             )
         return pairs or None
+
+    def _demanded_pairs(self, bucket: str, object_key: str, reading: Reading) -> dict[str, str]:
+        pairs = dict(reading.pairs or {})
+        if self.options.bind_location:
+            pairs |= location_pair(bucket, object_key, self.options.logical_buckets)
+        return pairs
 
     # --- what stands in clear beside the object ------------------------------------------------------
 
@@ -157,8 +186,8 @@ class Gateway:
 
     def check_bucket(self, bucket: str) -> None:
         """With ``require_private_bucket``: refuse to write to a bucket that is not private."""
-        if self._write_guard is not None:
-            self._write_guard.check(bucket)
+        if self.write_guard is not None:
+            self.write_guard.check(bucket)
 
     # --- materials -------------------------------------------------------------------------------
 
@@ -314,16 +343,21 @@ class Gateway:
         if not self._spare_buffers:
             self._spare_buffers.append(buffer)
 
-    def probe_length(self, bucket: str) -> int:
-        """How many bytes to fetch first: the shortest header seen in the bucket, so never a frame's."""
-        return self._probe_lengths.get(bucket, FIRST_PROBE_BYTES)
+    def probe_length(self, bucket: str, object_key: str, reading: Reading) -> int:
+        """How many bytes to fetch first: what the headers seen in the bucket had beside their contexts, and
+        the pairs that this one must hold. A header is never shorter, so no byte of a frame is among them.
+        """
+        known = self._header_rests.get(bucket)
+        if known is None:
+            return FIRST_PROBE_BYTES
+        return known + len(serialize_context(self._demanded_pairs(bucket, object_key, reading)))
 
-    def saw_header(self, bucket: str, length_bytes: int) -> None:
+    def saw_header(self, bucket: str, header: MessageHeader) -> None:
         """Remember a header's length for the next probe."""
-        if len(self._probe_lengths) > 1_000:
-            self._probe_lengths.clear()
-        known = self._probe_lengths.get(bucket)
-        self._probe_lengths[bucket] = length_bytes if known is None else min(known, length_bytes)
+        if len(self._header_rests) > 1_000:
+            self._header_rests.clear()
+        rest = header.length_bytes - len(header.context_bytes)
+        self._header_rests[bucket] = min(self._header_rests.get(bucket, rest), rest)
 
 
 def _check_equal_context(envelope: S3ecEnvelope, reading: Reading) -> None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import IO, Any, Final, cast
 
-from phicrypt.errors import FormatError, NotEncryptedError, PhiCryptError
+from phicrypt.errors import AuthenticationError, FormatError, NotEncryptedError, PhiCryptError
 from phicrypt.formats.esdk.frames import FramedLayout, layout_of_body
 from phicrypt.formats.esdk.header import MessageHeader
 from phicrypt.formats.reader import StreamReader
 from phicrypt.formats.s3ec.content import open_content, plaintext_length_of
 from phicrypt.formats.s3ec.envelope import S3EC_METADATA_NAMES, S3ecEnvelope
-from phicrypt.primitives import FIXED_SIGNATURE_LENGTH_BYTES
 from phicrypt.s3.body import final_number, frames_of, plaintext_span
 from phicrypt.s3.frames import FrameRun, FramesStream, PiecesStream, PlaintextStream
 from phicrypt.s3.gateway import Gateway, Reading
@@ -33,6 +32,7 @@ from phicrypt.s3.sealing import (
     FRAME_LENGTH_NAME,
     HEADER_LENGTH_NAME,
     METADATA_PREFIX,
+    footer_length_of,
 )
 from phicrypt.s3.source import ObjectSource
 
@@ -136,6 +136,8 @@ def open_s3ec(
     out (rule 6): at the first read of the whole object, at once for a range.
     """
     length = plaintext_length_of(source.stored_length_bytes)
+    if envelope.claimed_length_bytes not in (None, length):
+        raise AuthenticationError("metadata lengths")
     data_key, use = gateway.open_s3ec(source.bucket, source.object_key, envelope, reading)
     spool = gateway.new_spool()
 
@@ -268,9 +270,7 @@ def _claimed_length(gateway: Gateway, source: ObjectSource, parameters: Mapping[
 
 def _claimed_by_header(header: MessageHeader, stored_length_bytes: int) -> int:
     """The plaintext length that a header and a stored length make; FormatError where they make none."""
-    curve = header.suite.signature_curve
-    footer_length = 0 if curve is None else 2 + FIXED_SIGNATURE_LENGTH_BYTES[curve]
-    body_length = stored_length_bytes - header.length_bytes - footer_length
+    body_length = stored_length_bytes - header.length_bytes - footer_length_of(header.suite)
     if header.is_framed:
         layout = layout_of_body(body_length, header.frame_length_bytes, header.length_bytes)
         return layout.plaintext_length_bytes

@@ -28,7 +28,7 @@ from phicrypt.process import ProcessBound
 from phicrypt.s3.gateway import Gateway
 from phicrypt.s3.operations import forwarded
 from phicrypt.s3.options import MAX_PARTS
-from phicrypt.s3.putting import clear_parameters, with_format
+from phicrypt.s3.putting import clear_parameters, in_memory, with_format
 from phicrypt.s3.sealing import OutgoingMessage, OutgoingObject, OutgoingS3ec
 from phicrypt.s3.transfer import part_reference
 from phicrypt.stream_uses import StreamUse
@@ -201,8 +201,9 @@ class MultipartUploads(KeyHolder):
                 )
             self._check_etags(upload, parameters["MultipartUpload"]["Parts"])
             if upload.last_number is None:
+                added = _sealed(upload, count + 1, memoryview(b""), is_last=True)
+                upload.parts[count + 1] = added
                 upload.last_number = upload.added_number = count + 1
-                upload.parts[count + 1] = _sealed(upload, count + 1, memoryview(b""), is_last=True)
         last = upload.last_number
         self._send(upload, last, upload.parts[last], parameters)
         total = sum(part.plaintext_length_bytes for part in upload.parts.values())
@@ -245,10 +246,8 @@ class MultipartUploads(KeyHolder):
 
     def _read_body(self, parameters: Mapping[str, Any]) -> memoryview:
         """The part's plaintext; never more than one byte beyond the part size is read."""
-        body = parameters.get("Body", b"")
+        body = in_memory(parameters.get("Body", b""))
         size = self._gateway.options.part_size_bytes
-        if isinstance(body, str):
-            body = body.encode()
         if not isinstance(body, bytes | bytearray | memoryview):
             body = _read_up_to(body.read, size + 1)
         plaintext = memoryview(body).cast("B")
@@ -348,6 +347,10 @@ def _names(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def _read_up_to(read: Callable[[int], bytes], size: int) -> bytes:
     pieces = []
     while size and (piece := read(size)):
+        if not isinstance(piece, bytes | bytearray | memoryview):
+            raise ConfigurationError(
+                f"the body's read() returned {type(piece).__name__}; open it in binary mode ('rb')"
+            )
         pieces.append(piece)
         size -= len(piece)
     return b"".join(pieces)

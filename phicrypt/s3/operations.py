@@ -170,6 +170,8 @@ OPERATIONS: Final[Mapping[str, Operation]] = MappingProxyType(
 )
 """boto3's method name to its class."""
 
+_NAMES: Final = ("Bucket", "Key", "UploadId", "VersionId", "Range")
+"""Members that phicrypt itself reads as text."""
 OWN_PARAMETERS: Final = frozenset(("EncryptionContext",))
 """Parameters that phicrypt adds to boto3's: see :class:`phicrypt.s3.client.S3Client`."""
 
@@ -187,6 +189,29 @@ def check_members(operation_name: str, parameters: Mapping[str, Any]) -> None:
                 f"{operation_name}: {name} is not a parameter that phicrypt has classed; it is refused because it "
                 "might carry plaintext"
             )
+
+
+def check_parameters(s3: Any, operation_name: str, parameters: Mapping[str, Any]) -> None:
+    """:func:`check_members`; and boto3's own error, without values, before anything is sealed.
+
+    ``s3`` is a boto3 client, whose model says what is required.
+    """
+    from botocore.exceptions import ParamValidationError
+
+    check_members(operation_name, parameters)
+    operation = s3.meta.service_model.operation_model(s3.meta.method_to_api_mapping[operation_name])
+    wrong = [
+        f'Missing required parameter in input: "{name}"'
+        for name in operation.input_shape.required_members
+        if name not in parameters
+    ]
+    wrong += [
+        f"Invalid type for parameter {name}, type: {type(parameters[name])}, valid types: <class 'str'>"
+        for name in _NAMES
+        if name in parameters and not isinstance(parameters[name], str)
+    ]
+    if wrong:
+        raise ParamValidationError(report="\n".join(wrong))
 
 
 def forwarded(operation_name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:

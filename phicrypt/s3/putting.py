@@ -18,7 +18,7 @@ def put_object(gateway: Gateway, parameters: Mapping[str, Any], own: Any) -> dic
     """The response of PutObject; what is stored is the ciphertext of ``Body``."""
     bucket, object_key = parameters["Bucket"], parameters["Key"]
     clear = clear_parameters(gateway, parameters)
-    plaintext = _in_memory(parameters.get("Body", b""))
+    plaintext = in_memory(parameters.get("Body", b""))
     length = _length_in_memory(plaintext)
     if length is not None:
         _check_announced(length, parameters)
@@ -77,7 +77,7 @@ def seal_to_spool(gateway: Gateway, outgoing: OutgoingObject, source: Any, use: 
     return spool
 
 
-def _in_memory(body: Any) -> Any:
+def in_memory(body: Any) -> Any:
     """The body as bytes where it is in memory, else the file object itself."""
     if isinstance(body, str):
         return body.encode()

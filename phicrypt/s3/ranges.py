@@ -60,7 +60,8 @@ class RangeRequest(NamedTuple):
 
 def parse_range(header: str | None) -> RangeRequest | None:
     """The range that a header names; None where there is none, or where S3 would ignore it."""
-    match = _RANGE.fullmatch(header) if header is not None else None
+    # Blanks around a header's value are none of it (RFC 9110 section 5.5).
+    match = _RANGE.fullmatch(header.strip(" \t")) if header is not None else None
     if match is None:
         return None
     first, last = match.groups()

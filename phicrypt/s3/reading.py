@@ -33,9 +33,16 @@ from phicrypt.formats.s3ec.envelope import (
 from phicrypt.process import ProcessBound
 from phicrypt.s3.body import final_number, frames_span, layout_of_object, plaintext_span
 from phicrypt.s3.frames import FrameRun
-from phicrypt.s3.gateway import Gateway, Reading
+from phicrypt.s3.gateway import FIRST_PROBE_BYTES, Gateway, Reading
 from phicrypt.s3.ranges import Span
-from phicrypt.s3.sealing import ESDK_FORMAT, FORMAT_NAME, FRAME_LENGTH_NAME, HEADER_LENGTH_NAME
+from phicrypt.s3.sealing import (
+    ESDK_FORMAT,
+    FOOTER_LENGTH_NAME,
+    FORMAT_NAME,
+    FRAME_LENGTH_NAME,
+    HEADER_LENGTH_NAME,
+    footer_length_of,
+)
 from phicrypt.s3.source import ObjectSource, with_retries
 from phicrypt.stream_uses import StreamUse
 
@@ -124,11 +131,15 @@ def read_header(gateway: Gateway, source: ObjectSource, reader: StreamReader) ->
                 "the object does not begin like an encrypted message; it is plaintext"
             ) from None
         raise
-    hints = {HEADER_LENGTH_NAME: header.length_bytes, FRAME_LENGTH_NAME: header.frame_length_bytes}
+    hints = {
+        HEADER_LENGTH_NAME: header.length_bytes,
+        FRAME_LENGTH_NAME: header.frame_length_bytes,
+        FOOTER_LENGTH_NAME: footer_length_of(header.suite),
+    }
     for name, value in hints.items():
         if source.metadata.get(name, str(value)) != str(value):
             raise AuthenticationError("metadata lengths")
-    gateway.saw_header(source.bucket, header.length_bytes)
+    gateway.saw_header(source.bucket, header)
     return header
 
 
@@ -147,11 +158,10 @@ class HeaderProbe:
     bounds the second one. Where the hints are missing or wrong, doubling steps follow.
     """
 
-    def __init__(self, gateway: Gateway, source: ObjectSource, *, first_bytes: int | None = None) -> None:
+    def __init__(self, gateway: Gateway, source: ObjectSource, first_bytes: int = FIRST_PROBE_BYTES) -> None:
         self._gateway = gateway
         self._source = source
-        length = first_bytes or gateway.probe_length(source.bucket)
-        self._held: bytes = source.get_first(Span(0, length)).read()
+        self._held: bytes = source.get_first(Span(0, first_bytes)).read()
         self._position = 0
 
     def read(self, size: int = -1, /) -> bytes:
@@ -244,7 +254,7 @@ class OpenedMessage(ProcessBound):
 
 def open_by_probe(gateway: Gateway, source: ObjectSource, reading: Reading) -> OpenedMessage | S3ecEnvelope:
     """Open an object by its first bytes only; an envelope where it is an S3 Encryption Client object."""
-    probe = HeaderProbe(gateway, source)
+    probe = HeaderProbe(gateway, source, gateway.probe_length(source.bucket, source.object_key, reading))
     envelope = detect(gateway, source)
     if envelope is not None:
         return envelope

@@ -16,6 +16,7 @@ from phicrypt.formats.s3ec.content import S3ecSealer
 from phicrypt.materials import EncryptionMaterials
 from phicrypt.primitives import FIXED_SIGNATURE_LENGTH_BYTES
 from phicrypt.stream_uses import sealed_pieces
+from phicrypt.suites import AlgorithmSuite
 
 Buffer = bytes | bytearray | memoryview
 
@@ -26,6 +27,12 @@ FRAME_LENGTH_NAME: Final = "phicrypt-frame-length"
 FOOTER_LENGTH_NAME: Final = "phicrypt-footer-length"
 ESDK_FORMAT: Final = "esdk"
 _PIECE_BYTES: Final = 512 * 1024
+
+
+def footer_length_of(suite: AlgorithmSuite) -> int:
+    """Bytes behind the last frame: the length field and the signature of a signed suite, else none."""
+    curve = suite.signature_curve
+    return 0 if curve is None else 2 + FIXED_SIGNATURE_LENGTH_BYTES[curve]
 
 
 class OutgoingObject(Protocol):
@@ -65,9 +72,8 @@ class OutgoingMessage:
             HEADER_LENGTH_NAME: str(len(sealer.header)),
             FRAME_LENGTH_NAME: str(sealer.frame_length_bytes),
         }
-        curve = materials.suite.signature_curve
-        if curve is not None:
-            self.metadata[FOOTER_LENGTH_NAME] = str(2 + FIXED_SIGNATURE_LENGTH_BYTES[curve])
+        if materials.suite.is_signed:
+            self.metadata[FOOTER_LENGTH_NAME] = str(footer_length_of(materials.suite))
 
     def seal_bytes(self, plaintext: Buffer, spare: bytearray) -> bytes | bytearray:
         if self.materials.suite.is_signed:

@@ -111,8 +111,10 @@ class ObjectSource:
         self.metadata = {name.lower(): value for name, value in response.get("Metadata", {}).items()}
         self.stored_length_bytes = stored_length_bytes
         self._pins = {"IfMatch": response["ETag"]}
-        version_id = self._parameters.get("VersionId") or response.get("VersionId")
-        if version_id is not None and version_id != "null":
+        # Of what has no versions a server may tell "null"; a caller's "null" is the object from before versioning.
+        told = response.get("VersionId")
+        version_id = self._parameters.get("VersionId") or (None if told == "null" else told)
+        if version_id is not None:
             self._pins["VersionId"] = version_id
 
 

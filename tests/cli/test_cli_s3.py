@@ -50,8 +50,12 @@ def test_files_go_up_and_come_down(s3_command: Callable[..., Any], bucket: str, 
     assert target.read_bytes() == source.read_bytes()
     code, out, _ = s3_command("cat", f"s3://{bucket}/study/scan.dcm", "--range", "-4")
     assert (code, out) == (0, "scan")
+    for wrong in ("bytes=0-3", "4-1", "0-1,3-4", "all"):
+        assert s3_command("cat", f"s3://{bucket}/study/scan.dcm", "--range", wrong)[:2] == (2, "")
     assert s3_command("cat", f"s3://{bucket}/study/scan.dcm")[1] == "scan" * 1_000
     assert s3_command("get", f"s3://{bucket}/study/scan.dcm", tmp_path, "--force")[0] == 0
+    code, out, error = s3_command("get", f"s3://{bucket}/study/scan.dcm", "-")
+    assert (code, out, "s3 cat" in error, Path("-").exists()) == (2, "", True, False)
 
 
 def test_globs_name_many_files(s3_command: Callable[..., Any], bucket: str, client: Any, tmp_path: Path) -> None:

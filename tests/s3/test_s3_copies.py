@@ -11,7 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 from s3_support import WatchedS3, flip
 
-from phicrypt import ANY_CONTEXT, PhiCrypt, RawAesKeyring
+from phicrypt import ANY_CONTEXT, KmsKeyring, PhiCrypt, RawAesKeyring
 from phicrypt.errors import (
     ConfigurationError,
     ContextMismatchError,
@@ -144,7 +144,37 @@ def test_rule_03_a_rewrapped_message_shares_nothing_with_the_old_one(
     assert reader.get_object_tagging(Bucket=bucket, Key="k")["TagSet"] == [{"Key": "class", "Value": "imaging"}]
 
 
-def test_a_rewrap_that_lost_a_race_changes_nothing(
+@pytest.mark.parametrize("settings", [{}, {"bind_location": False, "context": {"tenant": "clinic-7"}}])
+def test_rule_03_a_copy_has_a_data_key_of_its_own(
+    client_of: Callable[..., S3Client], kms_phi: PhiCrypt, raw: Any, bucket: str, settings: dict[str, Any]
+) -> None:
+    """Where the context stays the same, the source's data key is in the cache."""
+    s3 = client_of(phi=kms_phi, **settings)
+    s3.put_object(Bucket=bucket, Key="a", Body=b"x")
+    before, _ = header_of(raw, bucket, "a")
+    s3.copy_object(Bucket=bucket, Key="a", CopySource={"Bucket": bucket, "Key": "a"})
+    after, _ = header_of(raw, bucket, "a")
+    s3.copy({"Bucket": bucket, "Key": "a"}, bucket, "b")
+    elsewhere, _ = header_of(raw, bucket, "b")
+    assert len({header.encrypted_data_keys[0].ciphertext for header in (before, after, elsewhere)}) == 3
+    assert len({header.message_id for header in (before, after, elsewhere)}) == 3
+    assert s3.get_object(Bucket=bucket, Key="b")["Body"].read() == b"x"
+
+
+def test_a_rewrap_takes_neither_signature_nor_location_away(
+    client_of: Callable[..., S3Client], kms_phi: PhiCrypt, raw: Any, bucket: str, aws: Any
+) -> None:
+    client_of(phi=kms_phi, signed=True).put_object(Bucket=bucket, Key="k", Body=b"x")
+    keyring = KmsKeyring(aws.create_kms_key(), client=aws.client("kms"))
+    client_of(phi=kms_phi, format="s3ec").rewrap(bucket, "k", to=keyring)
+    reader = client_of(phi=PhiCrypt(keyring))
+    assert reader.get_object(Bucket=bucket, Key="k", RequireSigned=True)["Body"].read() == b"x"
+    raw.copy_object(Bucket=bucket, Key="moved", CopySource={"Bucket": bucket, "Key": "k"})
+    with pytest.raises(ContextMismatchError):
+        reader.get_object(Bucket=bucket, Key="moved")
+
+
+def test_a_rewrap_or_copy_in_place_that_lost_a_race_changes_nothing(
     client_of: Callable[..., S3Client], raw: Any, bucket: str
 ) -> None:
     plain = client_of()
@@ -159,6 +189,10 @@ def test_a_rewrap_that_lost_a_race_changes_nothing(
     s3 = client_of(raw=WatchedS3(raw, replace))
     with pytest.raises(ClientError, match="PreconditionFailed"):
         s3.rewrap(bucket, "k", to=RawAesKeyring("clinic", "key-2", bytes(32)))
+    assert plain.get_object(Bucket=bucket, Key="k")["Body"].read() == b"newer"
+    replaced.clear()
+    with pytest.raises(ClientError, match="PreconditionFailed"):
+        s3.copy_object(Bucket=bucket, Key="k", CopySource={"Bucket": bucket, "Key": "k"})
     assert plain.get_object(Bucket=bucket, Key="k")["Body"].read() == b"newer"
 
 
@@ -221,6 +255,8 @@ def test_a_copy_to_another_keyring_takes_the_sources_client(
 
 def test_copy_sources_are_read_like_boto3s() -> None:
     assert parse_copy_source("b/a%20c/d?versionId=v1") == {"Bucket": "b", "Key": "a c/d", "VersionId": "v1"}
+    access_point = "arn:aws:s3:us-east-1:111122223333:accesspoint/imaging"
+    assert parse_copy_source(f"{access_point}/object/a/object/c") == {"Bucket": access_point, "Key": "a/object/c"}
     assert parse_copy_source({"Bucket": "b", "Key": "a%20c"}) == {"Bucket": "b", "Key": "a%20c"}
     for wrong in (None, "b", "b/", {"Bucket": "b"}, {"Bucket": "b", "Key": "k", "Range": "x"}):
         with pytest.raises(ConfigurationError):

@@ -174,6 +174,25 @@ def test_an_exception_in_the_block_aborts_the_upload(
     assert "Uploads" not in raw.list_multipart_uploads(Bucket=bucket)
 
 
+def test_an_exception_aborts_the_upload_under_a_wrapper_that_closes_it(
+    s3: S3Client, raw: Any, bucket: str
+) -> None:
+    def write(text: str, failure: Exception | None) -> None:
+        with s3.open(f"s3://{bucket}/k", "wb") as file, io.TextIOWrapper(file, encoding="utf-8") as lines:
+            lines.write(text)
+            if failure is not None:
+                raise failure
+
+    with pytest.raises(RuntimeError):
+        write("the first half", RuntimeError("the program failed"))
+    assert "Contents" not in raw.list_objects_v2(Bucket=bucket)
+    try:
+        raise KeyError("something that is handled")
+    except KeyError:
+        write("all of it", None)
+    assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"all of it"
+
+
 def test_a_failed_upload_fails_the_write_or_the_close(
     client_of: Callable[..., S3Client], raw: Any, bucket: str
 ) -> None:

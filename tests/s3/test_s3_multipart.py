@@ -172,6 +172,17 @@ def test_uploads_with_gaps_wrong_etags_or_no_parts_are_not_completed(parts_clien
     assert len(parts_client.get_object(Bucket=bucket, Key="k")["Body"].read()) == 3 * PART
 
 
+@pytest.mark.parametrize(
+    "body", [io.StringIO("text"), None, 5, iter([b"x"])], ids=["text", "none", "int", "iterator"]
+)
+def test_bodies_of_parts_are_bytes_or_binary_files(parts_client: S3Client, bucket: str, body: Any) -> None:
+    upload = begin(parts_client, bucket)
+    with pytest.raises(ConfigurationError):
+        parts_client.upload_part(**upload, PartNumber=1, Body=body)
+    etag = parts_client.upload_part(**upload, PartNumber=1, Body=b"x")["ETag"]
+    finish(parts_client, upload, {1: etag})
+
+
 def test_short_parts_stand_at_the_end_only(parts_client: S3Client, bucket: str) -> None:
     upload = begin(parts_client, bucket)
     parts_client.upload_part(**upload, PartNumber=3, Body=b"a" * PART)
@@ -255,7 +266,7 @@ def test_rule_03_an_ordered_upload_does_not_go_on_after_an_interrupted_part(
         else kms_phi.s3(raw, part_size_bytes=PART, context={"tenant": "clinic-7"}, **settings)
     )
     upload = begin(client, bucket)
-    client.upload_part(**upload, PartNumber=1, Body=bytes(PART))
+    etag = client.upload_part(**upload, PartNumber=1, Body=bytes(PART))["ETag"]
     sealers = {"signed": (MessageSealer, "seal_regular_into"), "format": (S3ecSealer, "update")}
     owner, name = sealers[next(iter(settings))]
     seal = getattr(owner, name)
@@ -269,3 +280,6 @@ def test_rule_03_an_ordered_upload_does_not_go_on_after_an_interrupted_part(
         client.upload_part(**upload, PartNumber=2, Body=bytes(PART))
     with pytest.raises(UnsupportedOperationError, match="interrupted"):
         client.upload_part(**upload, PartNumber=2, Body=bytes(PART))
+    for _ in range(2):
+        with pytest.raises(UnsupportedOperationError, match="interrupted"):
+            finish(client, upload, {1: etag})

@@ -9,7 +9,7 @@ from typing import Any
 
 import aws_encryption_sdk
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ParamValidationError
 from s3_support import WatchedS3
 from sdk_providers import raw_provider
 
@@ -155,6 +155,30 @@ def test_missing_objects_give_boto3s_errors(s3: S3Client, bucket: str) -> None:
         s3.put_object(Bucket=f"{bucket}-absent", Key="k", Body=b"x")
 
 
+def test_missing_and_mistyped_parameters_give_boto3s_errors(
+    client_of: Callable[..., S3Client], raw: Any, bucket: str
+) -> None:
+    watched = WatchedS3(raw)
+    client = client_of(raw=watched)
+    for name, parameters in (
+        ("put_object", {"Bucket": bucket, "Body": b"x"}),
+        ("put_object", {"Key": "k", "Body": b"x"}),
+        ("put_object", {"Bucket": bucket, "Key": 4711, "Body": b"x"}),
+        ("get_object", {"Bucket": bucket}),
+        ("get_object", {"Bucket": bucket, "Key": "k", "Range": 4711}),
+        ("head_object", {"Key": "k"}),
+        ("copy_object", {"Bucket": bucket, "Key": "k"}),
+        ("create_multipart_upload", {"Bucket": bucket}),
+        ("upload_part", {"Bucket": bucket, "Key": "k", "Body": b"x"}),
+        ("complete_multipart_upload", {"Bucket": bucket, "Key": "k"}),
+        ("abort_multipart_upload", {"Bucket": bucket, "Key": "k"}),
+    ):
+        with pytest.raises(ParamValidationError) as failure:
+            getattr(client, name)(**parameters)
+        assert "4711" not in str(failure.value)
+    assert watched.calls == []
+
+
 @pytest.mark.parametrize("body", [b"", b"plain text", b"\x01\x02", b"\x02\x04\x78" + bytes(200)])
 def test_plaintext_objects_give_not_encrypted_error(s3: S3Client, raw: Any, bucket: str, body: bytes) -> None:
     raw.put_object(Bucket=bucket, Key="plain", Body=body)
@@ -185,6 +209,21 @@ def test_conditional_requests_and_versions_keep_working(s3: S3Client, raw: Any, 
     assert failure.value.response["ResponseMetadata"]["HTTPStatusCode"] == 304
 
 
+def test_the_version_from_before_versioning_is_read_by_its_name(s3: S3Client, raw: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="k", Body=b"old" * 100_000)
+    raw.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    s3.put_object(Bucket=bucket, Key="k", Body=b"new" * 100_000)
+    ranged = s3.get_object(Bucket=bucket, Key="k", VersionId="null", Range="bytes=-3")
+    assert ranged["Body"].read() == b"old"
+    sink = io.BytesIO()
+    s3.download_fileobj(bucket, "k", sink, ExtraArgs={"VersionId": "null"})
+    assert sink.getvalue() == b"old" * 100_000
+    with s3.open(f"s3://{bucket}/k", version_id="null") as file:
+        assert file.read() == b"old" * 100_000
+    s3.copy_object(Bucket=bucket, Key="k", CopySource={"Bucket": bucket, "Key": "k", "VersionId": "null"})
+    assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"old" * 100_000
+
+
 def test_listing_tells_plaintext_sizes_on_request(s3: S3Client, raw: Any, bucket: str) -> None:
     s3.put_object(Bucket=bucket, Key="a", Body=b"x" * 1000)
     raw.put_object(Bucket=bucket, Key="b", Body=b"plain")
@@ -196,10 +235,11 @@ def test_listing_tells_plaintext_sizes_on_request(s3: S3Client, raw: Any, bucket
     assert "PlaintextSize" not in entries["b"]
 
 
-def test_deletes_paginators_and_waiters_are_boto3s(s3: S3Client, bucket: str) -> None:
+def test_deletes_paginators_and_waiters_are_boto3s(s3: S3Client, raw: Any, bucket: str) -> None:
     for name in ("a", "b", "c"):
         s3.put_object(Bucket=bucket, Key=name, Body=b"x")
     s3.get_waiter("object_exists").wait(Bucket=bucket, Key="a")
+    assert sorted(s3.waiter_names) == sorted(raw.waiter_names)
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, PaginationConfig={"PageSize": 2})
     assert [entry["Key"] for page in pages for entry in page["Contents"]] == ["a", "b", "c"]
     s3.delete_object(Bucket=bucket, Key="a")
@@ -274,13 +314,14 @@ def test_refused_operations_raise_before_the_network(
         client.get_object(Bucket=bucket, Key="k", PartNumber=1)
     with pytest.raises(UnsupportedOperationError):
         client.restore_object(Bucket=bucket, Key="k", RestoreRequest={"Type": "SELECT"})
-    for name in ("put_object", "get_object", "upload_part"):
+    for name in ("put_object", "get_object", "upload_part", "copy_object", "put_object_tagging", "post_object"):
         with pytest.raises(UnsupportedOperationError):
             client.generate_presigned_url(name, Params={"Bucket": bucket, "Key": "k"})
     with pytest.raises(UnsupportedOperationError):
         client.generate_presigned_post(Bucket=bucket, Key="k")
     assert watched.calls == []
-    assert client.generate_presigned_url("delete_object", Params={"Bucket": bucket, "Key": "k"}).startswith("http")
+    for name in ("delete_object", "head_object"):
+        assert client.generate_presigned_url(name, Params={"Bucket": bucket, "Key": "k"}).startswith("http")
     with pytest.raises(AttributeError):
         client.some_new_verb(Bucket=bucket)
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 from collections.abc import Callable
@@ -116,6 +117,24 @@ def assert_few_bytes(watched: WatchedS3, layout: FramedLayout, header: str) -> N
     assert watched.body_bytes <= bound, header
 
 
+def test_few_bytes_are_fetched_where_headers_differ_in_length(
+    client_of: Callable[..., S3Client], raw: Any, bucket: str
+) -> None:
+    data = bytes(3 * FRAME)
+    watched = WatchedS3(raw)
+    client, signing = client_of(raw=watched), client_of(signed=True)
+    long = {"EncryptionContext": {"study": "s" * 200}}
+    signing.put_object(Bucket=bucket, Key="signed", Body=data)
+    client.put_object(Bucket=bucket, Key="long", Body=data, **long)
+    client.put_object(Bucket=bucket, Key="short", Body=data)
+    client.get_object(Bucket=bucket, Key="signed")["Body"].read()
+    for name, extra in (("long", long), ("short", {}), ("long", long), ("long", {}), ("short", {})):
+        watched.reset()
+        client.get_object(Bucket=bucket, Key=name, Range="bytes=200000-200009", **extra)["Body"].read()
+        assert_few_bytes(watched, layout_of(raw, bucket, name), "bytes=200000-200009")
+    assert len(watched.calls) == 3, "a header of a length that was seen before is one request"
+
+
 def test_a_range_of_a_foreign_message_needs_no_metadata(s3: S3Client, raw: Any, bucket: str) -> None:
     data = bytes(range(256)) * 2_000
     s3.put_object(Bucket=bucket, Key="k", Body=data)
@@ -187,6 +206,7 @@ def test_rule_10_an_object_cut_to_a_plausible_length_is_refused(
         ("phicrypt-header-length", "344"),
         ("phicrypt-header-length", "1"),
         ("phicrypt-frame-length", "64"),
+        ("phicrypt-footer-length", "105"),
         ("phicrypt-format", "esdk-9"),
         ("x-amz-3", "AAAA"),
     ],
@@ -199,6 +219,20 @@ def test_metadata_that_lies_is_refused(s3: S3Client, raw: Any, bucket: str, name
     for extra in ({}, {"Range": "bytes=1-2"}, {"Range": "bytes=-1"}):
         with pytest.raises((AuthenticationError, FormatError, UnsupportedOperationError)):
             s3.get_object(Bucket=bucket, Key="k", **extra)["Body"].read()
+
+
+def test_metadata_that_lies_about_a_signature_is_refused(
+    client_of: Callable[..., S3Client], raw: Any, bucket: str
+) -> None:
+    signed = client_of(signed=True)
+    signed.put_object(Bucket=bucket, Key="k", Body=b"d" * 1000)
+    stored = raw.get_object(Bucket=bucket, Key="k")
+    metadata = {**stored["Metadata"], "phicrypt-footer-length": "7"}
+    raw.put_object(Bucket=bucket, Key="k", Body=stored["Body"].read(), Metadata=metadata)
+    with pytest.raises(AuthenticationError):
+        signed.get_object(Bucket=bucket, Key="k")
+    with pytest.raises(AuthenticationError):
+        signed.download_fileobj(bucket, "k", io.BytesIO())
 
 
 def test_rule_10_requests_of_one_read_are_pinned(

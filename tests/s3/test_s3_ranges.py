@@ -61,6 +61,11 @@ def test_headers_are_in_plaintext_terms() -> None:
     assert Span(2, 5).content_range(10) == "bytes 2-4/10"
 
 
+def test_blanks_around_a_header_are_none_of_it() -> None:
+    assert parse_range(" bytes=0-1\t") == parse_range("bytes=0-1") == (0, 1)
+    assert parse_range("bytes=0 -1") is None
+
+
 def test_absurdly_long_numbers_are_no_range() -> None:
     assert parse_range("bytes=0-" + "9" * 5000) is None
     assert parse_range(None) is None

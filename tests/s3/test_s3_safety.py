@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
 import json
 import pickle
@@ -219,6 +220,17 @@ def test_rule_20_every_use_begins_and_ends_in_the_audit_trail(
     assert "moved" not in json.dumps([str(event) for event in sink.events])
 
 
+def test_rule_20_an_abandoned_body_leaves_how_much_was_read(
+    audited: S3Client, sink: RecordingSink, bucket: str
+) -> None:
+    audited.put_object(Bucket=bucket, Key="k", Body=b"x" * 300_000)
+    sink.events.clear()
+    assert audited.get_object(Bucket=bucket, Key="k")["Body"].read(10) == b"x" * 10
+    gc.collect()
+    audited._gateway.phi.trail.flush()
+    assert outcomes(sink)[-1] == ("s3.get_object", "end", "interrupted", 10)
+
+
 def test_rule_20_an_audit_sink_that_fails_stops_a_read_before_plaintext(
     bucket: str, raw: Any, s3: S3Client
 ) -> None:
@@ -263,7 +275,9 @@ def test_rule_20_an_actor_is_required_before_a_key_is_used(
 
 def test_a_private_bucket_can_be_required(client_of: Callable[..., S3Client], raw: Any, bucket: str) -> None:
     client = client_of(require_private_bucket=True)
+    client_of().put_object(Bucket=bucket, Key="before", Body=b"x")
     for write in (
+        lambda: client.rewrap(bucket, "before", to=RawAesKeyring("clinic", "key-2", bytes(32))),
         lambda: client.put_object(Bucket=bucket, Key="k", Body=b"x"),
         lambda: client.upload_fileobj(io.BytesIO(b"x"), bucket, "k"),
         lambda: client.create_multipart_upload(Bucket=bucket, Key="k"),
@@ -271,7 +285,7 @@ def test_a_private_bucket_can_be_required(client_of: Callable[..., S3Client], ra
     ):
         with pytest.raises(ConfigurationError, match="require_private_bucket"):
             write()
-    assert raw.list_objects_v2(Bucket=bucket)["KeyCount"] == 0
+    assert raw.list_objects_v2(Bucket=bucket)["KeyCount"] == 1
     deny = {
         "Version": "2012-10-17",
         "Statement": {

@@ -245,6 +245,10 @@ def test_errors_of_s3_are_boto3s(s3: S3Client, raw: Any, bucket: str, tmp_path: 
         s3.upload_fileobj(io.BytesIO(b"x"), bucket, "k", ExtraArgs={"ChecksumSHA256": "00"})
     with pytest.raises(ConfigurationError):
         s3.upload_fileobj(io.BytesIO(b"x"), bucket, "k", ExtraArgs={"Body": b"y"})
+    with pytest.raises(ValueError, match="read"):
+        s3.upload_fileobj(b"bytes are no file", bucket, "k")
+    with pytest.raises(ValueError, match="write"):
+        s3.download_fileobj(bucket, "k", "a name is no file")
 
 
 def test_downloaded_files_have_the_usual_mode(s3: S3Client, bucket: str, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from interop.s3ec_python import S3ecPython, S3ecRefusedError, S3ecUnavailableError, s3ec_python
 from s3_support import WatchedS3, flip
 
@@ -203,6 +205,32 @@ def test_every_changed_metadata_field_is_refused(s3ec: S3Client, raw: Any, bucke
     assert s3ec.get_object(Bucket=bucket, Key="k", EncryptionContext={"a": "1"})["Body"].read() == b"x"
 
 
+def test_version_2_metadata_that_lies_about_the_length_is_refused(
+    kms_client_of: Callable[..., S3Client], raw: Any, bucket: str, aws: Any
+) -> None:
+    context = {"aws:x-amz-cek-alg": "AES/GCM/NoPadding"}
+    key = aws.client("kms").generate_data_key(KeyId=aws.kms_key_arn, NumberOfBytes=32, EncryptionContext=context)
+    metadata = {
+        "x-amz-key-v2": base64.b64encode(key["CiphertextBlob"]).decode(),
+        "x-amz-iv": base64.b64encode(bytes(12)).decode(),
+        "x-amz-matdesc": json.dumps(context),
+        "x-amz-wrap-alg": "kms+context",
+        "x-amz-cek-alg": context["aws:x-amz-cek-alg"],
+        "x-amz-tag-len": "128",
+    }
+    body = AESGCM(key["Plaintext"]).encrypt(bytes(12), b"twenty bytes of data", None)
+    client = kms_client_of(read_formats=ALL)
+    for claim in ("19", "21", "", "-1", "9" * 30):
+        lying = {**metadata, "x-amz-unencrypted-content-length": claim}
+        raw.put_object(Bucket=bucket, Key="k", Body=body, Metadata=lying)
+        for extra in ({}, {"Range": "bytes=0-1"}, {"Range": "bytes=-1"}):
+            with pytest.raises((AuthenticationError, FormatError)):
+                client.get_object(Bucket=bucket, Key="k", **extra)["Body"].read()
+    true = {**metadata, "x-amz-unencrypted-content-length": "20"}
+    raw.put_object(Bucket=bucket, Key="k", Body=body, Metadata=true)
+    assert client.get_object(Bucket=bucket, Key="k")["Body"].read() == b"twenty bytes of data"
+
+
 @pytest.mark.parametrize(
     "metadata",
     [
@@ -216,6 +244,13 @@ def test_every_changed_metadata_field_is_refused(s3ec: S3Client, raw: Any, bucke
         },
         {
             "x-amz-key-v2": "AAAA",
+            "x-amz-iv": "AAAA",
+            "x-amz-matdesc": "{}",
+            "x-amz-wrap-alg": "kms+context",
+            "x-amz-cek-alg": "AES/CTR/NoPadding",
+        },
+        {
+            "x-amz-key-v2": "AAAA",
             "x-amz-iv": base64.b64encode(bytes(12)).decode(),
             "x-amz-matdesc": json.dumps({"kms_cmk_id": "k"}),
             "x-amz-wrap-alg": "kms",
@@ -223,7 +258,7 @@ def test_every_changed_metadata_field_is_refused(s3ec: S3Client, raw: Any, bucke
             "x-amz-tag-len": "128",
         },
     ],
-    ids=["version-1", "cbc", "kms-without-context"],
+    ids=["version-1", "cbc", "ctr", "kms-without-context"],
 )
 def test_legacy_and_unauthenticated_modes_are_refused_with_every_format_on(
     kms_client_of: Callable[..., S3Client], raw: Any, bucket: str, metadata: dict[str, str], aws: Any
@@ -333,6 +368,29 @@ def test_rewrap_above_the_copy_bound_goes_by_parts_on_the_server(
     reader = S3Client(PhiCrypt(keyring), raw, read_formats=V3)
     assert reader.get_object(Bucket=bucket, Key="k")["Body"].read() == data
     assert s3ec.get_object_tagging(Bucket=bucket, Key="k")["TagSet"] == [{"Key": "class", "Value": "imaging"}]
+
+
+def test_rewrap_above_the_copy_bound_that_lost_a_race_changes_nothing(
+    aws: Any, raw: Any, kms_client_of: Callable[..., S3Client], bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copying, "MAX_COPY_BYTES", 6 * 1024**2)
+    monkeypatch.setattr(copying, "_SERVER_PART_BYTES", 5 * 1024**2)
+    plain = kms_client_of(format="s3ec", read_formats=V3)
+    plain.put_object(Bucket=bucket, Key="k", Body=bytes(12 * 1024**2))
+
+    def replace(operation: str, parameters: dict[str, Any]) -> None:
+        """Replaces the object last of all; then answers as S3 documents, since moto looks at no IfMatch here."""
+        if operation == "complete_multipart_upload":
+            etag = plain.put_object(Bucket=bucket, Key="k", Body=b"newer")["ETag"]
+            if parameters.get("IfMatch", etag) != etag:
+                refusal: Any = {"Error": {"Code": "PreconditionFailed"}}
+                raise ClientError(refusal, "CompleteMultipartUpload")
+
+    client = kms_client_of(raw=WatchedS3(raw, replace), read_formats=V3)
+    with pytest.raises(ClientError, match="PreconditionFailed"):
+        client.rewrap(bucket, "k", to=KmsKeyring(aws.create_kms_key(), client=aws.client("kms")))
+    assert plain.get_object(Bucket=bucket, Key="k")["Body"].read() == b"newer"
+    assert "Uploads" not in raw.list_multipart_uploads(Bucket=bucket)
 
 
 def test_rewrap_refuses_a_data_key_that_the_object_does_not_commit_to(

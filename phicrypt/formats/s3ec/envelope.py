@@ -9,6 +9,7 @@ Names of user metadata, without the ``x-amz-meta-`` that S3 adds::
     x-amz-matdesc   KMS context, JSON       x-amz-t   KMS context, JSON
     x-amz-iv        12 bytes                x-amz-i   message id, 28 bytes             base64
     x-amz-tag-len   128                     x-amz-d   key commitment, 28 bytes         base64
+    x-amz-unencrypted-content-length        (older clients only; must be true where it stands)
 
 With an instruction file, an object beside the first whose body is a JSON object, version 2 keeps
 everything there; version 3 keeps ``x-amz-c``, ``x-amz-i`` and ``x-amz-d`` with the object.
@@ -47,11 +48,13 @@ MESSAGE_ID_LENGTH_BYTES: Final = 28
 S3EC_COMMITMENT_LENGTH_BYTES: Final = 28
 _V2_IV_LENGTH_BYTES: Final = 12
 _MAX_WRAPPED_KEY_LENGTH_BYTES: Final = 6_144
+_MAX_LENGTH_DIGITS: Final = 11
 
 _V3_CIPHER: Final = "115"
 _V2_CIPHER: Final = "AES/GCM/NoPadding"
 _V3_CONTENT_NAMES: Final = ("x-amz-c", "x-amz-d", "x-amz-i")
 _V3_KEY_NAMES: Final = ("x-amz-3", "x-amz-w", "x-amz-t", "x-amz-m")
+_V2_LENGTH_NAME: Final = "x-amz-unencrypted-content-length"
 _V2_NAMES: Final = (
     "x-amz-key-v2",
     "x-amz-wrap-alg",
@@ -59,7 +62,7 @@ _V2_NAMES: Final = (
     "x-amz-matdesc",
     "x-amz-iv",
     "x-amz-tag-len",
-    "x-amz-unencrypted-content-length",
+    _V2_LENGTH_NAME,
 )
 _V1_KEY_NAME: Final = "x-amz-key"
 _MARKER: Final = "x-amz-crypto-instr-file"
@@ -77,6 +80,7 @@ class S3ecEnvelope:
         kms_context: the whole KMS context, ``aws:x-amz-cek-alg`` included.
         nonce: the message id in version 3, the GCM nonce in version 2.
         commitment: 28 bytes in version 3, ``b""`` in version 2.
+        claimed_length_bytes: of the plaintext, where version 2 metadata says so.
     """
 
     suite: AlgorithmSuite
@@ -84,6 +88,7 @@ class S3ecEnvelope:
     kms_context: Mapping[str, str]
     nonce: bytes
     commitment: bytes
+    claimed_length_bytes: int | None = None
 
     @property
     def version(self) -> int:
@@ -196,9 +201,9 @@ def _parse_v3(fields: Mapping[str, str]) -> S3ecEnvelope:
 
 def _parse_v2(fields: Mapping[str, str]) -> S3ecEnvelope:
     _refuse_foreign(fields, (*_V3_CONTENT_NAMES, *_V3_KEY_NAMES))
-    if fields.get("x-amz-cek-alg") == "AES/CBC/PKCS5Padding":
+    if fields.get("x-amz-cek-alg") in ("AES/CBC/PKCS5Padding", "AES/CTR/NoPadding"):
         raise UnsupportedOperationError(
-            "the object was encrypted with AES-CBC, which authenticates nothing; read it with the "
+            "the object was encrypted with AES-CBC or AES-CTR, which authenticate nothing; read it with the "
             "S3 Encryption Client's legacy mode once and write it again"
         )
     _require(fields, "x-amz-cek-alg", _V2_CIPHER)
@@ -210,6 +215,7 @@ def _parse_v2(fields: Mapping[str, str]) -> S3ecEnvelope:
         kms_context=_context_field(fields, "x-amz-matdesc", _V2_CIPHER),
         nonce=_base64_field(fields, "x-amz-iv", _V2_IV_LENGTH_BYTES),
         commitment=b"",
+        claimed_length_bytes=_length_field(fields, _V2_LENGTH_NAME),
     )
 
 
@@ -250,6 +256,15 @@ def _base64_field(fields: Mapping[str, str], name: str, length_bytes: int | None
     elif len(value) != length_bytes:
         raise FormatError(f"{length_bytes} bytes were expected, {len(value)} came", field=name)
     return value
+
+
+def _length_field(fields: Mapping[str, str], name: str) -> int | None:
+    text = fields.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_LENGTH_DIGITS):
+        raise FormatError("a length in bytes was expected", field=name)
+    return int(text)
 
 
 def _context_field(fields: Mapping[str, str], name: str, cipher: str) -> dict[str, str]:

@@ -52,6 +52,7 @@ class S3Reader(KeyHolder, io.RawIOBase):
                 "an S3 Encryption Client object is verified whole, so it has no random access; use get_object"
             )
         self._failure: PhiCryptError | None = None
+        self._unread: BaseException | None = None
         self._message: OpenedMessage = found
         self._layout = found.layout
         self._position = 0
@@ -81,11 +82,21 @@ class S3Reader(KeyHolder, io.RawIOBase):
         if offset < 0:
             raise ValueError(f"a position before the start was asked: {offset}")
         self._position = offset
+        self._unread = None
         return offset
 
     def readinto(self, buffer: Any, /) -> int:
         self._check()
-        view = memoryview(buffer).cast("B")
+        if self._unread is not None:
+            # The buffer above drops what it read before the failure: reading on would leave a gap.
+            raise self._unread
+        try:
+            return self._read_into(memoryview(buffer).cast("B"))
+        except BaseException as error:  # an interrupt as well, until the caller has sought a place
+            self._unread = error
+            raise
+
+    def _read_into(self, view: memoryview) -> int:
         if not len(view):
             return 0
         if self._position >= self._layout.plaintext_length_bytes:

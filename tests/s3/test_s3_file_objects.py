@@ -285,3 +285,28 @@ def test_an_interrupted_write_leaves_no_object(
         file.close()
     with pytest.raises(ClientError):
         raw.head_object(Bucket=bucket, Key="k")
+
+
+@pytest.mark.parametrize(
+    "failure", [EndpointConnectionError(endpoint_url="http://localhost"), KeyboardInterrupt()]
+)
+def test_a_read_that_failed_leaves_no_gap_behind(
+    raw: Any, client_of: Callable[..., S3Client], bucket: str, failure: BaseException
+) -> None:
+    """The buffered reader drops what it had already read for the call that failed."""
+    data = random.Random(9).randbytes(20 * FRAME)
+    client_of().put_object(Bucket=bucket, Key="k", Body=data)
+    requests_left = [3]
+
+    def fail(operation: str, parameters: Any) -> None:
+        requests_left[0] -= operation == "get_object"
+        if requests_left[0] == 0:
+            raise failure
+
+    with client_of(raw=WatchedS3(raw, fail)).open(f"s3://{bucket}/k") as file:
+        with pytest.raises(type(failure)):
+            file.read(16 * FRAME)
+        with pytest.raises(type(failure)):
+            file.read(1)
+        assert file.seek(0) == 0
+        assert file.read() == data

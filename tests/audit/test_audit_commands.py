@@ -319,7 +319,9 @@ def test_a_browser_shows_the_report_without_errors_and_without_scrolling_sideway
         f"<!doctype html><iframe id=f style='width:{width}px;height:800px;border:0' src='relaxed.html'></iframe>"
         "<p id=answer></p><script>f.onload = () => { const d = f.contentDocument;"
         "const bars = d.querySelectorAll('svg rect').length, tiles = d.querySelectorAll('.tile').length;"
-        "answer.textContent = JSON.stringify({wide: d.documentElement.scrollWidth, bars, tiles,"
+        "const lines = [...d.querySelectorAll('p, td, th, text')].filter(e => e.textContent);"
+        "const smallest = Math.min(...lines.map(e => e.getBoundingClientRect().height));"
+        "answer.textContent = JSON.stringify({wide: d.documentElement.scrollWidth, bars, tiles, smallest,"
         "heading: d.querySelector('h1').textContent}); }</script>"
     )
     dom = in_browser(probe, 1400, tmp_path / "profile", "--allow-file-access-from-files", "--dump-dom")
@@ -327,6 +329,7 @@ def test_a_browser_shows_the_report_without_errors_and_without_scrolling_sideway
     assert found is not None
     answer = json.loads(html.unescape(found[1]))
     assert answer["wide"] <= width
+    assert answer["smallest"] >= 12  # pixels
     assert answer["bars"] >= 1
     assert answer["tiles"] == 9
     assert answer["heading"] == "Audit <of> the portal"

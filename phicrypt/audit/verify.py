@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 from phicrypt.audit.chain import FIRST_PREVIOUS, RECORD_START, ChainHead
 from phicrypt.audit.events import AuditEvent, Kind
-from phicrypt.audit.jsonl import manifest_path
+from phicrypt.audit.jsonl import rotated_segments
 from phicrypt.errors import ConfigurationError
 
 _MAX_LINE_LENGTH_BYTES: Final = 1_048_576
@@ -163,6 +163,7 @@ def verify(
         wanted.setdefault(anchor.chain_id, {}).setdefault(anchor.sequence, set()).add(anchor.sha256)
     result = Verification(anchors_given=anchors is not None)
     is_folder = Path(path).is_dir()
+    missing_segments = {} if is_folder else _missing_segments(Path(path))
     fragments: list[Fragment] = []
     for item in read_log(path):
         if isinstance(item, Fragment):
@@ -170,6 +171,9 @@ def verify(
             continue
         fragments = [fragment for fragment in fragments if not _explains(item, fragment, result)]
         _check_record(item, result, wanted, starts_in_order=not is_folder)
+        missing_segments.pop(ChainHead(item.chain_id, item.sequence, item.sha256), None)
+    for head, name in missing_segments.items():
+        result.add(Fault(Place(name, 0), head.chain_id, head.sequence, "the rotated segment is missing"))
     for fragment in fragments:
         if fragment.at_end_of_file or fragment.is_followed:
             result.torn.append(fragment.place)
@@ -180,6 +184,18 @@ def verify(
             _check_missed_anchor(result, chain_id, sequence, hashes, expect_all_chains)
     result.faults.sort(key=lambda fault: (fault.place.file, fault.place.line))
     return result
+
+
+def _missing_segments(path: Path) -> dict[ChainHead, str]:
+    """Names of listed segments that are not there, by a record that each held.
+
+    A crash between listing and renaming leaves such a name as well: then the record is elsewhere.
+    """
+    return {
+        segment.head: segment.path.name
+        for segment in rotated_segments(path)
+        if segment.head is not None and not segment.path.exists()
+    }
 
 
 def read_records(path: str | Path) -> Iterator[Record]:
@@ -193,34 +209,19 @@ def read_log(path: str | Path) -> Iterator[Record | Fragment]:
     """Records and fragments of a log: rotated segments by their manifest, then the file itself."""
     path = Path(path)
     found = False
-    for segment in sorted(path.rglob("*.jsonl")) if path.is_dir() else [*_segments(path), path]:
+    in_order = [*(segment.path for segment in rotated_segments(path)), path]
+    for part in sorted(path.rglob("*.jsonl")) if path.is_dir() else in_order:
         try:
-            file = segment.open("rb")
+            file = part.open("rb")
         except FileNotFoundError:
             continue
         except OSError as error:
             raise ConfigurationError(f"the log cannot be read: {error.strerror}") from None
         found = True
         with file:
-            yield from _read_file(file, segment.name)
+            yield from _read_file(file, part.name)
     if not found:
         raise ConfigurationError("there is no such log file")
-
-
-def _segments(path: Path) -> Iterator[Path]:
-    try:
-        entries = manifest_path(path).read_bytes().splitlines()
-    except FileNotFoundError:
-        return
-    seen = set()
-    for entry in entries:
-        try:
-            name = str(json.loads(entry)["segment"])
-        except (ValueError, KeyError, TypeError):
-            continue
-        if name not in seen and Path(name).name == name:
-            seen.add(name)
-            yield path.with_name(name)
 
 
 def _read_file(file: BinaryIO, name: str) -> Iterator[Record | Fragment]:

@@ -340,6 +340,38 @@ def test_rotation_lists_segments_and_chains_go_on(tmp_path: Path) -> None:
     assert "missing" in verify(path).faults[0].what
 
 
+@pytest.mark.parametrize("removed", [0, 1, 2])
+@pytest.mark.parametrize("manifest", ["kept", "edited"])
+def test_a_whole_segment_removed_is_named_where_no_chain_goes_on_behind_it(
+    tmp_path: Path, removed: int, manifest: str
+) -> None:
+    path = tmp_path / "audit.jsonl"
+    for _ in range(3):
+        sink = JsonlSink(path)
+        sink.write([event(number) for number in range(3)])
+        sink.rotate()
+        sink.close()
+    write_log(path, 3)
+    assert verify(path).is_valid
+    listed = manifest_path(path).read_text().splitlines(keepends=True)
+    (tmp_path / json.loads(listed[removed])["segment"]).unlink()
+    if manifest == "edited":
+        manifest_path(path).write_text("".join(listed[:removed] + listed[removed + 1 :]))
+    result = verify(path)
+    assert not result.is_valid
+    assert "missing" in result.faults[0].what
+
+
+def test_a_segment_that_a_crash_left_listed_and_not_renamed_is_no_fault(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    sink = JsonlSink(path)
+    sink.write([event(number) for number in range(3)])
+    sink.rotate()
+    (listed,) = manifest_path(path).read_text().splitlines()
+    (tmp_path / json.loads(listed)["segment"]).rename(path)
+    assert verify(path).is_valid
+
+
 def test_two_processes_rotating_one_file_lose_nothing(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     context = multiprocessing.get_context("fork")

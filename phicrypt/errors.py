@@ -120,6 +120,7 @@ class KeyAccessError(PhiCryptError):
         is_outage: no answer came, or a 5xx: another Region may serve (rule 13).
         request_ids: AWS's request id of each answered attempt, retries included, in order.
         correlation_id: what the call carried in its user agent, where there was a call.
+        unanswered_attempts: how many attempts got no answer; AWS may have handled them all the same.
         causes: the single refusals, where several keys or Regions were tried; else empty.
     """
 
@@ -135,6 +136,7 @@ class KeyAccessError(PhiCryptError):
         is_outage: bool = False,
         request_ids: tuple[str, ...] = (),
         correlation_id: str | None = None,
+        unanswered_attempts: int = 0,
         causes: tuple[KeyAccessError, ...] = (),
     ) -> None:
         super().__init__(message)
@@ -146,6 +148,7 @@ class KeyAccessError(PhiCryptError):
         self.is_outage = is_outage
         self.request_ids = request_ids
         self.correlation_id = correlation_id
+        self.unanswered_attempts = unanswered_attempts
         self.causes = causes
 
 

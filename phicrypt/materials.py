@@ -89,6 +89,7 @@ class KeyOrigin:
         other_calls: calls made on the way, which CloudTrail shows too: those that wrapped the key
             for further recipients, the earlier ones of an operation on a branch key, and those that
             were refused before one succeeded.
+        unanswered_attempts: attempts of the call that got no answer, and so no request id here.
     """
 
     provider_id: str
@@ -99,6 +100,7 @@ class KeyOrigin:
     operation: str | None = None
     error_code: str | None = None
     other_calls: tuple[KeyOrigin, ...] = ()
+    unanswered_attempts: int = 0
 
 
 class EncryptionMaterials(KeyHolder):

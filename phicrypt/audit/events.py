@@ -247,10 +247,7 @@ def _repeated_json(
     if suite_id is not None:
         fields["suite"] = f"0x{suite_id:04x}"
     if origin is not None:
-        fields |= {"provider": origin.provider_id, "key": origin.key_id, "key_material": origin.key_material_id}
-        fields |= {"request_ids": origin.request_ids or None, "correlation_id": origin.correlation_id}
-        fields["kms_operation"] = origin.operation
-        fields["kms_error"] = origin.error_code
+        fields |= _call_fields(origin)
         fields["other_calls"] = [_call_fields(call) for call in origin.other_calls] or None
     fields |= {"cache_hit": cache_hit, "actor": actor, "purpose": purpose, "recipient": recipient}
     fields |= {"break_glass": break_glass, "application": application, "principal": principal}
@@ -265,6 +262,7 @@ def _call_fields(call: KeyOrigin) -> dict[str, Any]:
         "key_material": call.key_material_id,
         "request_ids": call.request_ids or None,
         "correlation_id": call.correlation_id,
+        "unanswered_attempts": call.unanswered_attempts or None,
         "kms_operation": call.operation,
         "kms_error": call.error_code,
     }
@@ -280,6 +278,7 @@ def _origin_from(fields: Mapping[str, Any]) -> KeyOrigin:
         fields.get("correlation_id"),
         operation=fields.get("kms_operation"),
         error_code=fields.get("kms_error"),
+        unanswered_attempts=int(fields.get("unanswered_attempts", 0)),
     )
 
 

@@ -141,6 +141,7 @@ def test_rule_22_our_request_id_with_another_key_is_an_exception(
     other = key_arn[:-12] + "000000000000"
     record["resources"][0]["ARN"] = other
     assert categories(log, [record], key_arns=[other]) == [Category.EXCEPTION]
+    assert categories(log, [record]) == [Category.EXCEPTION]  # nor does it escape under a key that is not watched
 
 
 def test_rule_22_a_foreign_use_that_copies_a_correlation_id_is_never_matched(
@@ -154,7 +155,7 @@ def test_rule_22_a_foreign_use_that_copies_a_correlation_id_is_never_matched(
     }
     much_later = same_role | {"eventID": "foreign-3", "eventTime": "2099-01-01T00:00:00Z"}
     for foreign, expected in (
-        (same_role, Category.PROBABLE),
+        (same_role, Category.EXCEPTION),  # the call was answered, at its only attempt
         (other_role, Category.EXCEPTION),
         (much_later, Category.EXCEPTION),
         (same_role | {"eventName": "Decrypt"}, Category.EXCEPTION),
@@ -163,14 +164,32 @@ def test_rule_22_a_foreign_use_that_copies_a_correlation_id_is_never_matched(
         assert Category.MATCHED not in categories(log, [foreign])
 
 
-def test_rule_22_a_correlation_id_that_is_reused_often_is_an_exception(
+def test_rule_22_a_correlation_id_that_is_reused_is_an_exception_each_time(
     one_call: tuple[Path, str, dict[str, Any]],
 ) -> None:
     log, _, record = one_call
     copies = [record | {"requestID": f"foreign-{number}", "eventID": f"foreign-{number}"} for number in range(10)]
     found = categories(log, [record, *copies])
     assert found.count(Category.MATCHED) == 1
-    assert found.count(Category.EXCEPTION) == 6
+    assert found.count(Category.EXCEPTION) == 10
+
+
+def test_rule_22_a_correlation_id_stands_for_as_many_records_as_attempts_went_unanswered(
+    kms: StrictKms, tmp_path: Path
+) -> None:
+    key_arn = kms.create_key()
+    phi = client_of(kms, key_arn, tmp_path / "audit.jsonl", read_timeout_seconds=0.2, max_attempts=2)
+    kms.hang(1)
+    phi.encrypt(b"x", context={"tenant": "clinic-7"})
+    phi.close()
+    (use,) = [event for event in log_events(tmp_path / "audit.jsonl") if event.kind == "use"]
+    assert use.origin is not None
+    assert (len(use.origin.request_ids), use.origin.unanswered_attempts) == (1, 1)
+    lost, answered = [record_of(request, key_arn) for request in kms.requests if request.operation != "CreateKey"]
+    assert sorted(categories(tmp_path / "audit.jsonl", [lost, answered])) == [Category.MATCHED, Category.PROBABLE]
+    copy = lost | {"requestID": "foreign-1", "eventID": "foreign-1"}
+    found = categories(tmp_path / "audit.jsonl", [lost, answered, copy])
+    assert sorted(found) == [Category.EXCEPTION, Category.MATCHED, Category.PROBABLE]
 
 
 def test_rule_22_a_request_id_that_cloudtrail_shows_twice_is_an_exception(
@@ -178,10 +197,7 @@ def test_rule_22_a_request_id_that_cloudtrail_shows_twice_is_an_exception(
 ) -> None:
     log, _, record = one_call
     assert categories(log, [record, record]) == [Category.MATCHED]  # delivered twice, under one event id
-    assert sorted(categories(log, [record, record | {"eventID": "other"}])) == [
-        Category.EXCEPTION,
-        Category.MATCHED,
-    ]
+    assert categories(log, [record, record | {"eventID": "other"}]) == [Category.EXCEPTION] * 2
 
 
 def test_rule_22_without_a_principal_nothing_is_more_than_probable(kms: StrictKms, tmp_path: Path) -> None:

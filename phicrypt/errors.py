@@ -22,6 +22,10 @@ values, object keys or partition keys: names and numbers only, because errors en
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from phicrypt.materials import KeyOrigin
 
 
 class PhiCryptError(Exception):
@@ -121,6 +125,7 @@ class KeyAccessError(PhiCryptError):
         request_ids: AWS's request id of each answered attempt, retries included, in order.
         correlation_id: what the call carried in its user agent, where there was a call.
         unanswered_attempts: how many attempts got no answer; AWS may have handled them all the same.
+        earlier_calls: calls that succeeded before this refusal undid them, as the audit trail names them.
         causes: the single refusals, where several keys or Regions were tried; else empty.
     """
 
@@ -149,6 +154,7 @@ class KeyAccessError(PhiCryptError):
         self.request_ids = request_ids
         self.correlation_id = correlation_id
         self.unanswered_attempts = unanswered_attempts
+        self.earlier_calls: tuple[KeyOrigin, ...] = ()
         self.causes = causes
 
 

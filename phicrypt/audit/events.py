@@ -312,5 +312,5 @@ def refused_origin(error: BaseException | None) -> KeyOrigin | None:
         return None
     from phicrypt.keys.kms_errors import refused_calls
 
-    first, *others = refused_calls([error]) or (None,)
+    first, *others = (*refused_calls([error]), *error.earlier_calls) or (None,)
     return None if first is None else replace(first, other_calls=tuple(call for call in others if call))

@@ -15,15 +15,19 @@ from pathlib import Path
 
 import pytest
 from cloudtrail_records import ROLE_ARN, deliver, record_of
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from strict_kms import StrictKms
 
-from phicrypt import KmsKeyring, PhiCrypt, Purpose
+from phicrypt import KmsKeyring, MultiKeyring, PhiCrypt, Purpose, RawAesKeyring
 from phicrypt.audit import AnchoredSink, AuditTrail, JsonlSink, ResourceTokens, acting_as
 from phicrypt.audit.break_glass import break_glass
-from phicrypt.audit.join import join, trail_source
+from phicrypt.audit.join import join, log_events, trail_source
+from phicrypt.audit.questions import incident
 from phicrypt.audit.report import render
 from phicrypt.audit.verify import verify
 from phicrypt.cli import run
+from phicrypt.keys.kms_rsa import KmsRsaKeyring
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -191,6 +195,21 @@ def test_incident_tells_what_was_decryptable_and_what_was_decrypted(scene: Scene
         "--json",
     )
     assert json.loads(out)["sealed_messages"] == 0
+
+
+def test_incident_counts_what_was_sealed_for_several_recipients(tmp_path: Path) -> None:
+    log = tmp_path / "audit.jsonl"
+    rsa_arn = "arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+    public_key = generate_private_key(65_537, 2_048).public_key()
+    pem = public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    daily, other = (RawAesKeyring("clinic", name, bytes(32)) for name in ("daily", "other"))
+    with PhiCrypt(
+        MultiKeyring(daily, other, KmsRsaKeyring(rsa_arn, public_key=pem)), audit=[JsonlSink(log)]
+    ) as phi:
+        phi.decrypt(phi.encrypt(b"x", context={"tenant": "clinic-7"}), context={"tenant": "clinic-7"})
+    for key, opened in (("daily", 1), ("other", 0), (rsa_arn, 0)):
+        found = incident(log_events(log), key, 0, 2**62)
+        assert (found.decryptable, len(found.decrypted)) == ({"tenant=clinic-7": 1}, opened)
 
 
 def test_break_glass_lists_what_awaits_review_until_somebody_reviewed_it(

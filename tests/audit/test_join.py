@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 from cloudtrail_records import ROLE_ARN, SESSION_ARN, deliver, record_of
+from key_stores import KeyStores
 from strict_kms import StrictKms
 
-from phicrypt import CachePolicy, KmsKeyring, PhiCrypt, Purpose
+from phicrypt import CachePolicy, HierarchicalKeyring, KmsKeyring, MultiKeyring, PhiCrypt, Purpose
 from phicrypt.audit import AuditEvent, AuditTrail, JsonlSink
 from phicrypt.audit.cloudtrail import Reading, TrailEvent, look_up, parse_record, read_bucket, read_folder
 from phicrypt.audit.join import Joined, join, log_events, trail_source, whole_uses
@@ -26,6 +27,7 @@ from phicrypt.audit.matching import Category, Matcher
 from phicrypt.errors import ConfigurationError, KeyAccessError
 from phicrypt.keys.tagging import tagged_call
 from phicrypt.materials import KeyOrigin
+from phicrypt.testing import local_aws
 
 
 @pytest.fixture
@@ -254,6 +256,39 @@ def test_a_denied_call_is_recorded_on_both_sides(kms: StrictKms, tmp_path: Path)
     assert categories(tmp_path / "audit.jsonl", []) == [Category.LOCAL_ONLY]
     success = {name: value for name, value in record.items() if not name.startswith("error")}
     assert categories(tmp_path / "audit.jsonl", [success]) == [Category.EXCEPTION]
+
+
+def test_every_call_for_several_recipients_is_named_also_when_the_last_one_is_denied(
+    kms: StrictKms, tmp_path: Path
+) -> None:
+    arns = [kms.create_key() for _ in range(3)]
+    keyring = MultiKeyring(*(KmsKeyring(arn, client=kms.client()) for arn in arns))
+    trail = AuditTrail([JsonlSink(tmp_path / "audit.jsonl")], principal=ROLE_ARN)
+    kms.deny(arns[2])
+    with PhiCrypt(keyring, audit=trail) as phi, pytest.raises(KeyAccessError):
+        phi.encrypt(b"x")
+    calls = [request for request in kms.requests if request.operation != "CreateKey"]
+    assert [request.operation for request in calls] == ["GenerateDataKey", "Encrypt", "Encrypt"]
+    records = [record_of(request, arn) for request, arn in zip(calls, arns, strict=True)]
+    found = categories(tmp_path / "audit.jsonl", records)
+    assert sorted(found) == [Category.DENIED, Category.MATCHED, Category.MATCHED]
+
+
+def test_a_branch_key_fetched_for_a_second_recipient_is_named(kms: StrictKms, tmp_path: Path) -> None:
+    key_arn = kms.create_key()
+    with local_aws() as aws:
+        store = KeyStores(aws, kms).new_store()
+        store.create_key("tenant-7")
+        kms.requests.clear()
+        keyring = MultiKeyring(
+            KmsKeyring(key_arn, client=kms.client()), HierarchicalKeyring(store, branch_key_id="tenant-7")
+        )
+        trail = AuditTrail([JsonlSink(tmp_path / "audit.jsonl")], principal=ROLE_ARN)
+        with PhiCrypt(keyring, audit=trail) as phi:
+            phi.encrypt(b"x")
+    records = [record_of(request, request.parameters["KeyId"]) for request in kms.requests]
+    assert len(records) == 2
+    assert categories(tmp_path / "audit.jsonl", records) == [Category.MATCHED] * 2
 
 
 def test_a_denied_call_of_which_cloudtrail_names_no_key_is_still_ours(kms: StrictKms, tmp_path: Path) -> None:

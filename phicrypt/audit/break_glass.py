@@ -80,6 +80,7 @@ def break_glass(
     session: Any = None,
     client: Any = None,
     keyring: Keyring | None = None,
+    principal: str | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[BreakGlass]:
     """Open messages through their break-glass recipient, on record: ``with … as grant: grant.decrypt(…)``.
@@ -92,6 +93,8 @@ def break_glass(
         expires_in_seconds: until when, at most twelve hours.
         session, client: a boto3 session or KMS client of the emergency role.
         keyring: the emergency recipient's keyring, in place of the RSA recipient found in ``phi``'s.
+        principal: ARN of the emergency role, which the join with CloudTrail requires to be equal there.
+            Without it, uses under a ``session`` or ``client`` are at most *probable* (rule 22).
 
     Nothing is cached under the grant. Raises ConfigurationError without a sufficient reason, actor,
     expiry or recipient, PhiInContextError for a reason that looks like PHI, AuditError if the trail
@@ -106,6 +109,8 @@ def break_glass(
         )
     if isinstance(expires_in_seconds, bool) or not 0 < expires_in_seconds <= MAX_EXPIRY_SECONDS:
         raise ConfigurationError(f"expires_in_seconds is between 1 and {MAX_EXPIRY_SECONDS:,}")
+    if principal is not None or session is not None or client is not None:
+        trail = trail.as_principal(principal)
     from phicrypt.client import PhiCrypt
     from phicrypt.guard import PhiGuard
 

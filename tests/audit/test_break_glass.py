@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cloudtrail_records import ROLE_ARN, record_of
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 from strict_kms import StrictKms
@@ -18,6 +19,8 @@ from strict_kms_operations import Request
 from phicrypt import ANY_CONTEXT, KmsKeyring, MultiKeyring, PhiCrypt, RawAesKeyring
 from phicrypt.audit import AuditEvent, AuditTrail, RecordingSink, ResourceTokens, assume_role
 from phicrypt.audit.break_glass import break_glass, record_review
+from phicrypt.audit.cloudtrail import parse_record
+from phicrypt.audit.matching import Category, Matcher
 from phicrypt.audit.questions import grants
 from phicrypt.errors import (
     AuditError,
@@ -109,6 +112,35 @@ def test_rule_16_break_glass_opens_by_the_rsa_recipient_under_its_own_role_and_o
     assert {event.purpose for event in events} == {"emergency"}
     assert events[0].detail == {"reason": REASON, "expires_in_seconds": 600}
     assert events[-1].detail == {"uses": 2}
+
+
+def test_break_glass_is_matched_with_cloudtrail_under_the_emergency_role(
+    kms: StrictKms, recipient: tuple[str, bytes]
+) -> None:
+    """The trail's own principal is another: with it, every emergency would look like a stolen request id."""
+    sink = RecordingSink()
+    trail = AuditTrail([sink], principal="arn:aws:iam::111122223333:role/Everyday")
+    key_arn, public_key = recipient
+    everyday = RawAesKeyring("clinic", "everyday", b"e" * 32)
+    phi = PhiCrypt(MultiKeyring(everyday, KmsRsaKeyring(key_arn, public_key=public_key)), audit=trail)
+    message = phi.encrypt(b"x")
+    trail.flush()
+    for principal, expected in ((ROLE_ARN, Category.MATCHED), (None, Category.PROBABLE)):
+        sink.events.clear()
+        with phi.break_glass(
+            actor="dr-1", reason=REASON, expires_in_seconds=60, client=kms.client(), principal=principal
+        ) as grant:
+            grant.decrypt(message, context=ANY_CONTEXT)
+        assert {event.principal for event in sink.events} == {principal}
+        with Matcher() as matcher:
+            for event in sink.events:
+                matcher.add_use(event)
+            record = parse_record(record_of(kms.requests[-1], key_arn))
+            assert record is not None
+            matcher.add_record(record)
+            matcher.finish()
+            assert [found.category for found in matcher.findings()] == [expected]
+    assert trail.principal == "arn:aws:iam::111122223333:role/Everyday"
 
 
 def test_rule_16_break_glass_expires_and_says_so(kms: StrictKms, recipient: tuple[str, bytes]) -> None:

@@ -116,6 +116,8 @@ def break_glass(
 
     emergency = keyring or _emergency_keyring(phi.provider.keyring, session, client)
     PhiGuard().check({"reason": reason}, where="break-glass reason")
+    if phi.guard is not None and phi.guard.mode == "refuse":  # it may know the house's own record numbers
+        phi.guard.check({"reason": reason}, where="break-glass reason")
     grant_id = trail.next_use_id()
     opener = PhiCrypt(keyring=emergency, cache=None, audit=trail)
     terms = {"reason": reason, "expires_in_seconds": expires_in_seconds}
@@ -136,7 +138,10 @@ def break_glass(
 
 
 def record_review(trail: AuditTrail, grant_id: str, *, reviewer: str, note: str = "") -> None:
-    """Write that a grant was reviewed, and by whom. Raises AuditError, ConfigurationError."""
+    """Write that a grant was reviewed, and by whom. Raises AuditError, ConfigurationError, PhiInContextError."""
+    from phicrypt.guard import PhiGuard
+
+    PhiGuard().check({"note": note}, where="review note")
     with acting_as(reviewer):
         trail.write(_event(trail, Kind.BREAK_GLASS_REVIEW, grant_id, reviewer, note=note[:_MAX_REASON_LENGTH]))
 

@@ -29,6 +29,7 @@ from phicrypt.errors import (
     PhiInContextError,
     UnsupportedOperationError,
 )
+from phicrypt.guard import PhiGuard
 from phicrypt.keys.kms_rsa import KmsRsaKeyring
 
 REASON = "the on-call physician cannot reach the tenant's key"
@@ -215,6 +216,30 @@ def test_a_reason_with_phi_is_refused_and_not_recorded(recipient: tuple[str, byt
         ),
     ):
         pytest.fail("opened")
+    assert sink.events == []
+
+
+def test_a_reason_is_checked_by_the_clients_own_guard_too(recipient: tuple[str, bytes]) -> None:
+    key_arn, public_key = recipient
+    sink = RecordingSink()
+    phi = PhiCrypt(
+        MultiKeyring(RawAesKeyring("clinic", "k", bytes(32)), KmsRsaKeyring(key_arn, public_key=public_key)),
+        audit=[sink],
+        guard=PhiGuard(mrn_patterns=[r"\bH\d{7}\b"]),
+    )
+    with (
+        pytest.raises(PhiInContextError),
+        phi.break_glass(actor="dr-1", reason="patient H1234567 in theatre", expires_in_seconds=60),
+    ):
+        pass
+    assert sink.events == []
+
+
+def test_a_review_note_with_phi_is_refused_and_not_recorded() -> None:
+    sink = RecordingSink()
+    with pytest.raises(PhiInContextError) as caught:
+        record_review(AuditTrail([sink]), "g-1", reviewer="officer-1", note="was for 123-45-6789")
+    assert "6789" not in str(caught.value)
     assert sink.events == []
 
 

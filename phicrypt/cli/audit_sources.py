@@ -13,6 +13,7 @@ from phicrypt.audit.cloudtrail import Reading, TrailEvent
 from phicrypt.audit.events import AuditEvent, parse_time
 from phicrypt.audit.join import Joined, join, log_events, trail_source
 from phicrypt.audit.resources import ResourceTokens
+from phicrypt.audit.trail import AuditTrail
 from phicrypt.cli.console import progress
 from phicrypt.cli.options import AwsAccess
 from phicrypt.errors import ConfigurationError
@@ -75,12 +76,14 @@ def parse_moment(text: str) -> int:
         ) from None
 
 
-def tokens_of(resource: str, token_keys: Path | None, key: str | None, aws: AwsAccess) -> list[str]:
+def tokens_of(
+    resource: str, token_keys: Path | None, key: str | None, aws: AwsAccess, trail: AuditTrail | None = None
+) -> list[str]:
     if resource.startswith("rt1-"):
         return [resource]
     if token_keys is None or key is None:
         raise ConfigurationError("to find a resource by name, give --token-keys FILE and its --key ARN")
-    tokens = ResourceTokens.load(token_keys, aws.kms_keyring(key))
+    tokens = ResourceTokens.load(token_keys, aws.kms_keyring(key), trail=trail)
     scheme, _, rest = resource.partition("://")
     place, _, name = rest.partition("/")
     if scheme in ("s3", "branch-key") and place and name:

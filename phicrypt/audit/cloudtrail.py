@@ -221,7 +221,7 @@ def read_bucket(
             object_key = entry["Key"]
             if not object_key.endswith((".json", ".json.gz")) or _is_digest(object_key):
                 continue
-            if not _day_is_wanted(object_key, since_ns, until_ns):
+            if not day_is_wanted(object_key, since_ns, until_ns):
                 continue
             body = s3_client.get_object(Bucket=bucket, Key=object_key)["Body"]
             name = object_key.rpartition("/")[2]
@@ -344,7 +344,7 @@ def _is_digest(name: str) -> bool:
     return "CloudTrail-Digest" in name or "CloudTrail-Insight" in name
 
 
-def _day_is_wanted(object_key: str, since_ns: int | None, until_ns: int | None) -> bool:
+def day_is_wanted(object_key: str, since_ns: int | None, until_ns: int | None) -> bool:
     """By the date in the key; a file may hold events of the evening before, so a day more on both sides."""
     found = _DATE_IN_KEY.search(object_key)
     if found is None:

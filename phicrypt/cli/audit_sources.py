@@ -32,7 +32,9 @@ def open_join(
     principals: Iterable[str],
 ) -> Iterator[Joined]:
     read, check_digests = trail_source(trail, client=aws.client)
-    digests = check_digests()
+    since_time = None if since is None else parse_moment(since)
+    until_time = None if until is None else parse_moment(until)
+    digests = check_digests(since_time, until_time)
     with progress("Events", None) as advance:
 
         def counted(since_ns: int | None, until_ns: int | None, reading: Reading) -> Iterator[TrailEvent]:
@@ -44,8 +46,8 @@ def open_join(
         with join(
             log,
             counted,
-            since_ns=None if since is None else parse_moment(since),
-            until_ns=None if until is None else parse_moment(until),
+            since_ns=since_time,
+            until_ns=until_time,
             key_arns=keys,
             principals=principals,
             digests=digests,

@@ -11,6 +11,7 @@ phicrypt. What enforces it is the session's duration, or a condition in the key'
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -110,7 +111,8 @@ def break_glass(
     if isinstance(expires_in_seconds, bool) or not 0 < expires_in_seconds <= MAX_EXPIRY_SECONDS:
         raise ConfigurationError(f"expires_in_seconds is between 1 and {MAX_EXPIRY_SECONDS:,}")
     if principal is not None or session is not None or client is not None:
-        trail = trail.as_principal(principal)
+        trail = copy.copy(trail)  # the same sinks, for calls under other credentials
+        trail.principal = principal
     from phicrypt.client import PhiCrypt
     from phicrypt.guard import PhiGuard
 

@@ -117,7 +117,7 @@ class Reading:
     def add_problem(self, where: str, what: str) -> None:
         self.problem_count += 1
         if len(self.problems) < _MAX_PROBLEMS:
-            self.problems.append(f"{where}: {what}")
+            self.problems.append(_valid(f"{where}: {what}"))
 
 
 def parse_record(record: Any) -> TrailEvent | None:
@@ -157,7 +157,7 @@ def parse_record(record: Any) -> TrailEvent | None:
         _text(record, "recipientAccountId"),
         _text(record, "awsRegion"),
         correlation[1] if correlation else "",
-        {str(name): str(value) for name, value in context.items()},
+        {_valid(str(name)): _valid(str(value)) for name, value in context.items()},
     )
 
 
@@ -168,7 +168,12 @@ def _object(parent: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _text(parent: Mapping[str, Any], name: str) -> str:
     value = parent.get(name)
-    return value if isinstance(value, str) else ""
+    return _valid(value) if isinstance(value, str) else ""
+
+
+def _valid(text: str) -> str:
+    """The text without halves of surrogate pairs, which JSON can hold and nothing can print or store."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _key_arn(record: Mapping[str, Any], parameters: Mapping[str, Any]) -> str:

@@ -166,7 +166,8 @@ def grants(events: Iterable[AuditEvent]) -> list[Grant]:
         if event.kind == Kind.BREAK_GLASS_OPEN:
             grant.time, grant.actor = format_time(event.time_ns), event.actor or ""
             grant.reason = str(detail.get("reason", ""))
-            grant.expires_in_seconds = int(detail.get("expires_in_seconds", 0))
+            expiry = detail.get("expires_in_seconds")
+            grant.expires_in_seconds = expiry if isinstance(expiry, int) else 0
         elif event.kind == Kind.BREAK_GLASS_CLOSE:
             grant.is_closed = True
         elif event.kind == Kind.BREAK_GLASS_REVIEW:

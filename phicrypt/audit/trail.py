@@ -17,7 +17,6 @@ stream, leaves two: :meth:`AuditTrail.begin` writes the first before any plainte
 
 from __future__ import annotations
 
-import copy
 import functools
 import itertools
 import logging
@@ -189,12 +188,6 @@ class AuditTrail:
         self._deliver(use._event(Kind.BEGIN, _BEGUN), sealing)
         use._is_open = True
         return use
-
-    def as_principal(self, principal: str | None) -> AuditTrail:
-        """The same trail for calls under other credentials; None where their principal is not known."""
-        other = copy.copy(self)
-        other.principal = principal
-        return other
 
     def write(self, event: AuditEvent) -> None:
         """Write an event of another kind (break-glass, anchors) through to every sink. Raises AuditError."""

@@ -251,6 +251,8 @@ def _parse(content: bytes, place: Place) -> Record | None:
         return None
     try:
         record = json.loads(content)
+        if b"\\u" in content:  # half a surrogate pair is text that nothing can print or store
+            json.dumps(record, ensure_ascii=False).encode()
         fields = record["event"]
         if not isinstance(fields, dict) or not isinstance(record["sequence"], int):
             return None

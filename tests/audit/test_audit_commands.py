@@ -142,6 +142,15 @@ def test_join_finds_the_foreign_uses_and_ends_with_one(scene: Scene, phicrypt: R
     assert "in CloudTrail but not here" in out
 
 
+def test_join_tells_how_many_lines_hold_no_event(scene: Scene, phicrypt: Run, tmp_path: Path) -> None:
+    log = tmp_path / "audit.jsonl"
+    log.write_text(scene.log.read_text().replace('"actor":"clerk-2"', '"actor":["clerk-2"]'))
+    _, out, _ = phicrypt("join", "--log", log, "--trail", scene.trail)
+    assert "2 lines of the log hold no event" in out
+    _, out, _ = phicrypt("join", "--log", log, "--trail", scene.trail, "--json")
+    assert json.loads(out)["unreadable_lines"] == 2
+
+
 def test_join_prints_csv_without_formulas(scene: Scene, phicrypt: Run) -> None:
     _, out, _ = phicrypt("join", "--log", scene.log, "--trail", scene.trail, "--csv")
     table = list(csv.DictReader(io.StringIO(out)))

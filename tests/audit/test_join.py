@@ -24,6 +24,8 @@ from phicrypt.audit import AuditEvent, AuditTrail, JsonlSink
 from phicrypt.audit.cloudtrail import Reading, TrailEvent, look_up, parse_record, read_bucket, read_folder
 from phicrypt.audit.join import Joined, join, log_events, trail_source, whole_uses
 from phicrypt.audit.matching import Category, Matcher
+from phicrypt.audit.report import render
+from phicrypt.audit.verify import verify
 from phicrypt.errors import ConfigurationError, KeyAccessError
 from phicrypt.keys.tagging import tagged_call
 from phicrypt.materials import KeyOrigin
@@ -390,6 +392,59 @@ def test_broken_files_are_named_and_the_rest_is_used(
     assert "unknown CloudTrail version" in named
     assert "not a CloudTrail record" in named
     assert "no valid eventTime" in named
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"requestID": "\ud800"},
+        {"userIdentity": {"type": "IAMUser", "arn": "\ud800"}},
+        {"eventName": "De\ud800crypt", "errorCode": "\udfff"},
+        {"eventTime": "9999-12-31T23:59:59Z"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_record_that_nothing_can_store_does_not_end_the_join(
+    one_call: tuple[Path, str, dict[str, Any]], tmp_path: Path, change: dict[str, Any]
+) -> None:
+    log, _, record = one_call
+    hostile = record | {"requestID": "foreign-1", "eventID": "foreign-1", "userAgent": "x"} | change
+    deliver(tmp_path / "trail", [hostile, record])
+    with joined(log, tmp_path / "trail") as result:
+        assert result.matcher.counts()[Category.MATCHED] == 1
+        assert render(result, title="x").encode()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"actor": {}},
+        {"actor": 5},
+        {"actor": "\ud800"},
+        {"purpose": []},
+        {"key": ["x"]},
+        {"request_ids": 5},
+        {"other_calls": [5]},
+        {"context": {"a": 5}},
+        {"time": "9999-12-31T23:59:59Z"},
+        {"correlation_id": [1]},
+    ],
+    ids=str,
+)
+def test_a_line_that_was_edited_into_no_event_does_not_end_the_join(
+    one_call: tuple[Path, str, dict[str, Any]], tmp_path: Path, change: dict[str, Any]
+) -> None:
+    log, key_arn, record = one_call
+    *lines, last = log.read_text().splitlines()
+    edited = json.loads(last)
+    edited["event"] |= change
+    path = tmp_path / "edited.jsonl"
+    path.write_text("\n".join([*lines, json.dumps(edited, separators=(",", ":"))]) + "\n")
+    deliver(tmp_path / "trail", [record])
+    with joined(path, tmp_path / "trail", key_arns=[key_arn]) as result:
+        assert result.matcher.counts()[Category.TRAIL_ONLY] == 1
+        assert render(result, title="x").encode()
+    assert not verify(path).is_valid
 
 
 def test_a_file_that_inflates_beyond_the_bound_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -245,6 +245,12 @@ def test_acting_as_refuses_what_is_no_actor(actor: str) -> None:
         pass
 
 
+@pytest.mark.parametrize("recipient", ["", "a\nb", "\ud800", 7])
+def test_acting_as_refuses_what_is_no_recipient(recipient: str) -> None:
+    with pytest.raises(ConfigurationError), acting_as("dr-1", recipient=recipient):
+        pass
+
+
 def test_acting_as_refuses_unknown_purposes() -> None:
     with pytest.raises(ConfigurationError), acting_as("dr-1", "curiosity"):
         pass

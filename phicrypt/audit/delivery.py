@@ -153,8 +153,10 @@ class Channel:
         try:
             self.sink.write(batch)
         except BaseException as error:
-            self._waiting.extendleft(reversed(batch[_written(error) : -1]))
-            if not isinstance(error, Exception):
+            # Interrupted, it may be stored or not: twice is better than never, and readers count it once.
+            refused = isinstance(error, Exception)
+            self._waiting.extendleft(reversed(batch[_written(error) : -1 if refused else None]))
+            if not refused:
                 raise
             raise AuditError(
                 f"the audit event could not be written by {type(self.sink).__name__} "

@@ -89,9 +89,8 @@ class JsonlSink:
     def close(self) -> None:
         """Close the file; a later write opens it again and begins a new chain."""
         with self._lock:
-            if self._descriptor is not None:
-                os.close(self._descriptor)
-            self._descriptor = self._chain = None
+            self._chain = None
+            self._let_go()
 
     def rotate(self) -> None:
         """Begin a new segment now."""
@@ -167,10 +166,14 @@ class JsonlSink:
             self._chain = None
             raise SinkError(str(error), written=0) from error
 
+    def _let_go(self) -> None:
+        # Forgotten first: an interruption in between must not leave a number that soon names another file.
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
     def _open(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        self._let_go()
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
         self._writes_until_check = _CHECK_EVERY_WRITES
 

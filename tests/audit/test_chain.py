@@ -301,6 +301,34 @@ def test_an_interruption_in_mid_write_leaves_valid_chains(tmp_path: Path, monkey
     assert verify(path).is_valid
 
 
+def test_an_interruption_while_the_file_is_closed_leaves_a_sink_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A descriptor that was closed and not forgotten soon names another file."""
+    path = tmp_path / "audit.jsonl"
+    sink = JsonlSink(path)
+    sink.write([event(0)])
+    real = os.close
+
+    def interrupted(descriptor: int) -> None:
+        real(descriptor)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("phicrypt.audit.jsonl.os.close", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            sink.close()
+    other = os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT)
+    sink.write([event(1)])
+    assert os.fstat(other).st_size == 0
+    os.close(other)
+    assert verify(path).is_valid
+    assert [record.fields["use_id"] for record in read_records(path) if record.fields["kind"] == "use"] == [
+        "u-0",
+        "u-1",
+    ]
+
+
 def test_a_signal_handler_in_mid_write_neither_hangs_nor_loses_its_event(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

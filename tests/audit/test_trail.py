@@ -15,8 +15,19 @@ from pathlib import Path
 
 import pytest
 
-from phicrypt.audit import BUFFERED, AuditEvent, AuditTrail, Delivery, JsonlSink, Purpose, WithPolicy, acting_as
+from phicrypt.audit import (
+    BUFFERED,
+    WRITE_THROUGH,
+    AuditEvent,
+    AuditTrail,
+    Delivery,
+    JsonlSink,
+    Purpose,
+    WithPolicy,
+    acting_as,
+)
 from phicrypt.audit.events import format_time, parse_time
+from phicrypt.audit.join import whole_uses
 from phicrypt.audit.sinks import LoggingSink, RecordingSink
 from phicrypt.audit.verify import read_records, verify
 from phicrypt.errors import (
@@ -176,6 +187,41 @@ def test_an_interruption_wins_over_a_sink_that_fails() -> None:
     sink.broken = True
     with pytest.raises(KeyboardInterrupt), use:
         raise KeyboardInterrupt
+
+
+def test_an_interruption_wins_over_a_sink_that_fails_for_a_whole_use_too() -> None:
+    trail = AuditTrail([FailingSink()], encrypt_policy=WRITE_THROUGH)
+    trail.record("encrypt", error=KeyboardInterrupt())
+    with pytest.raises(AuditError):
+        trail.record("encrypt", error=ValueError())
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_an_interruption_while_a_record_is_written_loses_neither_begin_nor_end(stored: bool) -> None:
+    class Interrupted(RecordingSink):
+        interruptions = 1
+
+        def write(self, events: Sequence[AuditEvent]) -> None:
+            if stored or not self.interruptions:
+                super().write(events)
+            if self.interruptions:
+                self.interruptions -= 1
+                raise KeyboardInterrupt
+
+    sink = Interrupted()
+    trail = AuditTrail([sink])
+    with pytest.raises(KeyboardInterrupt):
+        trail.begin("decrypt")
+    gc.collect()
+    trail.flush()
+    assert {(event.kind, event.outcome) for event in sink.events} == {("begin", "begun"), ("end", "interrupted")}
+    assert len({event.use_id for event in sink.events}) == 1
+    use = trail.begin("decrypt")
+    sink.interruptions = 1
+    with pytest.raises(KeyboardInterrupt):
+        use.end(byte_count=3)
+    trail.flush()
+    assert [event.outcome for event in whole_uses(sink.events)] == ["interrupted", "success"]
 
 
 def test_an_abandoned_use_ends_as_interrupted() -> None:

@@ -23,6 +23,8 @@ _MAX_LINE_LENGTH_BYTES: Final = 1_048_576
 _SEAL: Final = b',"sha256":"'
 _SEAL_LENGTH: Final = len(_SEAL) + 64 + len(b'"}')
 _MAX_LISTED: Final = 1_000
+_MAX_WAITING_FRAGMENTS: Final = 64
+"""A torn line is explained soon; more that wait would make a hostile log slow to verify."""
 _REMEMBERED_HASHES: Final = 262_144
 
 
@@ -121,9 +123,9 @@ class Verification:
         """Whether nothing is wrong."""
         return self.fault_count == 0
 
-    def add(self, fault: Fault) -> None:
+    def add(self, fault: Fault, *, limit: int = _MAX_LISTED) -> None:
         self.fault_count += 1
-        if len(self.faults) < _MAX_LISTED:
+        if len(self.faults) < limit:
             self.faults.append(fault)
 
     def what_it_proves(self) -> str:
@@ -168,6 +170,8 @@ def verify(
     for item in read_log(path):
         if isinstance(item, Fragment):
             fragments.append(item)
+            if len(fragments) > _MAX_WAITING_FRAGMENTS:
+                _conclude(fragments.pop(0), result)
             continue
         fragments = [fragment for fragment in fragments if not _explains(item, fragment, result)]
         _check_record(item, result, wanted, starts_in_order=not is_folder)
@@ -175,14 +179,12 @@ def verify(
     for head, name in missing_segments.items():
         result.add(Fault(Place(name, 0), head.chain_id, head.sequence, "the rotated segment is missing"))
     for fragment in fragments:
-        if fragment.at_end_of_file or fragment.is_followed:
-            result.torn.append(fragment.place)
-        else:
-            result.add(Fault(fragment.place, None, None, "the line is not a whole record"))
+        _conclude(fragment, result)
     for chain_id, by_sequence in wanted.items():
         for sequence, hashes in by_sequence.items():
             _check_missed_anchor(result, chain_id, sequence, hashes, expect_all_chains)
     result.faults.sort(key=lambda fault: (fault.place.file, fault.place.line))
+    del result.faults[_MAX_LISTED:]
     return result
 
 
@@ -262,6 +264,16 @@ def _parse(content: bytes, place: Place) -> Record | None:
         return Record(place, chain_id, record["sequence"], previous, sha256, is_intact, fields)
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def _conclude(fragment: Fragment, result: Verification) -> None:
+    """A fragment that no later record explains."""
+    if fragment.at_end_of_file or fragment.is_followed:
+        result.torn.append(fragment.place)
+    else:
+        # It waited, and may stand before all others: there is room for it even if these are many.
+        limit = _MAX_LISTED + _MAX_WAITING_FRAGMENTS
+        result.add(Fault(fragment.place, None, None, "the line is not a whole record"), limit=limit)
 
 
 def _explains(record: Record, fragment: Fragment, result: Verification) -> bool:

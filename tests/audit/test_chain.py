@@ -503,6 +503,28 @@ def _write_until_killed(path: Path, round_number: int, writer: int) -> None:
         time.sleep(0.00002)
 
 
+def test_a_log_full_of_fragments_is_verified_in_linear_time(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    write_log(path, 4_000)
+    records = path.read_bytes()
+    path.write_bytes(b'{"phicrypt-audit":1,"chain":"0123\n' * 10_000 + records)
+    started = time.process_time()
+    result = verify(path)
+    assert time.process_time() - started < 10
+    assert (result.fault_count, result.records) == (10_000, 4_001)
+    assert result.faults[0].place.line == 1
+
+
+def test_the_first_broken_line_is_named_before_a_thousand_others(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    write_log(path, 1_500)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"changed\n" + b"".join(reversed(lines[1:])))
+    result = verify(path)
+    assert result.fault_count > 1_000
+    assert result.faults[0].place.line == 1
+
+
 def test_a_missing_log_is_a_configuration_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError):
         verify(tmp_path / "none.jsonl")

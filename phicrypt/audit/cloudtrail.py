@@ -54,12 +54,13 @@ class TrailEvent(NamedTuple):
     """One KMS record of CloudTrail; text fields are empty where CloudTrail has none.
 
     Attributes:
-        event_id: unique; the same record may be delivered twice under one id.
+        event_id: unique; the same record may be delivered twice under one id. Of a key in another
+            account, that account and the caller's have a record each, under one shared id.
         time_ns: when KMS handled the call, in whole seconds.
         name: the operation, such as ``"Decrypt"``.
         request_id: KMS's request id.
         key_arn: the key that was used.
-        principal: ARN of the caller.
+        principal: ARN of the caller; the account of a key does not learn that of another account's.
         issuer: ARN of the role behind an assumed-role session.
         source_identity: as set with the session.
         invoked_by: the AWS service that called on somebody's behalf.
@@ -142,7 +143,7 @@ def parse_record(record: Any) -> TrailEvent | None:
         raise ValueError("no valid eventTime") from None
     context = _object(parameters, "encryptionContext")
     return TrailEvent(
-        _text(record, "eventID"),
+        _text(record, "sharedEventID") or _text(record, "eventID"),
         time_ns,
         _text(record, "eventName"),
         _text(record, "requestID"),

@@ -315,9 +315,10 @@ class Matcher:
         if key_arn.startswith("arn:") and key_arn != record.key_arn and not self._is_of_unknown_key(record):
             return "the key", True
         expected = (principal,) if principal else self._principals
-        if expected and not any(is_principal(one, record) for one in expected):
+        is_named = bool(record.principal or record.issuer)
+        if expected and is_named and not any(is_principal(one, record) for one in expected):
             return "the principal", True
-        return "", bool(expected) and bool(operation) and key_arn.startswith("arn:")
+        return "", bool(expected) and is_named and bool(operation) and key_arn.startswith("arn:")
 
     def _store_findings(self) -> None:
         self._database.executemany("INSERT INTO findings VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", self._findings)

@@ -204,6 +204,19 @@ def test_rule_22_a_request_id_that_cloudtrail_shows_twice_is_an_exception(
     assert categories(log, [record, record | {"eventID": "other"}]) == [Category.EXCEPTION] * 2
 
 
+def test_rule_22_records_of_both_accounts_of_a_call_are_one(one_call: tuple[Path, str, dict[str, Any]]) -> None:
+    """The account that owns the key has a record of its own, which does not name the other's principal."""
+    log, _, record = one_call
+    callers = record | {"sharedEventID": "shared-1"}
+    owners = callers | {
+        "eventID": "owners-1",
+        "recipientAccountId": "444455556666",
+        "userIdentity": {"type": "AWSAccount", "principalId": "AROAEXAMPLE:i-0abc", "accountId": "111122223333"},
+    }
+    assert categories(log, [callers, owners]) == [Category.MATCHED]
+    assert categories(log, [owners]) == [Category.PROBABLE]
+
+
 def test_rule_22_without_a_principal_nothing_is_more_than_probable(kms: StrictKms, tmp_path: Path) -> None:
     key_arn = kms.create_key()
     with PhiCrypt(

@@ -96,6 +96,12 @@ class PhiGuard(KeyHolder):
             )
         return {name: self._hashed(name, value) if name in offending else value for name, value in pairs.items()}
 
+    def check_name(self, pairs: Mapping[str, str], *, where: str) -> None:
+        """:meth:`check` for what something is called by, and found again: ``"hash"`` refuses there as well."""
+        checked = self.check(pairs, where=where)
+        if checked is not pairs:
+            raise PhiInContextError([name for name in pairs if checked[name] != pairs[name]], where=where)
+
     def _passes(self, name: str, value: str) -> bool:
         pair = (name, value)
         if pair in self._passed:

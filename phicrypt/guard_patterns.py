@@ -131,11 +131,12 @@ def _matches(
         return True
     if any(pattern.search(text) for pattern in (_DEFAULT_MRN if mrn is None else mrn)):
         return True
-    if name and any(pattern.search(_DIGEST.sub("\x00", text)) for pattern in _hinted_patterns(name)):
+    rest = _DIGEST.sub("\x00", text)
+    if name and any(pattern.search(rest) for pattern in _hinted_patterns(name)):
         return True
-    if not _may_match(text):
+    if not _may_match(rest):
         return False
-    rest = _POINT_IN_TIME.sub("\x00", _DIGEST.sub("\x00", text))
+    rest = _POINT_IN_TIME.sub("\x00", rest)
     if not _may_match(rest):
         return False
     return (

@@ -22,6 +22,10 @@ values, object keys or partition keys: names and numbers only, because errors en
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from phicrypt.materials import KeyOrigin
 
 
 class PhiCryptError(Exception):
@@ -120,6 +124,8 @@ class KeyAccessError(PhiCryptError):
         is_outage: no answer came, or a 5xx: another Region may serve (rule 13).
         request_ids: AWS's request id of each answered attempt, retries included, in order.
         correlation_id: what the call carried in its user agent, where there was a call.
+        unanswered_attempts: how many attempts got no answer; AWS may have handled them all the same.
+        earlier_calls: calls that succeeded before this refusal undid them, as the audit trail names them.
         causes: the single refusals, where several keys or Regions were tried; else empty.
     """
 
@@ -135,6 +141,7 @@ class KeyAccessError(PhiCryptError):
         is_outage: bool = False,
         request_ids: tuple[str, ...] = (),
         correlation_id: str | None = None,
+        unanswered_attempts: int = 0,
         causes: tuple[KeyAccessError, ...] = (),
     ) -> None:
         super().__init__(message)
@@ -146,6 +153,8 @@ class KeyAccessError(PhiCryptError):
         self.is_outage = is_outage
         self.request_ids = request_ids
         self.correlation_id = correlation_id
+        self.unanswered_attempts = unanswered_attempts
+        self.earlier_calls: tuple[KeyOrigin, ...] = ()
         self.causes = causes
 
 

@@ -44,7 +44,7 @@ class PhiGuard(KeyHolder):
     Raises ConfigurationError for an unknown mode, a bad pattern or a missing or short hash key.
     """
 
-    __slots__ = ("_allow_names", "_extra", "_hash_key", "_mrn", "_passed", "mode")
+    __slots__ = ("_allow_names", "_extra", "_hash_key", "_mrn", "_passed", "_passed_names", "mode")
 
     def __init__(
         self,
@@ -70,6 +70,7 @@ class PhiGuard(KeyHolder):
         self._hash_key = hash_key
         # Pairs that passed. Contexts repeat, and are not secret; pairs that were refused are never kept.
         self._passed: set[tuple[str, str]] = set()
+        self._passed_names: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<PhiGuard {self.mode!r}, allowing {sorted(self._allow_names)}>"
@@ -96,12 +97,22 @@ class PhiGuard(KeyHolder):
             )
         return {name: self._hashed(name, value) if name in offending else value for name, value in pairs.items()}
 
+    def check_name(self, pairs: Mapping[str, str], *, where: str) -> None:
+        """:meth:`check` for what something is called by, and found again: ``"hash"`` refuses there as well."""
+        checked = self.check(pairs, where=where)
+        if checked is not pairs:
+            raise PhiInContextError([name for name in pairs if checked[name] != pairs[name]], where=where)
+
     def _passes(self, name: str, value: str) -> bool:
         pair = (name, value)
         if pair in self._passed:
             return True
-        if (name not in self._allow_names and self._is_phi(name, value)) or self._is_phi("", name):
+        if name not in self._allow_names and self._is_phi(name, value):
             return False
+        if name not in self._passed_names and self._is_phi("", name):
+            return False
+        if len(name) <= _MEMO_PAIR_LENGTH and len(self._passed_names) < _MEMO_LIMIT:
+            self._passed_names.add(name)
         if len(name) + len(value) <= _MEMO_PAIR_LENGTH:
             if len(self._passed) >= _MEMO_LIMIT:
                 self._passed.clear()

@@ -44,26 +44,35 @@ _PHI: Final = _pattern(
     rf"""
     (?<=[^\s@/:=?&]) (@|%40) [^\s@/:%]{{1,253}} \.[a-z]{{2}}                      # e-mail
   | (?<![0-9a-z+/]) \+\d ([-. ()]*\d){{7,14}} (?![0-9a-z] | [-. ]\d)             # telephone with country code
+  | (?<![0-9a-z+/.-]) 00[1-9]\d{{0,2}} [ ] \(?\d ([ ()-]*\d){{5,12}} (?![0-9a-z])   # the same, as it is dialled
   | (?<![0-9a-z]) (
         \d{{3}} (?P<ssn>[-_. ]) \d\d (?P=ssn) \d{{4}}                             # social security, taxpayer
       | (\+?1[-. ]?)? ( \([2-9]\d\d\)[-. ]? | [2-9]\d\d[-. ] ) [2-9]\d\d [-. ] \d{{4}}   # telephone, North America
+      | \(\d{{3}}\)[-. ]? \d{{3}} [-. ] \d{{4}}                                  # the same, made up or misdialled
+      | (?<!\d[-. ]) \d{{3}} (?P<tel>[-. ]) \d{{3}} (?P=tel) \d{{4}} (?![-.]\d)
       | (?<!\d-) \d{{5}}-\d{{4}} (?!-\d)                                          # ZIP+4
       | (0?[1-9]|1[0-2]) (?P<us>[-/.]) (0?[1-9]|[12]\d|3[01]) (?P=us) {_YEAR}     # month first
       | (1[3-9]|2\d|3[01]) (?P<eu>[-/.]) (0?[1-9]|1[0-2]) (?P=eu) {_YEAR}         # day first
       | 19\d\d (?P<iso>[-/.]) (0[1-9]|1[0-2]) (?P=iso) (0[1-9]|[12]\d|3[01])      # a day before 2000
-      | (0?[1-9]|[12]\d|3[01]) [-. ]{{0,2}} {_MONTH} [-., ]{{1,2}} {_YEAR} (?![t ]\d\d:)
+      | (0?[1-9]|[12]\d|3[01]) (st|nd|rd|th)? [-. ]{{0,2}} {_MONTH} [-., ]{{1,2}} {_YEAR} (?![t ]\d\d:)
       | {_MONTH} [-. ]{{1,2}} (0?[1-9]|[12]\d|3[01]) (st|nd|rd|th)? [-., ]{{1,2}} {_YEAR} (?![t ]\d\d:)
       | [1-9] [ac-hjkmnp-rt-y] [0-9ac-hjkmnp-rt-y] \d -? [ac-hjkmnp-rt-y] [0-9ac-hjkmnp-rt-y] \d
         -? [ac-hjkmnp-rt-y]{{2}} \d\d                                             # Medicare beneficiary
       | (?<!\.) ((25[0-5]|2[0-4]\d|1?\d?\d)\.){{3}} (25[0-5]|2[0-4]\d|1?\d?\d) (?!\.\d)   # IPv4
     ) (?![0-9a-z])
-  | (dob|birth|born) [a-z_]{{0,16}} [-_ .:\#=/]{{0,3}} {_YEAR} [-_/.]? [01]\d [-_/.]? [0-3]\d   # labelled birthday
+  | (dob|d\.o\.b|birth|born) [a-z_ ]{{0,16}} [-_ .:\#=/]{{0,3}} (                     # labelled birthday
+        {_YEAR} [-_/.]? [01]\d [-_/.]? [0-3]\d | {_YEAR} [-/.] \d\d? [-/.] \d
+      | [0-3]?\d [-_/.] [0-3]?\d [-_/.] (\d\d){{1,2}} (?!\d) )
+  | (?<![a-z0-9]) (ssn|social[-_ ]?security) [a-z_ ]{{0,8}} [-_ .:\#=/]{{0,3}} \d{{9}} (?!\d)   # labelled number
     """
 )
-_CARD: Final = _pattern(r"(?<![0-9a-z]) (?<!\d[- ]) \d ([ -]?\d){12,18} (?![0-9a-z] | [ -]\d)")
+_CARD: Final = _pattern(
+    r"""(?<![0-9a-z]) (?<!\d[- ]) ( \d ([ -]?\d){12,18} | \d{4} ([._/]) \d{4} (\3\d{4}){2} )
+        (?![0-9a-z] | [ -]\d)"""
+)
 _CARD_ISSUERS: Final = _pattern(
     r"""4 (\d{12} | \d{15} | \d{18}) | (5[1-5] | 2[2-7]) \d{14} | 3[47] \d{13} | 3 (0[0-5] | [689]\d) \d{11}
-      | 35 \d{14} | 6 (011 | 4[4-9]\d | 5\d\d) \d{12}"""
+      | 35 \d{14} | 6 (011 | 2\d\d | 4[4-9]\d | 5\d\d) \d{12}"""
 )
 # Upper case only: AWS's own resource ids are seventeen lower-case hexadecimal digits.
 _VIN: Final = re.compile(r"(?<![0-9A-Za-z])(?=[0-9]*[A-Z])[A-HJ-NPR-Z0-9]{13}\d{4}(?![0-9A-Za-z])")
@@ -122,11 +131,12 @@ def _matches(
         return True
     if any(pattern.search(text) for pattern in (_DEFAULT_MRN if mrn is None else mrn)):
         return True
-    if name and any(pattern.search(_DIGEST.sub("\x00", text)) for pattern in _hinted_patterns(name)):
+    rest = _DIGEST.sub("\x00", text)
+    if name and any(pattern.search(rest) for pattern in _hinted_patterns(name)):
         return True
-    if not _may_match(text):
+    if not _may_match(rest):
         return False
-    rest = _POINT_IN_TIME.sub("\x00", _DIGEST.sub("\x00", text))
+    rest = _POINT_IN_TIME.sub("\x00", rest)
     if not _may_match(rest):
         return False
     return (
@@ -159,7 +169,7 @@ def _may_match(text: str) -> bool:
 
 
 def _is_card(candidate: str) -> bool:
-    digits = candidate.replace(" ", "").replace("-", "")
+    digits = "".join(filter(str.isdecimal, candidate))
     if not _CARD_ISSUERS.fullmatch(digits):
         return False
     doubled = (int(digit) * 2 for digit in digits[-2::-2])

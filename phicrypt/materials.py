@@ -8,7 +8,7 @@ specification.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, NoReturn, Protocol, runtime_checkable
 
 from phicrypt.primitives import SigningKey, VerificationKey
@@ -88,7 +88,9 @@ class KeyOrigin:
         error_code: AWS's error code, for a refused call among ``other_calls``.
         other_calls: calls made on the way, which CloudTrail shows too: those that wrapped the key
             for further recipients, the earlier ones of an operation on a branch key, and those that
-            were refused before one succeeded.
+            were refused before one succeeded. A recipient that wraps without KMS stands here too,
+            without any request id.
+        unanswered_attempts: attempts of the call that got no answer, and so no request id here.
     """
 
     provider_id: str
@@ -99,6 +101,16 @@ class KeyOrigin:
     operation: str | None = None
     error_code: str | None = None
     other_calls: tuple[KeyOrigin, ...] = ()
+    unanswered_attempts: int = 0
+
+
+def joined_origin(origin: KeyOrigin | None, *calls: KeyOrigin) -> KeyOrigin:
+    """A keyring's calls: as the origin where it generated, else beside that of the keyring that did."""
+    first, *others = calls if origin is None else (origin, *calls)
+    if not others:
+        return first
+    flat = [call for other in others for call in (replace(other, other_calls=()), *other.other_calls)]
+    return replace(first, other_calls=(*first.other_calls, *flat))
 
 
 class EncryptionMaterials(KeyHolder):

@@ -58,6 +58,7 @@ class RecordedUse:
             request_ids=self.answer.request_ids,
             correlation_id=self.answer.correlation_id,
             operation=_KMS_OPERATIONS[self.operation],
+            unanswered_attempts=self.answer.unanswered_attempts,
         )
 
     def origin_of_local_key(self, key_id: str) -> KeyOrigin:

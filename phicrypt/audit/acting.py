@@ -47,8 +47,9 @@ def acting_as(
     A reader or writer that is opened inside keeps its actor after the block has ended (rule 20).
     Raises ConfigurationError for an actor or a purpose that is not one.
     """
-    if not isinstance(actor, str) or not actor.strip() or len(actor) > _MAX_NAME_LENGTH or not actor.isprintable():
-        raise ConfigurationError(f"an actor is 1 to {_MAX_NAME_LENGTH} printable characters")
+    for name in (actor,) if recipient is None else (actor, recipient):
+        if not isinstance(name, str) or not name.strip() or len(name) > _MAX_NAME_LENGTH or not name.isprintable():
+            raise ConfigurationError(f"an actor or a recipient is 1 to {_MAX_NAME_LENGTH} printable characters")
     try:
         checked = None if purpose is None else Purpose(purpose).value
     except ValueError:

@@ -140,7 +140,12 @@ class AnchoredSink:
             },
         )
         return KeyOrigin(
-            "aws-kms", self._key_arn, None, answer.request_ids, answer.correlation_id, operation=ANCHOR_OPERATION
+            "aws-kms",
+            self._key_arn,
+            request_ids=answer.request_ids,
+            correlation_id=answer.correlation_id,
+            operation=ANCHOR_OPERATION,
+            unanswered_attempts=answer.unanswered_attempts,
         )
 
     def _record(self, head: ChainHead, origin: KeyOrigin | None, error: BaseException | None) -> None:

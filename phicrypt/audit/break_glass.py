@@ -11,6 +11,7 @@ phicrypt. What enforces it is the session's duration, or a condition in the key'
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -80,6 +81,7 @@ def break_glass(
     session: Any = None,
     client: Any = None,
     keyring: Keyring | None = None,
+    principal: str | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[BreakGlass]:
     """Open messages through their break-glass recipient, on record: ``with … as grant: grant.decrypt(…)``.
@@ -92,6 +94,8 @@ def break_glass(
         expires_in_seconds: until when, at most twelve hours.
         session, client: a boto3 session or KMS client of the emergency role.
         keyring: the emergency recipient's keyring, in place of the RSA recipient found in ``phi``'s.
+        principal: ARN of the emergency role, which the join with CloudTrail requires to be equal there.
+            Without it, uses under a ``session`` or ``client`` are at most *probable* (rule 22).
 
     Nothing is cached under the grant. Raises ConfigurationError without a sufficient reason, actor,
     expiry or recipient, PhiInContextError for a reason that looks like PHI, AuditError if the trail
@@ -106,11 +110,16 @@ def break_glass(
         )
     if isinstance(expires_in_seconds, bool) or not 0 < expires_in_seconds <= MAX_EXPIRY_SECONDS:
         raise ConfigurationError(f"expires_in_seconds is between 1 and {MAX_EXPIRY_SECONDS:,}")
+    if principal is not None or session is not None or client is not None:
+        trail = copy.copy(trail)  # the same sinks, for calls under other credentials
+        trail.principal = principal
     from phicrypt.client import PhiCrypt
     from phicrypt.guard import PhiGuard
 
     emergency = keyring or _emergency_keyring(phi.provider.keyring, session, client)
     PhiGuard().check({"reason": reason}, where="break-glass reason")
+    if phi.guard is not None and phi.guard.mode == "refuse":  # it may know the house's own record numbers
+        phi.guard.check({"reason": reason}, where="break-glass reason")
     grant_id = trail.next_use_id()
     opener = PhiCrypt(keyring=emergency, cache=None, audit=trail)
     terms = {"reason": reason, "expires_in_seconds": expires_in_seconds}
@@ -131,7 +140,10 @@ def break_glass(
 
 
 def record_review(trail: AuditTrail, grant_id: str, *, reviewer: str, note: str = "") -> None:
-    """Write that a grant was reviewed, and by whom. Raises AuditError, ConfigurationError."""
+    """Write that a grant was reviewed, and by whom. Raises AuditError, ConfigurationError, PhiInContextError."""
+    from phicrypt.guard import PhiGuard
+
+    PhiGuard().check({"note": note}, where="review note")
     with acting_as(reviewer):
         trail.write(_event(trail, Kind.BREAK_GLASS_REVIEW, grant_id, reviewer, note=note[:_MAX_REASON_LENGTH]))
 

@@ -54,12 +54,13 @@ class TrailEvent(NamedTuple):
     """One KMS record of CloudTrail; text fields are empty where CloudTrail has none.
 
     Attributes:
-        event_id: unique; the same record may be delivered twice under one id.
+        event_id: unique; the same record may be delivered twice under one id. Of a key in another
+            account, that account and the caller's have a record each, under one shared id.
         time_ns: when KMS handled the call, in whole seconds.
         name: the operation, such as ``"Decrypt"``.
         request_id: KMS's request id.
         key_arn: the key that was used.
-        principal: ARN of the caller.
+        principal: ARN of the caller; the account of a key does not learn that of another account's.
         issuer: ARN of the role behind an assumed-role session.
         source_identity: as set with the session.
         invoked_by: the AWS service that called on somebody's behalf.
@@ -117,7 +118,7 @@ class Reading:
     def add_problem(self, where: str, what: str) -> None:
         self.problem_count += 1
         if len(self.problems) < _MAX_PROBLEMS:
-            self.problems.append(f"{where}: {what}")
+            self.problems.append(_valid(f"{where}: {what}"))
 
 
 def parse_record(record: Any) -> TrailEvent | None:
@@ -142,7 +143,7 @@ def parse_record(record: Any) -> TrailEvent | None:
         raise ValueError("no valid eventTime") from None
     context = _object(parameters, "encryptionContext")
     return TrailEvent(
-        _text(record, "eventID"),
+        _text(record, "sharedEventID") or _text(record, "eventID"),
         time_ns,
         _text(record, "eventName"),
         _text(record, "requestID"),
@@ -157,7 +158,7 @@ def parse_record(record: Any) -> TrailEvent | None:
         _text(record, "recipientAccountId"),
         _text(record, "awsRegion"),
         correlation[1] if correlation else "",
-        {str(name): str(value) for name, value in context.items()},
+        {_valid(str(name)): _valid(str(value)) for name, value in context.items()},
     )
 
 
@@ -168,7 +169,12 @@ def _object(parent: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _text(parent: Mapping[str, Any], name: str) -> str:
     value = parent.get(name)
-    return value if isinstance(value, str) else ""
+    return _valid(value) if isinstance(value, str) else ""
+
+
+def _valid(text: str) -> str:
+    """The text without halves of surrogate pairs, which JSON can hold and nothing can print or store."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _key_arn(record: Mapping[str, Any], parameters: Mapping[str, Any]) -> str:
@@ -221,7 +227,7 @@ def read_bucket(
             object_key = entry["Key"]
             if not object_key.endswith((".json", ".json.gz")) or _is_digest(object_key):
                 continue
-            if not _day_is_wanted(object_key, since_ns, until_ns):
+            if not day_is_wanted(object_key, since_ns, until_ns):
                 continue
             body = s3_client.get_object(Bucket=bucket, Key=object_key)["Body"]
             name = object_key.rpartition("/")[2]
@@ -344,7 +350,7 @@ def _is_digest(name: str) -> bool:
     return "CloudTrail-Digest" in name or "CloudTrail-Insight" in name
 
 
-def _day_is_wanted(object_key: str, since_ns: int | None, until_ns: int | None) -> bool:
+def day_is_wanted(object_key: str, since_ns: int | None, until_ns: int | None) -> bool:
     """By the date in the key; a file may hold events of the evening before, so a day more on both sides."""
     found = _DATE_IN_KEY.search(object_key)
     if found is None:

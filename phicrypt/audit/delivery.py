@@ -156,9 +156,11 @@ class Channel:
             batch.append(event)
             self.sink.write(batch)
         except BaseException as error:
+            # Interrupted, it may be stored or not: twice is better than never, and readers count it once.
             unwritten = [other for other in batch[_written(error) :] if other is not event]
-            self._waiting.extendleft(reversed(unwritten))
-            if not isinstance(error, Exception):
+            refused = isinstance(error, Exception)
+            self._waiting.extendleft(reversed(unwritten if refused else [*unwritten, event]))
+            if not refused:
                 raise
             raise AuditError(
                 f"the audit event could not be written by {type(self.sink).__name__} "

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from phicrypt.audit.cloudtrail import inflated, split_location
+from phicrypt.audit.cloudtrail import day_is_wanted, inflated, split_location
 from phicrypt.errors import AuthenticationError, ConfigurationError
 from phicrypt.primitives import verify_rsa_pkcs1_sha256
 
@@ -86,12 +86,14 @@ def verify_digests(
             report.problems.append(f"{_name(digest.object_key)}: cannot be read")
     parsed.sort(key=lambda item: item[2]["digestEndTime"])
     hashes = {digest.object_key: hashlib.sha256(content).hexdigest() for digest, content, _ in parsed}
-    earliest = min((fields["digestEndTime"] for _, _, fields in parsed), default="")
+    begun: set[str] = set()
     for digest, content, fields in parsed:
         report.digests += 1
         _check_signature(report, digest, content, fields, public_keys or {})
-        previous = fields.get("previousDigestS3Object")
-        if previous is not None and fields["digestEndTime"] != earliest:
+        previous, chain = fields.get("previousDigestS3Object"), _chain_of(digest.object_key)
+        is_first = chain not in begun  # the one before it was made before the time that is looked at
+        begun.add(chain)
+        if previous is not None and not is_first:
             if previous not in hashes:
                 report.problems.append(f"{_name(str(previous))}: the digest is missing")
             elif hashes[previous] != fields.get("previousDigestHashValue"):
@@ -173,15 +175,26 @@ def verify_folder(path: str | Path) -> DigestReport | None:
     return verify_digests(named, load)
 
 
-def verify_bucket(s3_client: Any, location: str, cloudtrail_client: Any) -> DigestReport | None:
+def verify_bucket(
+    s3_client: Any,
+    location: str,
+    cloudtrail_client: Any,
+    *,
+    since_ns: int | None = None,
+    until_ns: int | None = None,
+) -> DigestReport | None:
     """Check the digests under ``s3://bucket/prefix`` with CloudTrail's public keys; None if there are none.
 
-    The prefix must hold both ``CloudTrail`` and ``CloudTrail-Digest``, as ``AWSLogs/<account>`` does.
+    Days outside the time are not fetched. The prefix must hold both ``CloudTrail`` and
+    ``CloudTrail-Digest``, as ``AWSLogs/<account>`` does.
     """
     bucket, prefix = split_location(location)
     pages = s3_client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     keys = [
-        entry["Key"] for page in pages for entry in page.get("Contents", ()) if "CloudTrail-Digest" in entry["Key"]
+        entry["Key"]
+        for page in pages
+        for entry in page.get("Contents", ())
+        if "CloudTrail-Digest" in entry["Key"] and day_is_wanted(entry["Key"], since_ns, until_ns)
     ]
     if not keys:
         return None
@@ -214,6 +227,15 @@ def _key_in(digest: DigestFile) -> str:
         return str(json.loads(inflated(digest.content))["digestS3Object"])
     except _READ_ERRORS:
         return digest.object_key
+
+
+def _chain_of(object_key: str) -> str:
+    """What all digests of one chain have in common: account, Region and trail.
+
+    ``AWSLogs/<account>/CloudTrail-Digest/<region>/2026/01/31/<account>_…_<trail>_<region>_<time>.json.gz``
+    """
+    folder, separator, rest = object_key.partition("CloudTrail-Digest/")
+    return f"{folder}{separator}{rest.partition('/')[0]}/{_name(rest).rpartition('_')[0]}"
 
 
 def _name(object_key: str) -> str:

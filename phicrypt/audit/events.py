@@ -162,6 +162,7 @@ class AuditEvent(NamedTuple):
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> AuditEvent:
         """The event that a line of JSON holds. Raises ValueError, KeyError or TypeError if it is none."""
+        _check_kinds(fields)
         origin = None
         if "key" in fields:
             others = tuple(_origin_from(call) for call in fields.get("other_calls", ()))
@@ -178,6 +179,30 @@ class AuditEvent(NamedTuple):
             byte_count=fields.get("bytes"),
             **{name: fields.get(name) for name in _PLAIN_FIELDS},
         )
+
+
+_TEXT_FIELDS: Final = (
+    *("time", "kind", "use_id", "operation", "outcome", "suite", "provider", "key", "key_material"),
+    *("correlation_id", "kms_operation", "kms_error", "format", "message_id", "actor", "purpose", "recipient"),
+    *("break_glass", "application", "principal", "resource", "error", "reason"),
+)
+_KINDS: Final[dict[str, type]] = {
+    **dict.fromkeys(_TEXT_FIELDS, str),
+    **dict.fromkeys(("bytes", "duration_us", "unanswered_attempts"), int),
+    **dict.fromkeys(("context", "detail"), dict),
+    **dict.fromkeys(("request_ids", "other_calls"), list),
+    "cache_hit": bool,
+}
+_MAX_ATTEMPTS: Final = 1_000
+
+
+def _check_kinds(fields: Any) -> None:
+    """Raise TypeError where a value is of another kind than the schema says: logs may be anything."""
+    for name, value in fields.items() if isinstance(fields, Mapping) else ((None, fields),):
+        if name is None or not isinstance(value, _KINDS.get(name, object)):
+            raise TypeError("not an event of the audit log's schema")
+    if not all(isinstance(value, str) for value in fields.get("context", {}).values()):
+        raise TypeError("a context holds text")
 
 
 _PLAIN_FIELDS: Final = (
@@ -214,14 +239,17 @@ def format_time(time_ns: int) -> str:
 
 
 def parse_time(text: str) -> int:
-    """Nanoseconds since 1970 of an ISO 8601 time with zone; raises ValueError for anything else."""
+    """Nanoseconds since 1970 of an ISO 8601 time with zone, to 2262; raises ValueError for anything else."""
     from datetime import UTC, datetime
 
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError("a time with its zone was expected")
     since = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    return ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1_000
+    time_ns = ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1_000
+    if not 0 <= time_ns < 2**63:
+        raise ValueError("a time between 1970 and 2262 was expected")
+    return time_ns
 
 
 # The constant parts of events repeat from use to use; each is built once while it stays in use.
@@ -247,10 +275,7 @@ def _repeated_json(
     if suite_id is not None:
         fields["suite"] = f"0x{suite_id:04x}"
     if origin is not None:
-        fields |= {"provider": origin.provider_id, "key": origin.key_id, "key_material": origin.key_material_id}
-        fields |= {"request_ids": origin.request_ids or None, "correlation_id": origin.correlation_id}
-        fields["kms_operation"] = origin.operation
-        fields["kms_error"] = origin.error_code
+        fields |= _call_fields(origin)
         fields["other_calls"] = [_call_fields(call) for call in origin.other_calls] or None
     fields |= {"cache_hit": cache_hit, "actor": actor, "purpose": purpose, "recipient": recipient}
     fields |= {"break_glass": break_glass, "application": application, "principal": principal}
@@ -265,6 +290,7 @@ def _call_fields(call: KeyOrigin) -> dict[str, Any]:
         "key_material": call.key_material_id,
         "request_ids": call.request_ids or None,
         "correlation_id": call.correlation_id,
+        "unanswered_attempts": call.unanswered_attempts or None,
         "kms_operation": call.operation,
         "kms_error": call.error_code,
     }
@@ -272,6 +298,7 @@ def _call_fields(call: KeyOrigin) -> dict[str, Any]:
 
 
 def _origin_from(fields: Mapping[str, Any]) -> KeyOrigin:
+    _check_kinds(fields)
     return KeyOrigin(
         str(fields.get("provider", "")),
         str(fields["key"]),
@@ -280,6 +307,7 @@ def _origin_from(fields: Mapping[str, Any]) -> KeyOrigin:
         fields.get("correlation_id"),
         operation=fields.get("kms_operation"),
         error_code=fields.get("kms_error"),
+        unanswered_attempts=min(fields.get("unanswered_attempts", 0), _MAX_ATTEMPTS),
     )
 
 
@@ -313,5 +341,5 @@ def refused_origin(error: BaseException | None) -> KeyOrigin | None:
         return None
     from phicrypt.keys.kms_errors import refused_calls
 
-    first, *others = refused_calls([error]) or (None,)
+    first, *others = (*refused_calls([error]), *error.earlier_calls) or (None,)
     return None if first is None else replace(first, other_calls=tuple(call for call in others if call))

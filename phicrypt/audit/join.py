@@ -114,8 +114,11 @@ def join(
 
 def trail_source(
     where: str, *, client: Callable[[str], Any]
-) -> tuple[Callable[[int | None, int | None, Reading], Iterable[TrailEvent]], Callable[[], DigestReport | None]]:
-    """Reader and digest check of a source of CloudTrail records.
+) -> tuple[
+    Callable[[int | None, int | None, Reading], Iterable[TrailEvent]],
+    Callable[[int | None, int | None], DigestReport | None],
+]:
+    """Reader and digest check of a source of CloudTrail records, each for (since, until).
 
     Args:
         where: a file or folder of log files, ``s3://bucket/prefix``, or ``lookup``.
@@ -126,20 +129,22 @@ def trail_source(
             lambda since, until, reading: look_up(
                 client("cloudtrail"), since_ns=since, until_ns=until, reading=reading
             ),
-            lambda: None,
+            lambda since, until: None,
         )
     if where.startswith("s3://"):
         return (
             lambda since, until, reading: read_bucket(
                 client("s3"), where, since_ns=since, until_ns=until, reading=reading
             ),
-            lambda: verify_bucket(client("s3"), where, client("cloudtrail")),
+            lambda since, until: verify_bucket(
+                client("s3"), where, client("cloudtrail"), since_ns=since, until_ns=until
+            ),
         )
     if "://" in where:
         raise ConfigurationError("--trail is a file, a folder, s3://bucket/prefix, or lookup")
     return (
         lambda since, until, reading: read_folder(where, since_ns=since, until_ns=until, reading=reading),
-        lambda: verify_folder(where),
+        lambda since, until: verify_folder(where),
     )
 
 

@@ -11,7 +11,7 @@ import time
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from phicrypt.audit.chain import Chain, ChainHead
 from phicrypt.audit.delivery import SinkError
@@ -153,6 +153,8 @@ class JsonlSink:
         try:
             self._open()
             follows, torn_bytes = self._look_at_tail()
+            if follows is None:
+                follows = self._end_of_segments()
         except OSError as error:
             raise SinkError(f"{error.strerror} (errno {error.errno})", written=0) from error
         chain = Chain()
@@ -164,29 +166,34 @@ class JsonlSink:
             self._chain = None
             raise SinkError(str(error), written=0) from error
 
+    def _let_go(self) -> None:
+        # Forgotten first: an interruption in between must not leave a number that soon names another file.
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
     def _open(self) -> None:
         self._let_go()
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
         self._writes_until_check = _CHECK_EVERY_WRITES
 
-    def _let_go(self) -> None:
-        # Forgotten first: after an interrupt in between, its number may be that of any other file.
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            os.close(descriptor)
-
     def _look_at_tail(self) -> tuple[str | None, int]:
         """The hash of the file's last whole record, and the length of a torn line after it."""
         assert self._descriptor is not None
-        size = os.fstat(self._descriptor).st_size
-        tail = os.pread(self._descriptor, _TAIL_LENGTH_BYTES, max(0, size - _TAIL_LENGTH_BYTES))
-        whole, _, torn = tail.rpartition(b"\n")
-        try:
-            record: Any = json.loads(whole.rpartition(b"\n")[2])
-            follows = str(record["sha256"])
-        except (ValueError, KeyError, TypeError):
-            follows = None
-        return follows, len(torn)
+        return _tail_of(self._descriptor)
+
+    def _end_of_segments(self) -> str | None:
+        """The hash of the newest segment's last whole record: so that its removal is found."""
+        for segment in reversed(rotated_segments(self.path)):
+            try:
+                descriptor = os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            try:
+                return _tail_of(descriptor)[0]
+            finally:
+                os.close(descriptor)
+        return None
 
     def _follow_rotation(self) -> None:
         """Go on in the newest segment; begin one if this has grown too long."""
@@ -259,9 +266,47 @@ class JsonlSink:
         self._chain = None
 
 
+def _tail_of(descriptor: int) -> tuple[str | None, int]:
+    size = os.fstat(descriptor).st_size
+    tail = os.pread(descriptor, _TAIL_LENGTH_BYTES, max(0, size - _TAIL_LENGTH_BYTES))
+    whole, _, torn = tail.rpartition(b"\n")
+    try:
+        record: Any = json.loads(whole.rpartition(b"\n")[2])
+        follows = str(record["sha256"])
+    except (ValueError, KeyError, TypeError):
+        follows = None
+    return follows, len(torn)
+
+
+class Segment(NamedTuple):
+    """A rotated segment as the manifest lists it, with a record that it holds."""
+
+    path: Path
+    head: ChainHead | None
+
+
 def manifest_path(path: Path) -> Path:
     """Where the names of rotated segments stand, oldest first."""
     return path.with_name(f"{path.name}.manifest")
+
+
+def rotated_segments(path: Path) -> list[Segment]:
+    """The segments that the manifest of a log lists, oldest first; lines that list none are passed over."""
+    try:
+        lines = manifest_path(path).read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    found: dict[str, Segment] = {}
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            name, chain_id = str(entry["segment"]), entry.get("chain")
+            head = ChainHead(str(chain_id), int(entry["sequence"]), str(entry["sha256"])) if chain_id else None
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue
+        if Path(name).name == name:
+            found.setdefault(name, Segment(path.with_name(name), head))
+    return list(found.values())
 
 
 _sinks: weakref.WeakSet[JsonlSink] = weakref.WeakSet()

@@ -23,7 +23,6 @@ from phicrypt.materials import KeyOrigin
 
 PROBABLE_WINDOW_NS: Final = 15 * 60 * 10**9
 """How far apart the two clocks may be where only a correlation id speaks for a call."""
-_MAX_UNANSWERED: Final = 4
 _BATCH: Final = 2_000
 _REMEMBERED_CALLS: Final = 20_000
 
@@ -78,10 +77,10 @@ class Finding(NamedTuple):
 _SCHEMA: Final = """
 PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE; PRAGMA cache_size = -32000;
 CREATE TABLE calls (id INTEGER PRIMARY KEY, time_ns INTEGER, operation TEXT, key_arn TEXT, correlation TEXT,
-  principal TEXT, error TEXT, actor TEXT, purpose TEXT, use_id TEXT, last_request TEXT, found INTEGER DEFAULT 0,
-  probable INTEGER DEFAULT 0);
-CREATE TABLE requests (request_id TEXT PRIMARY KEY, call INTEGER, event_id TEXT, claims INTEGER DEFAULT 1)
-  WITHOUT ROWID;
+  principal TEXT, error TEXT, actor TEXT, purpose TEXT, use_id TEXT, last_request TEXT, unanswered INTEGER,
+  found INTEGER DEFAULT 0, probable INTEGER DEFAULT 0);
+CREATE TABLE requests (request_id TEXT PRIMARY KEY, call INTEGER, event_id TEXT, claims INTEGER DEFAULT 1,
+  is_repeated INTEGER DEFAULT 0) WITHOUT ROWID;
 CREATE TABLE correlations (correlation TEXT PRIMARY KEY, call INTEGER) WITHOUT ROWID;
 CREATE TABLE seen (event_id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE findings (category TEXT, time_ns INTEGER, operation TEXT, key_arn TEXT, request_id TEXT,
@@ -160,7 +159,7 @@ class Matcher:
             return
         cursor = database.execute(
             "INSERT INTO calls (time_ns, operation, key_arn, correlation, principal, error, actor, purpose,"
-            " use_id, last_request) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " use_id, last_request, unanswered) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 event.time_ns,
                 call.operation or "",
@@ -172,6 +171,8 @@ class Matcher:
                 event.purpose or "",
                 event.use_id,
                 call.request_ids[-1] if call.request_ids else "",
+                # Where nothing was answered, at least one attempt was made.
+                max(call.unanswered_attempts, 0 if call.request_ids else 1),
             ),
         )
         for request_id in call.request_ids:
@@ -193,7 +194,7 @@ class Matcher:
 
     def add_record(self, record: TrailEvent) -> None:
         """One record of CloudTrail; every local event must have been added before."""
-        if record.key_arn not in self._keys and not (self._is_of_unknown_key(record) and self._claims(record)):
+        if record.key_arn not in self._keys and self._claims(record) is None:
             self.of_other_keys += 1
             return
         if record.event_id:
@@ -256,6 +257,9 @@ class Matcher:
         if claims > 1:
             return Category.EXCEPTION, call, "the log claims this request id for several calls"
         if earlier_event is not None:
+            self._database.execute(
+                "UPDATE requests SET is_repeated = 1 WHERE request_id = ?", (record.request_id,)
+            )
             return Category.EXCEPTION, call, "CloudTrail shows this request id twice"
         mismatch, principal_is_known = self._compare(record, call)
         if mismatch:
@@ -284,18 +288,18 @@ class Matcher:
     def _judge_correlation(self, record: TrailEvent) -> tuple[str, int | None, str] | None:
         """A call of ours whose answer never arrived, or somebody who copied its correlation id."""
         found = self._database.execute(
-            "SELECT calls.id, time_ns, probable FROM correlations JOIN calls ON calls.id = call"
+            "SELECT calls.id, time_ns, probable, unanswered FROM correlations JOIN calls ON calls.id = call"
             " WHERE correlations.correlation = ?",
             (record.correlation_id,),
         ).fetchone()
         if found is None:
             return None
-        call, time_ns, probable = found
+        call, time_ns, probable, unanswered = found
         mismatch, _ = self._compare(record, call)
         if not mismatch and abs(record.time_ns - time_ns) > PROBABLE_WINDOW_NS:
             mismatch = "the time"
-        if not mismatch and probable >= _MAX_UNANSWERED:
-            mismatch = "the number of attempts"
+        if not mismatch and probable >= unanswered:
+            mismatch = "the number of unanswered attempts"
         if mismatch:
             return Category.EXCEPTION, call, f"a correlation id of ours was reused, {mismatch} differs"
         self._database.execute("UPDATE calls SET probable = probable + 1 WHERE id = ?", (call,))
@@ -311,9 +315,10 @@ class Matcher:
         if key_arn.startswith("arn:") and key_arn != record.key_arn and not self._is_of_unknown_key(record):
             return "the key", True
         expected = (principal,) if principal else self._principals
-        if expected and not any(is_principal(one, record) for one in expected):
+        is_named = bool(record.principal or record.issuer)
+        if expected and is_named and not any(is_principal(one, record) for one in expected):
             return "the principal", True
-        return "", bool(expected) and bool(operation) and key_arn.startswith("arn:")
+        return "", bool(expected) and is_named and bool(operation) and key_arn.startswith("arn:")
 
     def _store_findings(self) -> None:
         self._database.executemany("INSERT INTO findings VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", self._findings)
@@ -322,6 +327,7 @@ class Matcher:
     def finish(self) -> None:
         """Both sides are complete: calls that CloudTrail did not show become findings."""
         self._store_findings()
+        self._withdraw_repeated()
         self._database.execute(
             "INSERT INTO findings SELECT ?, time_ns, operation, key_arn, last_request, '', principal, id,"
             " CASE WHEN error = '' THEN '' ELSE 'the call was refused: ' || error END"
@@ -330,6 +336,15 @@ class Matcher:
             " AND id NOT IN (SELECT call FROM findings WHERE call IS NOT NULL AND category = ?)",
             (Category.LOCAL_ONLY, self._since_ns, self._until_ns, Category.EXCEPTION),
         )
+
+    def _withdraw_repeated(self) -> None:
+        """What was matched by a request id that CloudTrail shows again is not one to one (rule 22)."""
+        repeated = "IN (SELECT request_id FROM requests WHERE is_repeated)"
+        self._database.execute(
+            f"UPDATE findings SET category = ?, note = ? WHERE category = ? AND request_id {repeated}",  # noqa: S608
+            (Category.EXCEPTION, "CloudTrail shows this request id twice", Category.MATCHED),
+        )
+        self._database.execute(f"UPDATE calls SET found = 2 WHERE found = 1 AND last_request {repeated}")  # noqa: S608
 
     def category_of(self, origin: KeyOrigin | None) -> str:
         """What was found for the KMS call behind a use; empty for a local key. After :meth:`finish`."""

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from phicrypt.audit.events import AuditEvent, Kind, Outcome, Purpose, format_time
 from phicrypt.audit.join import whole_uses
+from phicrypt.materials import KeyOrigin
 from phicrypt.recorded_use import BRANCH_KEY_FORMAT, SIGNATURE_FORMAT
 
 _USES: Final = (Kind.USE, Kind.BEGIN, Kind.END)
@@ -88,8 +89,8 @@ class Incident:
     """What a key that was exposed for a time put within reach.
 
     Attributes:
-        decryptable: messages that were sealed under the key up to the end of that time, whenever: who
-            held the key could open all that they had of these.
+        decryptable: messages that were sealed for the key, alone or among others, up to the end of that
+            time, whenever: who held the key could open all that they had of these.
         decrypted: uses that did open something under it within the time, branch keys included.
         refused: attempts to open within the time that did not succeed.
         actors: who opened.
@@ -113,7 +114,7 @@ def incident(
     """
     found = Incident(key)
     for use in whole_uses(events):
-        if use.kind not in _USES or use.origin is None or not _is_under(use.origin.key_id, key):
+        if use.kind not in _USES or use.origin is None or not _is_under(use, use.origin, key):
             continue
         if use.format == SIGNATURE_FORMAT:
             continue
@@ -165,7 +166,8 @@ def grants(events: Iterable[AuditEvent]) -> list[Grant]:
         if event.kind == Kind.BREAK_GLASS_OPEN:
             grant.time, grant.actor = format_time(event.time_ns), event.actor or ""
             grant.reason = str(detail.get("reason", ""))
-            grant.expires_in_seconds = int(detail.get("expires_in_seconds", 0))
+            expiry = detail.get("expires_in_seconds")
+            grant.expires_in_seconds = expiry if isinstance(expiry, int) else 0
         elif event.kind == Kind.BREAK_GLASS_CLOSE:
             grant.is_closed = True
         elif event.kind == Kind.BREAK_GLASS_REVIEW:
@@ -185,8 +187,12 @@ def _opens(use: AuditEvent) -> bool:
     return not any(verb in use.operation for verb in _SEALING_VERBS)
 
 
-def _is_under(key_id: str, key: str) -> bool:
-    return key_id == key or key_id.startswith(f"{key}#")
+def _is_under(use: AuditEvent, origin: KeyOrigin, key: str) -> bool:
+    """Whether the key opened, or is one of those for which the message was sealed."""
+    recipients = (origin,) if _opens(use) else (origin, *origin.other_calls)
+    return any(
+        one.key_id == key or one.key_id.startswith(f"{key}#") for one in recipients if one.error_code is None
+    )
 
 
 def _row(use: AuditEvent, cloudtrail: str) -> Row:

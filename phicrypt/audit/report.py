@@ -54,8 +54,8 @@ p { margin: .4rem 0; } .dim { opacity: .7; } .bad { color: var(--bad); } .good {
 td, th { border-bottom: 1px solid var(--line); padding: .3rem .6rem .3rem 0; text-align: left;
   vertical-align: top; }
 td.text { overflow-wrap: anywhere; min-width: 8rem; } td.count { text-align: right; }
-svg { width: 100%; height: auto; display: block; } svg rect { fill: var(--accent); }
-svg text { fill: currentColor; font-size: 11px; } meter { width: 6rem; }
+svg { width: 100%; height: 7rem; display: block; } svg rect { fill: var(--accent); } meter { width: 6rem; }
+.ends { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 1rem; font-size: .875rem; }
 @media print { body { max-width: none; } }
 """
 
@@ -173,16 +173,17 @@ def _timeline(by_hour: Counter[int]) -> str:
     total, highest = -(-hours // per_bar), max(bars.values())
     width = 960 / total
     drawn = "".join(
-        f'<rect x="{number * width:.1f}" y="{130 - 110 * count / highest:.1f}" width="{max(width * 0.85, 1):.1f}" '
+        f'<rect x="{number * width:.1f}" y="{110 - 110 * count / highest:.1f}" width="{max(width * 0.85, 1):.1f}" '
         f'height="{110 * count / highest:.1f}"><title>{format_time(first + number * per_bar * _HOUR_NS)[:16]}: '
         f"{count:,}</title></rect>"
         for number, count in sorted(bars.items())
     )
     scale = f"{per_bar} hours each" if per_bar > 1 else "one hour each"
+    # Words stand beside the drawing: inside, they would shrink with it on a phone.
     return (
-        f'<svg viewBox="0 0 960 160" role=img aria-label="uses per hour">{drawn}'
-        f'<text x="0" y="150">{format_time(first)[:16]}</text><text x="0" y="12">{highest:,}</text>'
-        f'<text x="960" y="150" text-anchor="end">{format_time(last)[:16]} ({scale})</text></svg>'
+        f'<p class="ends dim">at most {highest:,} per bar, {scale}</p>'
+        f'<svg viewBox="0 0 960 110" preserveAspectRatio=none role=img aria-label="uses per hour">{drawn}</svg>'
+        f'<p class="ends dim"><span>{format_time(first)[:16]}</span><span>{format_time(last)[:16]}</span></p>'
     )
 
 

@@ -154,7 +154,7 @@ class AuditTrail:
                 None,
             )
         )
-        self._deliver(event, sealing=not opening)
+        self._deliver(event, not opening, error)
 
     def begin(
         self,
@@ -185,8 +185,12 @@ class AuditTrail:
         use.context = context
         use.origin = origin
         use.cache_hit = cache_hit
-        self._deliver(use._event(Kind.BEGIN, _BEGUN), sealing)
-        use._is_open = True
+        use._is_open = True  # an interruption from here on leaves an end as well
+        try:
+            self._deliver(use._event(Kind.BEGIN, _BEGUN), sealing)
+        except Exception:
+            use._is_open = False
+            raise
         return use
 
     def write(self, event: AuditEvent) -> None:
@@ -215,9 +219,14 @@ class AuditTrail:
     def _token(self, resource: Resource) -> str | None:
         return None if self.resource_tokens is None else self.resource_tokens.token(resource)
 
-    def _deliver(self, event: AuditEvent, sealing: bool) -> None:
-        for channel in self._channels:
-            channel.deliver(event, channel.encrypt_policy if sealing else channel.decrypt_policy)
+    def _deliver(self, event: AuditEvent, sealing: bool, error: BaseException | None = None) -> None:
+        try:
+            for channel in self._channels:
+                channel.deliver(event, channel.encrypt_policy if sealing else channel.decrypt_policy)
+        except AuditError:
+            if error is None or isinstance(error, Exception):
+                raise
+            _log.exception("an interrupted use was not recorded")
 
     def _let_wait(self, event: AuditEvent) -> None:
         for channel in self._channels:
@@ -319,12 +328,7 @@ class Use:
             self.origin = refused_origin(error)
         event = self._event(Kind.END, _SUCCESS if error is None else describe_error(error))
         self._is_open = False  # only now: a use that was interrupted before still ends, as abandoned
-        try:
-            self._trail._deliver(event, self._sealing)
-        except AuditError:
-            if error is None or isinstance(error, Exception):
-                raise
-            _log.exception("the end of an interrupted use was not recorded")
+        self._trail._deliver(event, self._sealing, error)
 
     def __enter__(self) -> Self:
         return self

@@ -16,13 +16,15 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 from phicrypt.audit.chain import FIRST_PREVIOUS, RECORD_START, ChainHead
 from phicrypt.audit.events import AuditEvent, Kind
-from phicrypt.audit.jsonl import manifest_path
+from phicrypt.audit.jsonl import rotated_segments
 from phicrypt.errors import ConfigurationError
 
 _MAX_LINE_LENGTH_BYTES: Final = 1_048_576
 _SEAL: Final = b',"sha256":"'
 _SEAL_LENGTH: Final = len(_SEAL) + 64 + len(b'"}')
 _MAX_LISTED: Final = 1_000
+_MAX_WAITING_FRAGMENTS: Final = 64
+"""A torn line is explained soon; more that wait would make a hostile log slow to verify."""
 _REMEMBERED_HASHES: Final = 262_144
 
 
@@ -121,9 +123,9 @@ class Verification:
         """Whether nothing is wrong."""
         return self.fault_count == 0
 
-    def add(self, fault: Fault) -> None:
+    def add(self, fault: Fault, *, limit: int = _MAX_LISTED) -> None:
         self.fault_count += 1
-        if len(self.faults) < _MAX_LISTED:
+        if len(self.faults) < limit:
             self.faults.append(fault)
 
     def what_it_proves(self) -> str:
@@ -163,23 +165,39 @@ def verify(
         wanted.setdefault(anchor.chain_id, {}).setdefault(anchor.sequence, set()).add(anchor.sha256)
     result = Verification(anchors_given=anchors is not None)
     is_folder = Path(path).is_dir()
+    missing_segments = {} if is_folder else _missing_segments(Path(path))
     fragments: list[Fragment] = []
     for item in read_log(path):
         if isinstance(item, Fragment):
             fragments.append(item)
+            if len(fragments) > _MAX_WAITING_FRAGMENTS:
+                _conclude(fragments.pop(0), result)
             continue
         fragments = [fragment for fragment in fragments if not _explains(item, fragment, result)]
         _check_record(item, result, wanted, starts_in_order=not is_folder)
+        missing_segments.pop(ChainHead(item.chain_id, item.sequence, item.sha256), None)
+    for head, name in missing_segments.items():
+        result.add(Fault(Place(name, 0), head.chain_id, head.sequence, "the rotated segment is missing"))
     for fragment in fragments:
-        if fragment.at_end_of_file or fragment.is_followed:
-            result.torn.append(fragment.place)
-        else:
-            result.add(Fault(fragment.place, None, None, "the line is not a whole record"))
+        _conclude(fragment, result)
     for chain_id, by_sequence in wanted.items():
         for sequence, hashes in by_sequence.items():
             _check_missed_anchor(result, chain_id, sequence, hashes, expect_all_chains)
     result.faults.sort(key=lambda fault: (fault.place.file, fault.place.line))
+    del result.faults[_MAX_LISTED:]
     return result
+
+
+def _missing_segments(path: Path) -> dict[ChainHead, str]:
+    """Names of listed segments that are not there, by a record that each held.
+
+    A crash between listing and renaming leaves such a name as well: then the record is elsewhere.
+    """
+    return {
+        segment.head: segment.path.name
+        for segment in rotated_segments(path)
+        if segment.head is not None and not segment.path.exists()
+    }
 
 
 def read_records(path: str | Path) -> Iterator[Record]:
@@ -193,34 +211,19 @@ def read_log(path: str | Path) -> Iterator[Record | Fragment]:
     """Records and fragments of a log: rotated segments by their manifest, then the file itself."""
     path = Path(path)
     found = False
-    for segment in sorted(path.rglob("*.jsonl")) if path.is_dir() else [*_segments(path), path]:
+    in_order = [*(segment.path for segment in rotated_segments(path)), path]
+    for part in sorted(path.rglob("*.jsonl")) if path.is_dir() else in_order:
         try:
-            file = segment.open("rb")
+            file = part.open("rb")
         except FileNotFoundError:
             continue
         except OSError as error:
             raise ConfigurationError(f"the log cannot be read: {error.strerror}") from None
         found = True
         with file:
-            yield from _read_file(file, segment.name)
+            yield from _read_file(file, part.name)
     if not found:
         raise ConfigurationError("there is no such log file")
-
-
-def _segments(path: Path) -> Iterator[Path]:
-    try:
-        entries = manifest_path(path).read_bytes().splitlines()
-    except FileNotFoundError:
-        return
-    seen = set()
-    for entry in entries:
-        try:
-            name = str(json.loads(entry)["segment"])
-        except (ValueError, KeyError, TypeError):
-            continue
-        if name not in seen and Path(name).name == name:
-            seen.add(name)
-            yield path.with_name(name)
 
 
 def _read_file(file: BinaryIO, name: str) -> Iterator[Record | Fragment]:
@@ -250,6 +253,8 @@ def _parse(content: bytes, place: Place) -> Record | None:
         return None
     try:
         record = json.loads(content)
+        if b"\\u" in content:  # half a surrogate pair is text that nothing can print or store
+            json.dumps(record, ensure_ascii=False).encode()
         fields = record["event"]
         if not isinstance(fields, dict) or not isinstance(record["sequence"], int):
             return None
@@ -259,6 +264,16 @@ def _parse(content: bytes, place: Place) -> Record | None:
         return Record(place, chain_id, record["sequence"], previous, sha256, is_intact, fields)
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def _conclude(fragment: Fragment, result: Verification) -> None:
+    """A fragment that no later record explains."""
+    if fragment.at_end_of_file or fragment.is_followed:
+        result.torn.append(fragment.place)
+    else:
+        # It waited, and may stand before all others: there is room for it even if these are many.
+        limit = _MAX_LISTED + _MAX_WAITING_FRAGMENTS
+        result.add(Fault(fragment.place, None, None, "the line is not a whole record"), limit=limit)
 
 
 def _explains(record: Record, fragment: Fragment, result: Verification) -> bool:

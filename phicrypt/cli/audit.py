@@ -28,7 +28,18 @@ from phicrypt.cli.audit_tables import (
     verification_as_dict,
 )
 from phicrypt.cli.console import CHECK_EXIT_CODE, EXIT_CODES_EPILOG, complain, print_json, print_table
-from phicrypt.cli.options import AwsAccess, EndpointUrlOption, JsonOption, KeyOption, ProfileOption, RegionOption
+from phicrypt.cli.options import (
+    ActorOption,
+    AuditLogOption,
+    AwsAccess,
+    EndpointUrlOption,
+    JsonOption,
+    KeyOption,
+    ProfileOption,
+    PurposeOption,
+    RegionOption,
+    audit_trail,
+)
 from phicrypt.errors import ConfigurationError
 
 app = typer.Typer(
@@ -170,14 +181,17 @@ def who(
     until: UntilOption = None,
     trail: MaybeTrailOption = None,
     principal: PrincipalOption = None,
+    audit_log: AuditLogOption = None,
+    actor: ActorOption = None,
     region: RegionOption = None,
     endpoint_url: EndpointUrlOption = None,
     profile: ProfileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Who used a resource, when and why."""
+    """Who used a resource, when and why. --audit-log records the opening of the token keys."""
     aws = AwsAccess(region, endpoint_url, profile)
-    tokens = tokens_of(resource, token_keys, key, aws)
+    with audit_trail(audit_log, actor) as opening:
+        tokens = tokens_of(resource, token_keys, key, aws, opening)
     _answer(log, who_used(tokens), trail, aws, since, until, principal, as_json, title=f"Uses of {resource}")
 
 
@@ -211,6 +225,8 @@ def disclosures(
     ] = None,
     since: SinceOption = "2192d",
     until: UntilOption = None,
+    audit_log: AuditLogOption = None,
+    actor: ActorOption = None,
     region: RegionOption = None,
     endpoint_url: EndpointUrlOption = None,
     profile: ProfileOption = None,
@@ -221,7 +237,9 @@ def disclosures(
     Lists what was opened for disclosure, research or legal purposes. The recipient is what acting_as
     was given; the log cannot know to whom plaintext went afterwards.
     """
-    tokens = tokens_of(resource, token_keys, key, AwsAccess(region, endpoint_url, profile)) if resource else None
+    aws = AwsAccess(region, endpoint_url, profile)
+    with audit_trail(audit_log, actor) as opening:
+        tokens = tokens_of(resource, token_keys, key, aws, opening) if resource else None
     found = rows(
         events_between(log, since, until),
         lambda use: is_disclosure(use) and (tokens is None or use.resource in tokens),
@@ -314,13 +332,18 @@ def token_keys_file(
     rotate: Annotated[
         bool, typer.Option("--rotate", help="Add a key to an existing file; old tokens stay findable.")
     ] = False,
+    audit_log: AuditLogOption = None,
+    actor: ActorOption = None,
+    purpose: PurposeOption = None,
     region: RegionOption = None,
     endpoint_url: EndpointUrlOption = None,
     profile: ProfileOption = None,
 ) -> None:
     """Make the file of keys for resource tokens, sealed under a KMS key, or add a key to it."""
     keyring = AwsAccess(region, endpoint_url, profile).kms_keyring(key)
-    tokens = ResourceTokens.rotate(path, keyring) if rotate else ResourceTokens.create(path, keyring)
+    make = ResourceTokens.rotate if rotate else ResourceTokens.create
+    with audit_trail(audit_log, actor, purpose) as trail:
+        tokens = make(path, keyring, trail=trail)
     typer.echo(repr(tokens))
 
 

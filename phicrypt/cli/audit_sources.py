@@ -13,6 +13,7 @@ from phicrypt.audit.cloudtrail import Reading, TrailEvent
 from phicrypt.audit.events import AuditEvent, parse_time
 from phicrypt.audit.join import Joined, join, log_events, trail_source
 from phicrypt.audit.resources import ResourceTokens
+from phicrypt.audit.trail import AuditTrail
 from phicrypt.cli.console import progress
 from phicrypt.cli.options import AwsAccess
 from phicrypt.errors import ConfigurationError
@@ -31,7 +32,9 @@ def open_join(
     principals: Iterable[str],
 ) -> Iterator[Joined]:
     read, check_digests = trail_source(trail, client=aws.client)
-    digests = check_digests()
+    since_time = None if since is None else parse_moment(since)
+    until_time = None if until is None else parse_moment(until)
+    digests = check_digests(since_time, until_time)
     with progress("Events", None) as advance:
 
         def counted(since_ns: int | None, until_ns: int | None, reading: Reading) -> Iterator[TrailEvent]:
@@ -43,8 +46,8 @@ def open_join(
         with join(
             log,
             counted,
-            since_ns=None if since is None else parse_moment(since),
-            until_ns=None if until is None else parse_moment(until),
+            since_ns=since_time,
+            until_ns=until_time,
             key_arns=keys,
             principals=principals,
             digests=digests,
@@ -75,12 +78,14 @@ def parse_moment(text: str) -> int:
         ) from None
 
 
-def tokens_of(resource: str, token_keys: Path | None, key: str | None, aws: AwsAccess) -> list[str]:
+def tokens_of(
+    resource: str, token_keys: Path | None, key: str | None, aws: AwsAccess, trail: AuditTrail | None = None
+) -> list[str]:
     if resource.startswith("rt1-"):
         return [resource]
     if token_keys is None or key is None:
         raise ConfigurationError("to find a resource by name, give --token-keys FILE and its --key ARN")
-    tokens = ResourceTokens.load(token_keys, aws.kms_keyring(key))
+    tokens = ResourceTokens.load(token_keys, aws.kms_keyring(key), trail=trail)
     scheme, _, rest = resource.partition("://")
     place, _, name = rest.partition("/")
     if scheme in ("s3", "branch-key") and place and name:

@@ -74,6 +74,7 @@ def join_as_dict(joined: Joined) -> dict[str, Any]:
         "by_purpose": dict(statistics.by_purpose.most_common()),
         "records_of_other_keys": joined.matcher.of_other_keys,
         "records_of_other_services": joined.reading.of_other_services,
+        "unreadable_lines": joined.unreadable_lines,
         "problems": joined.reading.problems,
         "digest_problems": None if digests is None else digests.problems,
         "findings": [
@@ -96,6 +97,8 @@ def print_join(joined: Joined) -> None:
         )
         for problem in digests.problems[:SHOWN_ROWS]:
             typer.echo(problem)
+    if joined.unreadable_lines:
+        typer.echo(f"{joined.unreadable_lines:,} lines of the log hold no event: run phicrypt audit verify")
     listed = EXCEPTIONS_FIRST[:5]
     found = joined.matcher.findings(*listed, limit=SHOWN_ROWS)
     print_table(

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from phicrypt.cli.console import CHECK_EXIT_CODE, EXIT_CODES_EPILOG, complain, print_json, print_table, progress
 from phicrypt.cli.options import (
+    ActorOption,
+    AuditLogOption,
     AwsAccess,
     EndpointUrlOption,
     FipsOption,
     JsonOption,
     ProfileOption,
+    PurposeOption,
     RegionOption,
+    audit_trail,
 )
 from phicrypt.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from phicrypt.audit.trail import AuditTrail
 
 app = typer.Typer(no_args_is_help=True, help="Encrypt tables in place and prove that no plaintext is left.")
 
@@ -65,6 +72,9 @@ def migrate(
     page_size: PageOption = None,
     checkpoint: CheckpointOption = None,
     problems: ProblemsOption = None,
+    audit_log: AuditLogOption = None,
+    actor: ActorOption = None,
+    purpose: PurposeOption = None,
     region: RegionOption = None,
     endpoint_url: EndpointUrlOption = None,
     profile: ProfileOption = None,
@@ -80,7 +90,6 @@ def migrate(
     from phicrypt.dynamodb.migration import WalkOptions, migrate_table
 
     access = AwsAccess(region=region, endpoint_url=endpoint_url, profile=profile, use_fips_endpoint=fips)
-    client = _client(table, config, key, access)
     options = WalkOptions(
         segments=segments,
         items_per_second=items_per_second,
@@ -88,7 +97,11 @@ def migrate(
         checkpoint_file=checkpoint,
         problems_file=problems,
     )
-    with progress("Encrypting" if not dry_run else "Trying", None) as advance:
+    with (
+        audit_trail(audit_log, actor, purpose) as trail,
+        progress("Encrypting" if not dry_run else "Trying", None) as advance,
+    ):
+        client = _client(table, config, key, access, trail)
         report = migrate_table(client, table, options, dry_run=dry_run, on_progress=lambda done: advance(done))
     counts = {
         "can be encrypted" if dry_run else "encrypted now": report.encrypted_now,
@@ -115,6 +128,9 @@ def verify(
     page_size: PageOption = None,
     checkpoint: CheckpointOption = None,
     problems: ProblemsOption = None,
+    audit_log: AuditLogOption = None,
+    actor: ActorOption = None,
+    purpose: PurposeOption = None,
     region: RegionOption = None,
     endpoint_url: EndpointUrlOption = None,
     profile: ProfileOption = None,
@@ -129,7 +145,6 @@ def verify(
     from phicrypt.dynamodb.migration import WalkOptions, verify_table
 
     access = AwsAccess(region=region, endpoint_url=endpoint_url, profile=profile, use_fips_endpoint=fips)
-    client = _client(table, config, key, access)
     options = WalkOptions(
         segments=segments,
         items_per_second=items_per_second,
@@ -137,7 +152,8 @@ def verify(
         checkpoint_file=checkpoint,
         problems_file=problems,
     )
-    with progress("Verifying", None) as advance:
+    with audit_trail(audit_log, actor, purpose) as trail, progress("Verifying", None) as advance:
+        client = _client(table, config, key, access, trail)
         report = verify_table(client, table, options, on_progress=lambda done: advance(done))
     counts = {
         "verified": report.verified,
@@ -152,7 +168,9 @@ def verify(
     complain("every item is encrypted and genuine; backups, exports and streams from before are not covered")
 
 
-def _client(table_name: str, config_path: Path, key: str | None, access: AwsAccess) -> Any:
+def _client(
+    table_name: str, config_path: Path, key: str | None, access: AwsAccess, trail: AuditTrail | None
+) -> Any:
     from phicrypt.client import PhiCrypt
     from phicrypt.dynamodb.client import attach
     from phicrypt.dynamodb.config_file import make_keyring, read_config_file
@@ -167,7 +185,9 @@ def _client(table_name: str, config_path: Path, key: str | None, access: AwsAcce
     else:
         keyring = access.kms_keyring(str(key))
     return attach(
-        PhiCrypt(keyring), access.client("dynamodb"), [content.table.for_table(plain_table_name(table_name))]
+        PhiCrypt(keyring, audit=trail or ()),
+        access.client("dynamodb"),
+        [content.table.for_table(plain_table_name(table_name))],
     )
 
 

@@ -11,6 +11,8 @@ import typer
 
 from phicrypt.cli.console import EXIT_CODES_EPILOG, complain, fail, print_json
 from phicrypt.cli.options import (
+    ActorOption,
+    AuditLogOption,
     AwsAccess,
     EndpointUrlOption,
     FipsOption,
@@ -19,6 +21,7 @@ from phicrypt.cli.options import (
     KeyOption,
     ProfileOption,
     RegionOption,
+    audit_trail,
 )
 from phicrypt.cli.output_file import output_file
 from phicrypt.formats.manifests import ManifestMismatchError
@@ -79,6 +82,8 @@ def sign(
     signature: SignatureOption = None,
     public_key: PublicKeyTarget = None,
     force: ForceOption = False,
+    audit_log: AuditLogOption = None,
+    actor: ActorOption = None,
     region: RegionOption = None,
     endpoint_url: EndpointUrlOption = None,
     profile: ProfileOption = None,
@@ -93,15 +98,17 @@ def sign(
     if not force and (existing := [path for path in outputs if path.exists()]):
         fail(f"{existing[0]} exists; --force replaces it", 9)
     client = AwsAccess(region or configured_key_arn(key).region, endpoint_url, profile, fips).client("kms")
-    signer = Signer(key, client=client, algorithm=algorithm, digest=digest, guard=PhiGuard())
     name = resource or signed_file.name
-    if manifest is None:
-        with files[0].open("rb") as source:
-            _write(target, signer.sign(source, resource=name, purpose=purpose), force=force)
-    else:
-        document, signature_file = signer.sign_manifest(_opened(files, manifest), resource=name, purpose=purpose)
-        _write(manifest, document, force=force)
-        _write(target, signature_file, force=force)
+    with audit_trail(audit_log, actor) as trail:
+        signer = Signer(key, client=client, algorithm=algorithm, digest=digest, guard=PhiGuard(), trail=trail)
+        if manifest is None:
+            with files[0].open("rb") as source:
+                signature_file = signer.sign(source, resource=name, purpose=purpose)
+        else:
+            sources = _opened(files, manifest)
+            document, signature_file = signer.sign_manifest(sources, resource=name, purpose=purpose)
+            _write(manifest, document, force=force)
+    _write(target, signature_file, force=force)
     if public_key is not None:
         _write(public_key, signer.public_key_der(), force=force)
 
@@ -129,6 +136,8 @@ def verify(
     signature: SignatureOption = None,
     public_key: PublicKeySource = None,
     by_kms: ByKmsOption = False,
+    audit_log: AuditLogOption = None,
+    actor: ActorOption = None,
     as_json: JsonOption = False,
     region: RegionOption = None,
     endpoint_url: EndpointUrlOption = None,
@@ -146,13 +155,15 @@ def verify(
     signed_file = manifest or files[0]
     envelope = _read_small(signature or signed_file.with_name(signed_file.name + SIGNATURE_SUFFIX))
     verifier: Verifier
-    if public_key is not None:
-        verifier = Verifier(key, _read_small(public_key), algorithm=algorithm)
-    else:
-        client = AwsAccess(region or configured_key_arn(key).region, endpoint_url, profile, fips).client("kms")
-        verifier = Signer(key, client=client, algorithm=algorithm).verifier(by_kms=by_kms)
     name = resource or signed_file.name
-    _print_statement(_verified(verifier, manifest, envelope, files, name, purpose), as_json)
+    with audit_trail(audit_log, actor) as trail:
+        if public_key is not None:
+            verifier = Verifier(key, _read_small(public_key), algorithm=algorithm)
+        else:
+            client = AwsAccess(region or configured_key_arn(key).region, endpoint_url, profile, fips).client("kms")
+            verifier = Signer(key, client=client, algorithm=algorithm, trail=trail).verifier(by_kms=by_kms)
+        statement = _verified(verifier, manifest, envelope, files, name, purpose)
+    _print_statement(statement, as_json)
 
 
 def _verified(
@@ -206,18 +217,17 @@ def mac_generate(
     purpose: PurposeOption,
     resource: ResourceOption = None,
     algorithm: MacAlgorithmOption = "HMAC_SHA_256",
+    audit_log: AuditLogOption = None,
+    actor: ActorOption = None,
     region: RegionOption = None,
     endpoint_url: EndpointUrlOption = None,
     profile: ProfileOption = None,
     fips: FipsOption = False,
 ) -> None:
     """Print the MAC of a file in hexadecimal, made by an HMAC key in KMS."""
-    mac = Mac(
-        key,
-        client=AwsAccess(region or configured_key_arn(key).region, endpoint_url, profile, fips).client("kms"),
-        algorithm=algorithm,
-    )
-    with file.open("rb") as source:
+    client = AwsAccess(region or configured_key_arn(key).region, endpoint_url, profile, fips).client("kms")
+    with audit_trail(audit_log, actor) as trail, file.open("rb") as source:
+        mac = Mac(key, client=client, algorithm=algorithm, trail=trail)
         print(mac.generate(source, resource=resource or file.name, purpose=purpose).hex())
 
 
@@ -229,6 +239,8 @@ def mac_verify(
     purpose: PurposeOption,
     resource: ResourceOption = None,
     algorithm: MacAlgorithmOption = "HMAC_SHA_256",
+    audit_log: AuditLogOption = None,
+    actor: ActorOption = None,
     region: RegionOption = None,
     endpoint_url: EndpointUrlOption = None,
     profile: ProfileOption = None,
@@ -239,11 +251,8 @@ def mac_verify(
         tag = bytes.fromhex(mac_hex)
     except ValueError:
         fail("the MAC is hexadecimal")
-    mac = Mac(
-        key,
-        client=AwsAccess(region or configured_key_arn(key).region, endpoint_url, profile, fips).client("kms"),
-        algorithm=algorithm,
-    )
-    with file.open("rb") as source:
+    client = AwsAccess(region or configured_key_arn(key).region, endpoint_url, profile, fips).client("kms")
+    with audit_trail(audit_log, actor) as trail, file.open("rb") as source:
+        mac = Mac(key, client=client, algorithm=algorithm, trail=trail)
         mac.verify(source, tag, resource=resource or file.name, purpose=purpose)
     print("verified")

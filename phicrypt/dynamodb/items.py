@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from phicrypt.dynamodb.config import RESERVED_ATTRIBUTE_PREFIX, Action, TableConfig
+from phicrypt.dynamodb.guarded_keys import check_key_texts
 from phicrypt.dynamodb.item_events import Sealing, begin_opening, record_plaintext
 from phicrypt.dynamodb.shapes import Item, ItemShape, binary, from_json, shape_of, to_low_level, to_python
 from phicrypt.errors import (
@@ -50,6 +51,8 @@ _LEGEND_ACTIONS: Final = {
     Action.SIGN_AND_INCLUDE_IN_CONTEXT: LegendAction.CONTEXT,
 }
 _ACTIONS: Final = {int(legend): action for action, legend in _LEGEND_ACTIONS.items()}
+_OF_STORED_ITEMS: Final = frozenset(("dynamodb.migrate_table", "dynamodb.update_encrypted"))
+"""Operations on items that are there already, under their keys."""
 _CACHED_LAYOUTS: Final = 256
 _CACHED_NAMES_LENGTH: Final = 8_192
 
@@ -102,6 +105,8 @@ def seal_item(
         raise ConfigurationError("items are encrypted in the low-level or the Python shape")
     is_python = shape == "python"
     low_level = to_low_level(item) if is_python else item
+    if phi.guard is not None and operation not in _OF_STORED_ITEMS:
+        check_key_texts(phi.guard, low_level, table)
     if table.writes_plaintext():
         _refuse_reserved(item)
         if phi.trail is not None:

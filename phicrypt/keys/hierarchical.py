@@ -37,6 +37,7 @@ from phicrypt.materials import (
     EncryptedDataKey,
     EncryptionMaterials,
     KeyHolder,
+    joined_origin,
 )
 from phicrypt.primitives import kdf_counter_mode_sha256, open_gcm, random_bytes, seal_gcm
 from phicrypt.recorded_use import within_recorded_use
@@ -168,7 +169,7 @@ class HierarchicalKeyring(KeyHolder):
             EncryptedDataKey(HIERARCHY_PROVIDER_ID, branch_key.branch_key_id.encode(), wrapped.ciphertext),
             data_key=wrapped.generated_data_key,
             symmetric_signing_key=wrapped.symmetric_signing_key,
-            origin=branch_key.origin if wrapped.generated_data_key is not None else None,
+            origin=joined_origin(materials.origin, branch_key.origin),
             key_was_cached=was_cached and wrapped.generated_data_key is not None,
         )
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from phicrypt.errors import AuthenticationError, ConfigurationError, KeyAccessError
@@ -37,6 +36,7 @@ from phicrypt.materials import (
     EncryptionMaterials,
     KeyHolder,
     KeyOrigin,
+    joined_origin,
 )
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ class KmsKeyring(KeyHolder):
             EncryptedDataKey(KMS_PROVIDER_ID, str(key).encode(), wrapped.ciphertext),
             data_key=wrapped.generated_data_key,
             symmetric_signing_key=wrapped.symmetric_signing_key,
-            origin=_joined(materials.origin, calls),
+            origin=joined_origin(materials.origin, *calls),
         )
 
     def on_decrypt(
@@ -376,10 +376,3 @@ def _texts(values: Iterable[str], name: str) -> tuple[str, ...]:
     if isinstance(values, str) or not all(isinstance(text, str) and text for text in texts):
         raise ConfigurationError(f"{name}= takes a sequence of non-empty texts")
     return texts
-
-
-def _joined(origin: KeyOrigin | None, calls: Sequence[KeyOrigin]) -> KeyOrigin:
-    """This keyring's call as the origin, or added to the origin of the keyring that generated."""
-    if origin is None:
-        return calls[0]
-    return replace(origin, other_calls=(*origin.other_calls, *calls))

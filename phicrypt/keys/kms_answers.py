@@ -29,6 +29,7 @@ def origin_of(
         correlation_id=answer.correlation_id,
         operation=operation,
         other_calls=other_calls,
+        unanswered_attempts=answer.unanswered_attempts,
     )
 
 

@@ -30,11 +30,13 @@ class KmsAnswer(NamedTuple):
         response: the response as boto3 gives it.
         request_ids: AWS's request id of each answered attempt, retries included, in order.
         correlation_id: what the user agent carried; CloudTrail shows it.
+        unanswered_attempts: how many earlier attempts were given up without an answer.
     """
 
     response: dict[str, Any]
     request_ids: tuple[str, ...]
     correlation_id: str
+    unanswered_attempts: int = 0
 
     def __repr__(self) -> str:
         return f"<KmsAnswer, request ids {self.request_ids}>"
@@ -154,4 +156,4 @@ def call_kms(client: Any, operation: str, *, key_arn: str | None, **parameters: 
     request_ids = tuple(call.request_ids)
     if not request_ids and (only := response.get("ResponseMetadata", {}).get("RequestId")):
         request_ids = (only,)
-    return KmsAnswer(response, request_ids, call.correlation_id)
+    return KmsAnswer(response, request_ids, call.correlation_id, call.unanswered_attempts)

@@ -103,6 +103,7 @@ def _from_answer(
         is_outage=is_outage,
         request_ids=tuple(call.request_ids) or ((request_id,) if request_id else ()),
         correlation_id=call.correlation_id,
+        unanswered_attempts=call.unanswered_attempts,
     )
 
 
@@ -126,6 +127,7 @@ def _from_botocore(error: Exception, operation: str, key_arn: str | None, call: 
         is_outage=is_outage,
         request_ids=tuple(call.request_ids),
         correlation_id=call.correlation_id,
+        unanswered_attempts=call.unanswered_attempts,
     )
 
 
@@ -172,6 +174,7 @@ def refused_calls(refusals: Sequence[KeyAccessError]) -> tuple[KeyOrigin, ...]:
             correlation_id=cause.correlation_id,
             operation=cause.operation,
             error_code=cause.code,
+            unanswered_attempts=cause.unanswered_attempts,
         )
         for refusal in refusals
         for cause in refusal.causes or (refusal,)

@@ -31,6 +31,7 @@ from phicrypt.materials import (
     EncryptionMaterials,
     KeyHolder,
     KeyOrigin,
+    joined_origin,
 )
 from phicrypt.primitives import RsaPublicKey, constant_time_equal
 
@@ -133,12 +134,11 @@ class KmsRsaKeyring(KeyHolder):
             return public_key.encrypt_oaep(digest + plaintext_key, hash_name=_HASHES[self.algorithm])
 
         wrapped = wrap_data_key(materials, wrap)
-        generated = wrapped.generated_data_key
         return materials.with_recipient(
             EncryptedDataKey(RSA_PROVIDER_ID, self.key_arn.encode(), wrapped.ciphertext),
-            data_key=generated,
+            data_key=wrapped.generated_data_key,
             symmetric_signing_key=wrapped.symmetric_signing_key,
-            origin=KeyOrigin(RSA_PROVIDER_ID, self.key_arn) if generated is not None else None,
+            origin=joined_origin(materials.origin, KeyOrigin(RSA_PROVIDER_ID, self.key_arn)),
         )
 
     def on_decrypt(

@@ -99,7 +99,12 @@ class MultiKeyring(KeyHolder):
 
     def on_encrypt(self, materials: EncryptionMaterials) -> EncryptionMaterials:
         for keyring in self._keyrings:
-            materials = keyring.on_encrypt(materials)
+            try:
+                materials = keyring.on_encrypt(materials)
+            except KeyAccessError as error:
+                if materials.origin is not None:  # CloudTrail shows the generator's call all the same
+                    error.earlier_calls = (materials.origin, *materials.origin.other_calls)
+                raise
         if materials.data_key is None:
             raise ConfigurationError(f"{self._keyrings[0]!r} generated no data key")
         if len(materials.encrypted_data_keys) > self._max_encrypted_data_keys:

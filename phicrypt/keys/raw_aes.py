@@ -18,6 +18,7 @@ from phicrypt.materials import (
     EncryptionMaterials,
     KeyHolder,
     KeyOrigin,
+    joined_origin,
 )
 from phicrypt.primitives import open_gcm, random_bytes, seal_gcm
 
@@ -85,7 +86,7 @@ class RawAesKeyring(KeyHolder):
             encrypted_data_key,
             data_key=wrapped.generated_data_key,
             symmetric_signing_key=wrapped.symmetric_signing_key,
-            origin=KeyOrigin(self.namespace, self.name) if wrapped.generated_data_key is not None else None,
+            origin=joined_origin(materials.origin, KeyOrigin(self.namespace, self.name)),
         )
 
     def on_decrypt(

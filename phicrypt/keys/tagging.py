@@ -33,10 +33,17 @@ class TaggedCall:
     Attributes:
         correlation_id: 32 hexadecimal digits, new for each call, the same for its retries.
         request_ids: AWS's request id of each attempt that was answered, in order.
+        attempts: how many requests were made.
     """
 
     correlation_id: str = field(default_factory=lambda: random_bytes(16).hex())
     request_ids: list[str] = field(default_factory=list)
+    attempts: int = 0
+
+    @property
+    def unanswered_attempts(self) -> int:
+        """Attempts without a request id: they may have reached AWS all the same."""
+        return max(0, self.attempts - len(self.request_ids))
 
 
 _current_call: ContextVar[TaggedCall | None] = ContextVar("phicrypt_call", default=None)
@@ -134,7 +141,10 @@ class _UserAgentTag:
         botocores = request.headers.get("User-Agent", "")
         if isinstance(botocores, bytes):
             botocores = botocores.decode("latin-1")
-        identifier = f" phicrypt-id/{call.correlation_id}" if call is not None else ""
+        identifier = ""
+        if call is not None:
+            call.attempts += 1
+            identifier = f" phicrypt-id/{call.correlation_id}"
         del request.headers["User-Agent"]
         request.headers["User-Agent"] = f"phicrypt/{__version__}{identifier}{self._suffix} {botocores}".rstrip()
 

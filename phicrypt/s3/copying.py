@@ -24,7 +24,7 @@ from phicrypt.errors import AuthenticationError, ConfigurationError, Unsupported
 from phicrypt.formats.s3ec.content import verify_commitment
 from phicrypt.formats.s3ec.envelope import S3EC_METADATA_NAMES, S3EC_V3_SUITE, S3ecEnvelope
 from phicrypt.materials import DataKey, EncryptionMaterials
-from phicrypt.s3.gateway import Gateway, Reading, check_s3ec_keyring
+from phicrypt.s3.gateway import REWRAP, Gateway, Reading, check_s3ec_keyring
 from phicrypt.s3.operations import forwarded
 from phicrypt.s3.ranges import Span
 from phicrypt.s3.reading import detect
@@ -40,7 +40,6 @@ _SYSTEM_METADATA: Final = (
     *("CacheControl", "ContentDisposition", "ContentEncoding", "ContentLanguage", "ContentType", "Expires"),
     "WebsiteRedirectLocation",
 )
-_REWRAP: Final = "s3.rewrap"
 _STORAGE: Final = ("StorageClass", "ServerSideEncryption", "SSEKMSKeyId", "BucketKeyEnabled")
 
 
@@ -287,7 +286,7 @@ def rewrap(
         "IfMatch": source.response["ETag"],
     }
     target = target.writing_esdk(signed=FOOTER_LENGTH_NAME in source.metadata)
-    copy_object(target, gateway, parameters, own, reading, settings, progress, operation=_REWRAP)
+    copy_object(target, gateway, parameters, own, reading, settings, progress, operation=REWRAP)
     return plan
 
 
@@ -321,7 +320,7 @@ def _wrapped_anew(target: Gateway, source: ObjectSource, envelope: S3ecEnvelope,
     """The data key wrapped by the target's keyring, as a use of that key."""
     context = dict(envelope.kms_context)
     audit_use = target.begin_use(
-        _REWRAP,
+        REWRAP,
         source.bucket,
         source.object_key,
         format_name=f"s3ec-v{envelope.version}",

@@ -160,6 +160,7 @@ class S3Writer(KeyHolder, io.BufferedIOBase):
         # What would be refused is refused at open(), before a thread begins.
         clear_parameters(gateway, parameters)
         gateway.writing_context(parameters["Bucket"], parameters["Key"], own)
+        gateway.check_object_key(parameters["Key"])
         gateway.check_bucket(parameters["Bucket"])
         self._owner_pid = os.getpid()
         self._pieces: queue.Queue[bytes | BaseException] = queue.Queue(_QUEUE_PIECES)

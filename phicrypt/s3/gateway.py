@@ -41,6 +41,8 @@ FIRST_PROBE_BYTES: Final = 128
 
 GET_OBJECT: Final = "s3.get_object"
 """The audit trail's name of a read; also of the source of a copy, as in IAM's permissions."""
+REWRAP: Final = "s3.rewrap"
+"""And of a change of keys."""
 
 
 class Reading(NamedTuple):
@@ -184,6 +186,11 @@ class Gateway:
             return pairs
         return dict(self.phi.guard.check(pairs, where=where))
 
+    def check_object_key(self, object_key: str) -> None:
+        """Guard the key of a new object."""
+        if self.phi.guard is not None:
+            self.phi.guard.check_name({"object-key": object_key}, where="object key")
+
     def check_bucket(self, bucket: str) -> None:
         """With ``require_private_bucket``: refuse to write to a bucket that is not private."""
         if self.write_guard is not None:
@@ -201,6 +208,8 @@ class Gateway:
         With a known length the bytes are charged here; else ``use.count`` charges them as they pass.
         """
         context = self.writing_context(bucket, object_key, own)
+        if operation != REWRAP:  # an object that is there already, under that key
+            self.check_object_key(object_key)
         self.check_bucket(bucket)
         options = self.options
         audit_use = self.begin_use(

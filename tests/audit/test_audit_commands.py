@@ -15,15 +15,19 @@ from pathlib import Path
 
 import pytest
 from cloudtrail_records import ROLE_ARN, deliver, record_of
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from strict_kms import StrictKms
 
-from phicrypt import KmsKeyring, PhiCrypt, Purpose
+from phicrypt import KmsKeyring, MultiKeyring, PhiCrypt, Purpose, RawAesKeyring
 from phicrypt.audit import AnchoredSink, AuditTrail, JsonlSink, ResourceTokens, acting_as
 from phicrypt.audit.break_glass import break_glass
-from phicrypt.audit.join import join, trail_source
+from phicrypt.audit.join import join, log_events, trail_source
+from phicrypt.audit.questions import incident
 from phicrypt.audit.report import render
 from phicrypt.audit.verify import verify
 from phicrypt.cli import run
+from phicrypt.keys.kms_rsa import KmsRsaKeyring
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -138,6 +142,15 @@ def test_join_finds_the_foreign_uses_and_ends_with_one(scene: Scene, phicrypt: R
     assert "in CloudTrail but not here" in out
 
 
+def test_join_tells_how_many_lines_hold_no_event(scene: Scene, phicrypt: Run, tmp_path: Path) -> None:
+    log = tmp_path / "audit.jsonl"
+    log.write_text(scene.log.read_text().replace('"actor":"clerk-2"', '"actor":["clerk-2"]'))
+    _, out, _ = phicrypt("join", "--log", log, "--trail", scene.trail)
+    assert "2 lines of the log hold no event" in out
+    _, out, _ = phicrypt("join", "--log", log, "--trail", scene.trail, "--json")
+    assert json.loads(out)["unreadable_lines"] == 2
+
+
 def test_join_prints_csv_without_formulas(scene: Scene, phicrypt: Run) -> None:
     _, out, _ = phicrypt("join", "--log", scene.log, "--trail", scene.trail, "--csv")
     table = list(csv.DictReader(io.StringIO(out)))
@@ -191,6 +204,21 @@ def test_incident_tells_what_was_decryptable_and_what_was_decrypted(scene: Scene
         "--json",
     )
     assert json.loads(out)["sealed_messages"] == 0
+
+
+def test_incident_counts_what_was_sealed_for_several_recipients(tmp_path: Path) -> None:
+    log = tmp_path / "audit.jsonl"
+    rsa_arn = "arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+    public_key = generate_private_key(65_537, 2_048).public_key()
+    pem = public_key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    daily, other = (RawAesKeyring("clinic", name, bytes(32)) for name in ("daily", "other"))
+    with PhiCrypt(
+        MultiKeyring(daily, other, KmsRsaKeyring(rsa_arn, public_key=pem)), audit=[JsonlSink(log)]
+    ) as phi:
+        phi.decrypt(phi.encrypt(b"x", context={"tenant": "clinic-7"}), context={"tenant": "clinic-7"})
+    for key, opened in (("daily", 1), ("other", 0), (rsa_arn, 0)):
+        found = incident(log_events(log), key, 0, 2**62)
+        assert (found.decryptable, len(found.decrypted)) == ({"tenant=clinic-7": 1}, opened)
 
 
 def test_break_glass_lists_what_awaits_review_until_somebody_reviewed_it(
@@ -319,7 +347,9 @@ def test_a_browser_shows_the_report_without_errors_and_without_scrolling_sideway
         f"<!doctype html><iframe id=f style='width:{width}px;height:800px;border:0' src='relaxed.html'></iframe>"
         "<p id=answer></p><script>f.onload = () => { const d = f.contentDocument;"
         "const bars = d.querySelectorAll('svg rect').length, tiles = d.querySelectorAll('.tile').length;"
-        "answer.textContent = JSON.stringify({wide: d.documentElement.scrollWidth, bars, tiles,"
+        "const lines = [...d.querySelectorAll('p, td, th, text')].filter(e => e.textContent);"
+        "const smallest = Math.min(...lines.map(e => e.getBoundingClientRect().height));"
+        "answer.textContent = JSON.stringify({wide: d.documentElement.scrollWidth, bars, tiles, smallest,"
         "heading: d.querySelector('h1').textContent}); }</script>"
     )
     dom = in_browser(probe, 1400, tmp_path / "profile", "--allow-file-access-from-files", "--dump-dom")
@@ -327,6 +357,7 @@ def test_a_browser_shows_the_report_without_errors_and_without_scrolling_sideway
     assert found is not None
     answer = json.loads(html.unescape(found[1]))
     assert answer["wide"] <= width
+    assert answer["smallest"] >= 12  # pixels
     assert answer["bars"] >= 1
     assert answer["tiles"] == 9
     assert answer["heading"] == "Audit <of> the portal"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cloudtrail_records import ROLE_ARN, record_of
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 from strict_kms import StrictKms
@@ -18,6 +19,8 @@ from strict_kms_operations import Request
 from phicrypt import ANY_CONTEXT, KmsKeyring, MultiKeyring, PhiCrypt, RawAesKeyring
 from phicrypt.audit import AuditEvent, AuditTrail, RecordingSink, ResourceTokens, assume_role
 from phicrypt.audit.break_glass import break_glass, record_review
+from phicrypt.audit.cloudtrail import parse_record
+from phicrypt.audit.matching import Category, Matcher
 from phicrypt.audit.questions import grants
 from phicrypt.errors import (
     AuditError,
@@ -26,6 +29,7 @@ from phicrypt.errors import (
     PhiInContextError,
     UnsupportedOperationError,
 )
+from phicrypt.guard import PhiGuard
 from phicrypt.keys.kms_rsa import KmsRsaKeyring
 
 REASON = "the on-call physician cannot reach the tenant's key"
@@ -111,6 +115,35 @@ def test_rule_16_break_glass_opens_by_the_rsa_recipient_under_its_own_role_and_o
     assert events[-1].detail == {"uses": 2}
 
 
+def test_break_glass_is_matched_with_cloudtrail_under_the_emergency_role(
+    kms: StrictKms, recipient: tuple[str, bytes]
+) -> None:
+    """The trail's own principal is another: with it, every emergency would look like a stolen request id."""
+    sink = RecordingSink()
+    trail = AuditTrail([sink], principal="arn:aws:iam::111122223333:role/Everyday")
+    key_arn, public_key = recipient
+    everyday = RawAesKeyring("clinic", "everyday", b"e" * 32)
+    phi = PhiCrypt(MultiKeyring(everyday, KmsRsaKeyring(key_arn, public_key=public_key)), audit=trail)
+    message = phi.encrypt(b"x")
+    trail.flush()
+    for principal, expected in ((ROLE_ARN, Category.MATCHED), (None, Category.PROBABLE)):
+        sink.events.clear()
+        with phi.break_glass(
+            actor="dr-1", reason=REASON, expires_in_seconds=60, client=kms.client(), principal=principal
+        ) as grant:
+            grant.decrypt(message, context=ANY_CONTEXT)
+        assert {event.principal for event in sink.events} == {principal}
+        with Matcher() as matcher:
+            for event in sink.events:
+                matcher.add_use(event)
+            record = parse_record(record_of(kms.requests[-1], key_arn))
+            assert record is not None
+            matcher.add_record(record)
+            matcher.finish()
+            assert [found.category for found in matcher.findings()] == [expected]
+    assert trail.principal == "arn:aws:iam::111122223333:role/Everyday"
+
+
 def test_rule_16_break_glass_expires_and_says_so(kms: StrictKms, recipient: tuple[str, bytes]) -> None:
     phi = writer_of(recipient, RecordingSink())
     message = phi.encrypt(b"x")
@@ -183,6 +216,30 @@ def test_a_reason_with_phi_is_refused_and_not_recorded(recipient: tuple[str, byt
         ),
     ):
         pytest.fail("opened")
+    assert sink.events == []
+
+
+def test_a_reason_is_checked_by_the_clients_own_guard_too(recipient: tuple[str, bytes]) -> None:
+    key_arn, public_key = recipient
+    sink = RecordingSink()
+    phi = PhiCrypt(
+        MultiKeyring(RawAesKeyring("clinic", "k", bytes(32)), KmsRsaKeyring(key_arn, public_key=public_key)),
+        audit=[sink],
+        guard=PhiGuard(mrn_patterns=[r"\bH\d{7}\b"]),
+    )
+    with (
+        pytest.raises(PhiInContextError),
+        phi.break_glass(actor="dr-1", reason="patient H1234567 in theatre", expires_in_seconds=60),
+    ):
+        pass
+    assert sink.events == []
+
+
+def test_a_review_note_with_phi_is_refused_and_not_recorded() -> None:
+    sink = RecordingSink()
+    with pytest.raises(PhiInContextError) as caught:
+        record_review(AuditTrail([sink]), "g-1", reviewer="officer-1", note="was for 123-45-6789")
+    assert "6789" not in str(caught.value)
     assert sink.events == []
 
 

@@ -315,6 +315,34 @@ def test_an_interruption_in_mid_write_leaves_valid_chains(tmp_path: Path, monkey
     assert verify(path).is_valid
 
 
+def test_an_interruption_while_the_file_is_closed_leaves_a_sink_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A descriptor that was closed and not forgotten soon names another file."""
+    path = tmp_path / "audit.jsonl"
+    sink = JsonlSink(path)
+    sink.write([event(0)])
+    real = os.close
+
+    def interrupted(descriptor: int) -> None:
+        real(descriptor)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("phicrypt.audit.jsonl.os.close", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            sink.close()
+    other = os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT)
+    sink.write([event(1)])
+    assert os.fstat(other).st_size == 0
+    os.close(other)
+    assert verify(path).is_valid
+    assert [record.fields["use_id"] for record in read_records(path) if record.fields["kind"] == "use"] == [
+        "u-0",
+        "u-1",
+    ]
+
+
 def test_a_signal_handler_in_mid_write_neither_hangs_nor_loses_its_event(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -352,6 +380,38 @@ def test_rotation_lists_segments_and_chains_go_on(tmp_path: Path) -> None:
     assert result.records == 2_002
     (tmp_path / segments[1]).unlink()
     assert "missing" in verify(path).faults[0].what
+
+
+@pytest.mark.parametrize("removed", [0, 1, 2])
+@pytest.mark.parametrize("manifest", ["kept", "edited"])
+def test_a_whole_segment_removed_is_named_where_no_chain_goes_on_behind_it(
+    tmp_path: Path, removed: int, manifest: str
+) -> None:
+    path = tmp_path / "audit.jsonl"
+    for _ in range(3):
+        sink = JsonlSink(path)
+        sink.write([event(number) for number in range(3)])
+        sink.rotate()
+        sink.close()
+    write_log(path, 3)
+    assert verify(path).is_valid
+    listed = manifest_path(path).read_text().splitlines(keepends=True)
+    (tmp_path / json.loads(listed[removed])["segment"]).unlink()
+    if manifest == "edited":
+        manifest_path(path).write_text("".join(listed[:removed] + listed[removed + 1 :]))
+    result = verify(path)
+    assert not result.is_valid
+    assert "missing" in result.faults[0].what
+
+
+def test_a_segment_that_a_crash_left_listed_and_not_renamed_is_no_fault(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    sink = JsonlSink(path)
+    sink.write([event(number) for number in range(3)])
+    sink.rotate()
+    (listed,) = manifest_path(path).read_text().splitlines()
+    (tmp_path / json.loads(listed)["segment"]).rename(path)
+    assert verify(path).is_valid
 
 
 def test_two_processes_rotating_one_file_lose_nothing(tmp_path: Path) -> None:
@@ -455,6 +515,28 @@ def _write_until_killed(path: Path, round_number: int, writer: int) -> None:
         os.write(writer, b"\n")
         number += 1
         time.sleep(0.00002)
+
+
+def test_a_log_full_of_fragments_is_verified_in_linear_time(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    write_log(path, 4_000)
+    records = path.read_bytes()
+    path.write_bytes(b'{"phicrypt-audit":1,"chain":"0123\n' * 10_000 + records)
+    started = time.process_time()
+    result = verify(path)
+    assert time.process_time() - started < 10
+    assert (result.fault_count, result.records) == (10_000, 4_001)
+    assert result.faults[0].place.line == 1
+
+
+def test_the_first_broken_line_is_named_before_a_thousand_others(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    write_log(path, 1_500)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"changed\n" + b"".join(reversed(lines[1:])))
+    result = verify(path)
+    assert result.fault_count > 1_000
+    assert result.faults[0].place.line == 1
 
 
 def test_a_missing_log_is_a_configuration_error(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from phicrypt.audit.digests import verify_bucket, verify_folder
+from phicrypt.audit.events import parse_time
 
 BUCKET = "trail"
 FINGERPRINT = "aa11"
@@ -29,19 +30,19 @@ def private_key() -> rsa.RSAPrivateKey:
 class Trail:
     """A bucket with two hours of log files, and their digests as CloudTrail makes them."""
 
-    def __init__(self, private_key: rsa.RSAPrivateKey) -> None:
+    def __init__(self, private_key: rsa.RSAPrivateKey, region: str = "us-east-1", minute: int = 0) -> None:
         self.objects: dict[str, tuple[bytes, dict[str, str]]] = {}
         self.public_key = private_key.public_key().public_bytes(Encoding.DER, PublicFormat.PKCS1)
         previous: dict[str, Any] = dict.fromkeys(
             ("previousDigestS3Object", "previousDigestHashValue", "previousDigestSignature")
         )
         for hour in (1, 2):
-            log_key = f"AWSLogs/1/CloudTrail/us-east-1/2026/01/31/log-{hour}.json.gz"
+            log_key = f"AWSLogs/1/CloudTrail/{region}/2026/01/31/log-{hour}.json.gz"
             log = json.dumps({"Records": [{"hour": hour}]}).encode()
             self.objects[log_key] = (gzip.compress(log), {})
-            digest_key = f"AWSLogs/1/CloudTrail-Digest/us-east-1/2026/01/31/digest-{hour}.json.gz"
+            digest_key = f"AWSLogs/1/CloudTrail-Digest/{region}/2026/01/31/digest-{hour}.json.gz"
             digest = {
-                "digestEndTime": f"2026-01-31T0{hour}:00:00Z",
+                "digestEndTime": f"2026-01-31T0{hour}:{minute:02}:00Z",
                 "digestS3Bucket": BUCKET,
                 "digestS3Object": digest_key,
                 "digestPublicKeyFingerprint": FINGERPRINT,
@@ -169,6 +170,30 @@ def test_unreadable_digests_are_named(trail: Trail) -> None:
     for name, content in (("digest-8", b"\x1f\x8bxx"), ("digest-9", b"{}")):
         trail.objects[f"AWSLogs/1/CloudTrail-Digest/us-east-1/2026/01/31/{name}.json.gz"] = (content, {})
     assert [problem.partition(":")[0] for problem in problems(trail)] == ["digest-8.json.gz", "digest-9.json.gz"]
+
+
+def test_each_region_has_a_chain_of_digests_of_its_own(trail: Trail, private_key: rsa.RSAPrivateKey) -> None:
+    """Of a bucket whose older days expired, the first digest of each Region names one that is gone."""
+    other = Trail(private_key, "eu-west-1", minute=20)
+    trail.objects |= other.objects
+    expired = [key for key in trail.objects if key.endswith("-1.json.gz")]
+    assert len(expired) == 4
+    for object_key in expired:
+        del trail.objects[object_key]
+    assert problems(trail) == []
+
+
+def test_only_the_days_that_are_asked_are_checked(trail: Trail) -> None:
+    trail.replace("log-1", b" ")
+    for since, until, expected in (
+        ("2026-01-31T12:00:00Z", None, 1),
+        (None, "2026-01-31T12:00:00Z", 1),
+        ("2026-02-03T00:00:00Z", None, 0),
+        (None, "2026-01-29T00:00:00Z", 0),
+    ):
+        times = {"since_ns": since and parse_time(since), "until_ns": until and parse_time(until)}
+        report = verify_bucket(trail, f"s3://{BUCKET}/AWSLogs", trail, **times)
+        assert len(report.problems if report is not None else ()) == expected
 
 
 def test_copies_in_a_folder_have_their_hashes_checked_and_no_signature(trail: Trail, tmp_path: Path) -> None:

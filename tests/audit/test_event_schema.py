@@ -60,7 +60,10 @@ def lines(tmp_path: Path) -> list[dict[str, Any]]:
         "aws-kms", "arn", "material-0", ("r0",), "d" * 32, operation="Decrypt", error_code="AccessDenied"
     )
     origin = KeyOrigin(
-        "aws-kms", "arn", "material", ("r1", "r2"), "c" * 32, operation="Decrypt", other_calls=(refused,)
+        *("aws-kms", "arn", "material", ("r1", "r2"), "c" * 32),
+        operation="Decrypt",
+        other_calls=(refused,),
+        unanswered_attempts=1,
     )
     with acting_as("dr-1", Purpose.DISCLOSURE, recipient="authority", break_glass="g-1"):
         use = trail.begin(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from audit_events import ends_of, public_names
@@ -19,6 +20,7 @@ import phicrypt.audit
 import phicrypt.dynamodb
 from phicrypt import ANY_CONTEXT, KmsKeyring, PhiCrypt, RawAesKeyring
 from phicrypt.audit import AnchoredSink, AuditTrail, RecordingSink, ResourceTokens
+from phicrypt.cli.root import COMMANDS, load_command
 from phicrypt.dynamodb import TypedTable
 from phicrypt.errors import KeyAccessError
 from phicrypt.esdk import PhiCryptMaterialsManager
@@ -75,7 +77,7 @@ def test_every_public_method_is_classed(kind: type) -> None:
 def test_whatever_the_object_client_takes_over_is_harmless_or_refused() -> None:
     taken_over = public_names(S3Client) - set(vars(S3Client))
     touching_no_object = {
-        *("can_paginate", "close", "exceptions", "get_paginator", "get_waiter", "meta"),
+        *("can_paginate", "close", "exceptions", "get_paginator", "get_waiter", "meta", "waiter_names"),
         *("generate_presigned_post", "generate_presigned_url"),
     }
     for name in taken_over - touching_no_object:
@@ -92,6 +94,36 @@ def local_phi() -> tuple[PhiCrypt, RecordingSink]:
 def kms() -> Iterator[StrictSigningKms]:
     with StrictSigningKms() as running:
         yield running
+
+
+# Commands
+
+COMMANDS_WITHOUT_KEYS = {
+    *("audit verify", "audit join", "audit actor", "audit incident", "audit break-glass", "audit review"),
+    *("keystore create-table", "keystore list", "keystore show", "s3 ls", "s3 abort-incomplete"),
+    *("inspect", "doctor", "demo", "policy key", "policy writer", "policy reader", "policy auditor"),
+    *("policy break-glass", "policy lint"),
+}
+
+
+def commands_of(path: str, command: Any) -> Iterator[tuple[str, Any]]:
+    inner = getattr(command, "commands", None)
+    if inner is None:
+        yield path, command
+        return
+    for name in inner:
+        yield from commands_of(f"{path} {name}", inner[name])
+
+
+def test_every_command_that_touches_a_key_takes_an_audit_log() -> None:
+    commands = dict(found for name in COMMANDS for found in commands_of(name, load_command(name)))
+    assert {"encrypt", "audit verify", "mac generate"} <= set(commands)
+    without = {
+        path
+        for path, command in commands.items()
+        if not any("--audit-log" in parameter.opts for parameter in command.params)
+    }
+    assert without == COMMANDS_WITHOUT_KEYS
 
 
 # MACs, manifests, token keys, the AWS Encryption SDK

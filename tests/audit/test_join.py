@@ -16,16 +16,20 @@ from typing import Any
 
 import pytest
 from cloudtrail_records import ROLE_ARN, SESSION_ARN, deliver, record_of
+from key_stores import KeyStores
 from strict_kms import StrictKms
 
-from phicrypt import CachePolicy, KmsKeyring, PhiCrypt, Purpose
+from phicrypt import CachePolicy, HierarchicalKeyring, KmsKeyring, MultiKeyring, PhiCrypt, Purpose
 from phicrypt.audit import AuditEvent, AuditTrail, JsonlSink
 from phicrypt.audit.cloudtrail import Reading, TrailEvent, look_up, parse_record, read_bucket, read_folder
 from phicrypt.audit.join import Joined, join, log_events, trail_source, whole_uses
 from phicrypt.audit.matching import Category, Matcher
+from phicrypt.audit.report import render
+from phicrypt.audit.verify import verify
 from phicrypt.errors import ConfigurationError, KeyAccessError
 from phicrypt.keys.tagging import tagged_call
 from phicrypt.materials import KeyOrigin
+from phicrypt.testing import local_aws
 
 
 @pytest.fixture
@@ -141,6 +145,7 @@ def test_rule_22_our_request_id_with_another_key_is_an_exception(
     other = key_arn[:-12] + "000000000000"
     record["resources"][0]["ARN"] = other
     assert categories(log, [record], key_arns=[other]) == [Category.EXCEPTION]
+    assert categories(log, [record]) == [Category.EXCEPTION]  # nor does it escape under a key that is not watched
 
 
 def test_rule_22_a_foreign_use_that_copies_a_correlation_id_is_never_matched(
@@ -154,7 +159,7 @@ def test_rule_22_a_foreign_use_that_copies_a_correlation_id_is_never_matched(
     }
     much_later = same_role | {"eventID": "foreign-3", "eventTime": "2099-01-01T00:00:00Z"}
     for foreign, expected in (
-        (same_role, Category.PROBABLE),
+        (same_role, Category.EXCEPTION),  # the call was answered, at its only attempt
         (other_role, Category.EXCEPTION),
         (much_later, Category.EXCEPTION),
         (same_role | {"eventName": "Decrypt"}, Category.EXCEPTION),
@@ -163,14 +168,32 @@ def test_rule_22_a_foreign_use_that_copies_a_correlation_id_is_never_matched(
         assert Category.MATCHED not in categories(log, [foreign])
 
 
-def test_rule_22_a_correlation_id_that_is_reused_often_is_an_exception(
+def test_rule_22_a_correlation_id_that_is_reused_is_an_exception_each_time(
     one_call: tuple[Path, str, dict[str, Any]],
 ) -> None:
     log, _, record = one_call
     copies = [record | {"requestID": f"foreign-{number}", "eventID": f"foreign-{number}"} for number in range(10)]
     found = categories(log, [record, *copies])
     assert found.count(Category.MATCHED) == 1
-    assert found.count(Category.EXCEPTION) == 6
+    assert found.count(Category.EXCEPTION) == 10
+
+
+def test_rule_22_a_correlation_id_stands_for_as_many_records_as_attempts_went_unanswered(
+    kms: StrictKms, tmp_path: Path
+) -> None:
+    key_arn = kms.create_key()
+    phi = client_of(kms, key_arn, tmp_path / "audit.jsonl", read_timeout_seconds=0.2, max_attempts=2)
+    kms.hang(1)
+    phi.encrypt(b"x", context={"tenant": "clinic-7"})
+    phi.close()
+    (use,) = [event for event in log_events(tmp_path / "audit.jsonl") if event.kind == "use"]
+    assert use.origin is not None
+    assert (len(use.origin.request_ids), use.origin.unanswered_attempts) == (1, 1)
+    lost, answered = [record_of(request, key_arn) for request in kms.requests if request.operation != "CreateKey"]
+    assert sorted(categories(tmp_path / "audit.jsonl", [lost, answered])) == [Category.MATCHED, Category.PROBABLE]
+    copy = lost | {"requestID": "foreign-1", "eventID": "foreign-1"}
+    found = categories(tmp_path / "audit.jsonl", [lost, answered, copy])
+    assert sorted(found) == [Category.EXCEPTION, Category.MATCHED, Category.PROBABLE]
 
 
 def test_rule_22_a_request_id_that_cloudtrail_shows_twice_is_an_exception(
@@ -178,10 +201,20 @@ def test_rule_22_a_request_id_that_cloudtrail_shows_twice_is_an_exception(
 ) -> None:
     log, _, record = one_call
     assert categories(log, [record, record]) == [Category.MATCHED]  # delivered twice, under one event id
-    assert sorted(categories(log, [record, record | {"eventID": "other"}])) == [
-        Category.EXCEPTION,
-        Category.MATCHED,
-    ]
+    assert categories(log, [record, record | {"eventID": "other"}]) == [Category.EXCEPTION] * 2
+
+
+def test_rule_22_records_of_both_accounts_of_a_call_are_one(one_call: tuple[Path, str, dict[str, Any]]) -> None:
+    """The account that owns the key has a record of its own, which does not name the other's principal."""
+    log, _, record = one_call
+    callers = record | {"sharedEventID": "shared-1"}
+    owners = callers | {
+        "eventID": "owners-1",
+        "recipientAccountId": "444455556666",
+        "userIdentity": {"type": "AWSAccount", "principalId": "AROAEXAMPLE:i-0abc", "accountId": "111122223333"},
+    }
+    assert categories(log, [callers, owners]) == [Category.MATCHED]
+    assert categories(log, [owners]) == [Category.PROBABLE]
 
 
 def test_rule_22_without_a_principal_nothing_is_more_than_probable(kms: StrictKms, tmp_path: Path) -> None:
@@ -238,6 +271,39 @@ def test_a_denied_call_is_recorded_on_both_sides(kms: StrictKms, tmp_path: Path)
     assert categories(tmp_path / "audit.jsonl", []) == [Category.LOCAL_ONLY]
     success = {name: value for name, value in record.items() if not name.startswith("error")}
     assert categories(tmp_path / "audit.jsonl", [success]) == [Category.EXCEPTION]
+
+
+def test_every_call_for_several_recipients_is_named_also_when_the_last_one_is_denied(
+    kms: StrictKms, tmp_path: Path
+) -> None:
+    arns = [kms.create_key() for _ in range(3)]
+    keyring = MultiKeyring(*(KmsKeyring(arn, client=kms.client()) for arn in arns))
+    trail = AuditTrail([JsonlSink(tmp_path / "audit.jsonl")], principal=ROLE_ARN)
+    kms.deny(arns[2])
+    with PhiCrypt(keyring, audit=trail) as phi, pytest.raises(KeyAccessError):
+        phi.encrypt(b"x")
+    calls = [request for request in kms.requests if request.operation != "CreateKey"]
+    assert [request.operation for request in calls] == ["GenerateDataKey", "Encrypt", "Encrypt"]
+    records = [record_of(request, arn) for request, arn in zip(calls, arns, strict=True)]
+    found = categories(tmp_path / "audit.jsonl", records)
+    assert sorted(found) == [Category.DENIED, Category.MATCHED, Category.MATCHED]
+
+
+def test_a_branch_key_fetched_for_a_second_recipient_is_named(kms: StrictKms, tmp_path: Path) -> None:
+    key_arn = kms.create_key()
+    with local_aws() as aws:
+        store = KeyStores(aws, kms).new_store()
+        store.create_key("tenant-7")
+        kms.requests.clear()
+        keyring = MultiKeyring(
+            KmsKeyring(key_arn, client=kms.client()), HierarchicalKeyring(store, branch_key_id="tenant-7")
+        )
+        trail = AuditTrail([JsonlSink(tmp_path / "audit.jsonl")], principal=ROLE_ARN)
+        with PhiCrypt(keyring, audit=trail) as phi:
+            phi.encrypt(b"x")
+    records = [record_of(request, request.parameters["KeyId"]) for request in kms.requests]
+    assert len(records) == 2
+    assert categories(tmp_path / "audit.jsonl", records) == [Category.MATCHED] * 2
 
 
 def test_a_denied_call_of_which_cloudtrail_names_no_key_is_still_ours(kms: StrictKms, tmp_path: Path) -> None:
@@ -339,6 +405,59 @@ def test_broken_files_are_named_and_the_rest_is_used(
     assert "unknown CloudTrail version" in named
     assert "not a CloudTrail record" in named
     assert "no valid eventTime" in named
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"requestID": "\ud800"},
+        {"userIdentity": {"type": "IAMUser", "arn": "\ud800"}},
+        {"eventName": "De\ud800crypt", "errorCode": "\udfff"},
+        {"eventTime": "9999-12-31T23:59:59Z"},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_record_that_nothing_can_store_does_not_end_the_join(
+    one_call: tuple[Path, str, dict[str, Any]], tmp_path: Path, change: dict[str, Any]
+) -> None:
+    log, _, record = one_call
+    hostile = record | {"requestID": "foreign-1", "eventID": "foreign-1", "userAgent": "x"} | change
+    deliver(tmp_path / "trail", [hostile, record])
+    with joined(log, tmp_path / "trail") as result:
+        assert result.matcher.counts()[Category.MATCHED] == 1
+        assert render(result, title="x").encode()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"actor": {}},
+        {"actor": 5},
+        {"actor": "\ud800"},
+        {"purpose": []},
+        {"key": ["x"]},
+        {"request_ids": 5},
+        {"other_calls": [5]},
+        {"context": {"a": 5}},
+        {"time": "9999-12-31T23:59:59Z"},
+        {"correlation_id": [1]},
+    ],
+    ids=str,
+)
+def test_a_line_that_was_edited_into_no_event_does_not_end_the_join(
+    one_call: tuple[Path, str, dict[str, Any]], tmp_path: Path, change: dict[str, Any]
+) -> None:
+    log, key_arn, record = one_call
+    *lines, last = log.read_text().splitlines()
+    edited = json.loads(last)
+    edited["event"] |= change
+    path = tmp_path / "edited.jsonl"
+    path.write_text("\n".join([*lines, json.dumps(edited, separators=(",", ":"))]) + "\n")
+    deliver(tmp_path / "trail", [record])
+    with joined(path, tmp_path / "trail", key_arns=[key_arn]) as result:
+        assert result.matcher.counts()[Category.TRAIL_ONLY] == 1
+        assert render(result, title="x").encode()
+    assert not verify(path).is_valid
 
 
 def test_a_file_that_inflates_beyond_the_bound_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from interrupts import Interrupted, interrupted_everywhere
 
 from phicrypt.audit import (
     BUFFERED,
+    WRITE_THROUGH,
     AuditEvent,
     AuditTrail,
     Delivery,
@@ -29,6 +30,7 @@ from phicrypt.audit import (
     delivery,
 )
 from phicrypt.audit.events import format_time, parse_time
+from phicrypt.audit.join import whole_uses
 from phicrypt.audit.sinks import LoggingSink, RecordingSink
 from phicrypt.audit.trail import Use
 from phicrypt.audit.verify import read_records, verify
@@ -191,6 +193,41 @@ def test_an_interruption_wins_over_a_sink_that_fails() -> None:
         raise KeyboardInterrupt
 
 
+def test_an_interruption_wins_over_a_sink_that_fails_for_a_whole_use_too() -> None:
+    trail = AuditTrail([FailingSink()], encrypt_policy=WRITE_THROUGH)
+    trail.record("encrypt", error=KeyboardInterrupt())
+    with pytest.raises(AuditError):
+        trail.record("encrypt", error=ValueError())
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_an_interruption_while_a_record_is_written_loses_neither_begin_nor_end(stored: bool) -> None:
+    class Interrupted(RecordingSink):
+        interruptions = 1
+
+        def write(self, events: Sequence[AuditEvent]) -> None:
+            if stored or not self.interruptions:
+                super().write(events)
+            if self.interruptions:
+                self.interruptions -= 1
+                raise KeyboardInterrupt
+
+    sink = Interrupted()
+    trail = AuditTrail([sink])
+    with pytest.raises(KeyboardInterrupt):
+        trail.begin("decrypt")
+    gc.collect()
+    trail.flush()
+    assert {(event.kind, event.outcome) for event in sink.events} == {("begin", "begun"), ("end", "interrupted")}
+    assert len({event.use_id for event in sink.events}) == 1
+    use = trail.begin("decrypt")
+    sink.interruptions = 1
+    with pytest.raises(KeyboardInterrupt):
+        use.end(byte_count=3)
+    trail.flush()
+    assert [event.outcome for event in whole_uses(sink.events)] == ["interrupted", "success"]
+
+
 def test_an_abandoned_use_ends_as_interrupted() -> None:
     sink = RecordingSink()
     trail = AuditTrail([sink])
@@ -294,6 +331,12 @@ def test_rule_20_an_interrupt_on_the_way_in_leaves_no_actor_behind(monkeypatch: 
 @pytest.mark.parametrize("actor", ["", "  ", "a\nb", "x" * 257, 7])
 def test_acting_as_refuses_what_is_no_actor(actor: str) -> None:
     with pytest.raises(ConfigurationError), acting_as(actor):
+        pass
+
+
+@pytest.mark.parametrize("recipient", ["", "a\nb", "\ud800", 7])
+def test_acting_as_refuses_what_is_no_recipient(recipient: str) -> None:
+    with pytest.raises(ConfigurationError), acting_as("dr-1", recipient=recipient):
         pass
 
 

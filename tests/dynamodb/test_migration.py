@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 from dynamodb_support import Clinic, Server, key, open_clinic, patient
 
 from phicrypt import PhiCrypt
+from phicrypt.audit.join import log_events, whole_uses
 from phicrypt.dynamodb.config import PlaintextPolicy
 from phicrypt.dynamodb.facade import DynamoDb
 from phicrypt.dynamodb.migration import WalkOptions, migrate_table, verify_table
@@ -377,6 +379,23 @@ def result(process: subprocess.Popen[str]) -> tuple[int, dict[str, Any]]:
     output, errors = process.communicate(timeout=120)
     assert output, errors
     return process.returncode, json.loads(output)
+
+
+def test_the_commands_leave_a_use_of_each_item_in_the_audit_log(stack: Any, phi: PhiCrypt, tmp_path: Path) -> None:
+    clinic = open_clinic(Server("moto", stack.endpoint_url), phi)
+    put_raw(clinic, *(patient(f"p-{n}") for n in range(3)))
+    config, log = tmp_path / "patients.toml", tmp_path / "audit.jsonl"
+    config.write_text(CONFIG_TOML)
+    common = (clinic.name, "--config", str(config), "--audit-log", str(log), "--actor", "op-1")
+    assert result(command(stack, "migrate", *common, "--purpose", "maintenance"))[0] == 0
+    assert result(command(stack, "verify", *common))[0] == 0
+    uses = [use for use in whole_uses(log_events(log)) if use.kind in ("use", "end")]
+    found = Counter((use.operation, use.kind, use.outcome, use.actor) for use in uses)
+    assert found == {
+        ("dynamodb.migrate_table", "use", "success", "op-1"): 3,  # sealed
+        ("dynamodb.migrate_table", "end", "success", "op-1"): 3,  # and opened again, before it is written
+        ("dynamodb.verify_table", "end", "success", "op-1"): 3,
+    }
 
 
 def test_the_command_survives_a_kill_and_proves_the_end(stack: Any, phi: PhiCrypt, tmp_path: Path) -> None:

@@ -63,6 +63,13 @@ def test_origin_lists_the_calls_for_every_recipient(kms: StrictKms) -> None:
     assert listed == [(one.request_id,) for one in kms.requests]
 
 
+def test_origin_lists_the_recipients_that_wrap_without_kms(kms: StrictKms) -> None:
+    arn = kms.create_key()
+    sealed = MultiKeyring(kms_keyring(kms, arn), local(1), local(2)).on_encrypt(to_encrypt())
+    listed = [(call.key_id, call.request_ids != ()) for call in (sealed.origin, *sealed.origin.other_calls)]
+    assert listed == [(arn, True), ("key-1", False), ("key-2", False)]
+
+
 def test_when_one_recipient_fails_to_wrap_nothing_is_returned(kms: StrictKms) -> None:
     broken = kms.create_key()
     kms.disable(broken)

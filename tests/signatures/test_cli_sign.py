@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from phicrypt.audit.join import log_events
 from phicrypt.cli import run
 from phicrypt.demo.local_aws import ACCESS_KEY_ID, SECRET_ACCESS_KEY
 from phicrypt.testing import local_aws
@@ -115,3 +116,21 @@ def test_mac_generate_and_verify(phicrypt, aws):
     assert phicrypt("mac", "verify", "report.pdf", mac, "--purpose", "integrity", key_arn=hmac_key)[0] == 0
     assert phicrypt("mac", "verify", "report.pdf", mac, "--purpose", "other", key_arn=hmac_key)[0] == 4
     assert phicrypt("mac", "verify", "report.pdf", "xyz", "--purpose", "integrity", key_arn=hmac_key)[0] == 2
+
+
+def test_signatures_and_macs_leave_their_events_in_the_audit_log(phicrypt, aws, tmp_path):
+    log = tmp_path / "audit.jsonl"
+    hmac_key = aws.create_kms_key(KeySpec="HMAC_256", KeyUsage="GENERATE_VERIFY_MAC")
+    recorded = ("--audit-log", str(log), "--actor", "dr-1")
+    named = ("report.pdf", "--purpose", "release")
+    assert phicrypt("sign", *named, *recorded)[0] == 0
+    assert phicrypt("verify", *named, "--by-kms", *recorded)[0] == 0
+    _, out, _ = phicrypt("mac", "generate", *named, *recorded, key_arn=hmac_key)
+    assert phicrypt("mac", "verify", "report.pdf", out.strip(), *named[1:], *recorded, key_arn=hmac_key)[0] == 0
+    assert phicrypt("mac", "verify", "report.pdf", "00" * 32, *named[1:], *recorded, key_arn=hmac_key)[0] == 4
+    uses = [event for event in log_events(log) if event.kind == "use"]
+    assert [use.operation for use in uses] == ["sign", "verify", "mac", "verify-mac", "verify-mac"]
+    assert [use.outcome for use in uses] == ["success"] * 4 + ["failed"]
+    assert {use.actor for use in uses} == {"dr-1"}
+    assert "report.pdf" not in log.read_text()
+    assert phicrypt("sign", *named, "--force", "--audit-log", str(tmp_path / "no-folder" / "log"))[0] == 8

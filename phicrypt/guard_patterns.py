@@ -102,6 +102,13 @@ _HINTS: Final = tuple(
     }.items()
 )
 """Names, split into words, and what a value under such a name must not contain."""
+_DIGEST_LENGTH: Final = 24
+_MRN_DIGITS: Final = 4
+_PHI_DIGITS: Final = 4
+_POINT_IN_TIME_DIGITS: Final = 12
+_CARD_DIGITS: Final = 13
+_VIN_LENGTH: Final = 17
+"""What the patterns above need at least, to match anywhere; :data:`_PHI` without ``@`` and ``::``."""
 _WORD_BREAK: Final = re.compile(r"(?<=[a-z])(?=[A-Z])|[^A-Za-z]+")
 
 
@@ -127,23 +134,31 @@ def _spellings(text: str) -> Iterator[str]:
 def _matches(
     name: str, text: str, extra: Iterable[re.Pattern[str]], mrn: Iterable[re.Pattern[str]] | None
 ) -> bool:
-    if any(pattern.search(text) for pattern in extra):
-        return True
-    if any(pattern.search(text) for pattern in (_DEFAULT_MRN if mrn is None else mrn)):
-        return True
-    rest = _DIGEST.sub("\x00", text)
-    if name and any(pattern.search(rest) for pattern in _hinted_patterns(name)):
-        return True
-    if not _may_match(rest):
-        return False
-    rest = _POINT_IN_TIME.sub("\x00", rest)
-    if not _may_match(rest):
+    # Every new key of an item passes here, so no pattern is searched where it has too little to match.
+    digit_count = _count_digits(text)
+    for pattern in extra:
+        if pattern.search(text):
+            return True
+    for pattern in (_DEFAULT_MRN if digit_count >= _MRN_DIGITS else ()) if mrn is None else mrn:
+        if pattern.search(text):
+            return True
+    rest = text
+    if len(text) >= _DIGEST_LENGTH:
+        rest = _DIGEST.sub("\x00", text)
+        digit_count = _count_digits(rest)
+    for pattern in _hinted_patterns(name) if name else ():
+        if pattern.search(rest):
+            return True
+    if digit_count >= _POINT_IN_TIME_DIGITS:
+        rest = _POINT_IN_TIME.sub("\x00", rest)
+        digit_count = _count_digits(rest)
+    if digit_count < _PHI_DIGITS and "@" not in rest and "%40" not in rest and "::" not in rest:
         return False
     return (
         _PHI.search(rest) is not None
-        or any(_is_card(match[0]) for match in _CARD.finditer(rest))
-        or any(_is_vin(match[0]) for match in _VIN.finditer(rest))
-        or any(_is_ipv6(match[0]) for match in _IPV6.finditer(rest))
+        or (digit_count >= _CARD_DIGITS and any(_is_card(match[0]) for match in _CARD.finditer(rest)))
+        or (len(rest) >= _VIN_LENGTH and any(_is_vin(match[0]) for match in _VIN.finditer(rest)))
+        or (rest.count(":") >= 2 and any(_is_ipv6(match[0]) for match in _IPV6.finditer(rest)))
     )
 
 
@@ -163,9 +178,10 @@ def _hinted_patterns(name: str) -> tuple[re.Pattern[str], ...]:
     return tuple(value_pattern for name_pattern, value_pattern in _HINTS if name_pattern.search(words))
 
 
-def _may_match(text: str) -> bool:
-    """Whether a search is worth its time: nothing that is looked for has fewer than four digits, @ or ::."""
-    return sum(map(text.count, "0123456789")) >= 4 or "@" in text or "%40" in text or "::" in text
+def _count_digits(text: str) -> int:
+    """How many ASCII digits there are; other characters may be any."""
+    encoded = text.encode("ascii", "replace")
+    return len(encoded) - len(encoded.translate(None, b"0123456789"))
 
 
 def _is_card(candidate: str) -> bool:

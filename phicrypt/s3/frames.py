@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 
 from phicrypt.errors import FormatError
 from phicrypt.formats.esdk.frames import FrameCipher, FramedLayout, frames_in_run
+from phicrypt.fresh_bytes import bytes_to_fill
 from phicrypt.materials import KeyHolder
 from phicrypt.s3.body import final_number, frames_span
 from phicrypt.stream_uses import OneThread, StreamUse
@@ -184,8 +185,7 @@ class PlaintextStream(KeyHolder, io.RawIOBase):
         self._use.end(error)
 
     def _read(self, size: int) -> bytes:
-        # A BytesIO hands its buffer out as bytes without a copy.
-        buffer = io.BytesIO(bytes(min(size, self._at_most())))
+        buffer = bytes_to_fill(min(size, self._at_most()))
         with buffer.getbuffer() as view:
             count = self._fill(view)
         data = buffer.getvalue()

@@ -7,7 +7,6 @@ follows the end.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -29,6 +28,7 @@ from phicrypt.formats.esdk.frames import (
 from phicrypt.formats.esdk.header import MessageHeader
 from phicrypt.formats.esdk.parallel import in_shares
 from phicrypt.formats.reader import ByteReader, ReadLimits, StreamReader
+from phicrypt.fresh_bytes import bytes_to_fill
 from phicrypt.materials import DecryptionMaterials
 from phicrypt.page_memory import page_memory
 from phicrypt.primitives import AESGCM, GcmStreamOpener, InvalidTag, constant_time_equal, new_signature_digest
@@ -212,7 +212,7 @@ def open_message(
         with new_spool() as spool:
             return b"".join([bytes(piece) for piece in opener.pieces(reader, spool, limits)])
     body = reader.take(layout.body_length_bytes, "message body")
-    buffer = io.BytesIO(bytes(layout.plaintext_length_bytes))
+    buffer = bytes_to_fill(layout.plaintext_length_bytes)
     with buffer.getbuffer() as plaintext:
         _open_frames_into(opener.cipher, layout, body, plaintext, threads)
     return buffer.getvalue()

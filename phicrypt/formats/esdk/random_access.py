@@ -7,12 +7,12 @@ of them again, whatever the plaintext (rule 3).
 
 from __future__ import annotations
 
-import io
 import threading
 
 from phicrypt.errors import ConfigurationError, UnsupportedOperationError
 from phicrypt.formats.esdk.frames import FINAL_OVERHEAD_BYTES, REGULAR_OVERHEAD_BYTES, Buffer
 from phicrypt.formats.esdk.sealing import MessageSealer
+from phicrypt.fresh_bytes import bytes_to_fill
 from phicrypt.process import ProcessBound
 
 
@@ -72,7 +72,7 @@ class RandomAccessSealer(ProcessBound):
     def seal_run(self, first: int, plaintext: Buffer, *, is_last: bool, prefix: bytes = b"") -> bytes:
         """:meth:`seal_run_into` into new bytes, after ``prefix``."""
         size = len(prefix) + self.run_length_bytes(memoryview(plaintext).nbytes, is_last=is_last)
-        buffer = io.BytesIO(bytes(size))  # hands its buffer out as bytes without a copy
+        buffer = bytes_to_fill(size)
         with buffer.getbuffer() as output:
             output[: len(prefix)] = prefix
             self.seal_run_into(first, plaintext, output[len(prefix) :], is_last=is_last)

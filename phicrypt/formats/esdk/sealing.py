@@ -7,7 +7,6 @@ once; there is no way to seal another one under the same data key and message id
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Final
 
 from phicrypt.errors import ConfigurationError, LimitExceededError
@@ -23,6 +22,7 @@ from phicrypt.formats.esdk.frames import (
 from phicrypt.formats.esdk.header import constant_header_part_v2, serialize_header_body_v2
 from phicrypt.formats.esdk.parallel import in_shares
 from phicrypt.formats.reader import ReadLimits
+from phicrypt.fresh_bytes import bytes_to_fill
 from phicrypt.materials import EncryptionMaterials
 from phicrypt.primitives import AESGCM, FIXED_SIGNATURE_LENGTH_BYTES, new_signature_digest, random_bytes
 from phicrypt.process import ProcessBound
@@ -208,8 +208,7 @@ def seal_message(
     if length <= frame_length_bytes and not materials.suite.is_signed:
         return _seal_one_frame(materials, plaintext, frame_length_bytes, limits)
     sealer = MessageSealer(materials, frame_length_bytes, limits)
-    # A BytesIO hands its buffer out as bytes without a copy, which bytes(bytearray) would make.
-    buffer = io.BytesIO(bytes(sealer.unsigned_length_bytes(length)))
+    buffer = bytes_to_fill(sealer.unsigned_length_bytes(length))
     with buffer.getbuffer() as output:
         seal_unsigned_part_into(sealer, plaintext, output, threads)
     footer = sealer.footer()

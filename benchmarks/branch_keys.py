@@ -252,7 +252,7 @@ def cases() -> Iterator[Case]:
         "tenants-64-threads",
         f"a message of 1 KiB, {THREADS} threads, {TENANTS} tenants, KMS at {ROUND_TRIP_SECONDS * 1e3:.0f} ms",
         tenants_contenders,
-        rounds=(2, 5),
+        rounds=(1, 5),
     )
     yield Case(
         "kms-calls-20-tenants",

@@ -108,7 +108,7 @@ def _case(case: Mapping[str, Any]) -> str:
     text = f"### {case['name']}\n\n{case['title']}\n\n"
     text += _table(("contender", "best", "median", "spread", "times the first", "rate"), rows) if rows else ""
     notes = [f"- {name} was not measured: {reason}" for name, reason in case["skipped"].items()]
-    notes += [f"- The case failed: {case['failure']}"] if case["failure"] else []
+    notes += [f"- Nothing was measured: {case['failure']}"] if case["failure"] else []
     return text + ("\n\n" + "\n".join(notes) if notes else "")
 
 

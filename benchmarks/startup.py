@@ -106,7 +106,7 @@ def cases() -> Iterator[Case]:
         "time to import, above bare Python",
         import_contenders(seconds_above_bare),
         bars=(Bar(claim, PHICRYPT, "value", 0.12, 0.08),),
-        rounds=(2, 15),
+        rounds=(1, 15),
     )
     yield Case(
         "import-memory",

@@ -228,9 +228,9 @@ def cases() -> Iterator[Case]:
     # The peer takes seconds where the others take a tenth of one: in a case of its own it leaves them more rounds.
     for name, title, contenders, bar, rounds in (
         ("stream-encrypt", "encrypt 256 MiB, file to file", seal_contenders(_sealers), floor, (3, 15)),
-        ("stream-encrypt-peer", "the same beside the SDK", seal_contenders(_sealing_peers), peer, (2, 5)),
+        ("stream-encrypt-peer", "the same beside the SDK", seal_contenders(_sealing_peers), peer, (1, 5)),
         ("stream-decrypt", "decrypt 256 MiB, file to file", open_contenders(_openers), floor, (3, 15)),
-        ("stream-decrypt-peer", "the same beside the SDK", open_contenders(_opening_peers), peer, (2, 5)),
+        ("stream-decrypt-peer", "the same beside the SDK", open_contenders(_opening_peers), peer, (1, 5)),
     ):
         yield Case(name, title, contenders, payload_bytes=256 * MIB, bars=(bar,), rounds=rounds)
     for direction in ("encrypt", "decrypt"):

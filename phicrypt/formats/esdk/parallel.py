@@ -49,7 +49,7 @@ def _submit(work: Callable[[int, int], None], first: int, count: int) -> Future[
     pool = _pool
     if pool is None:
         # Two callers who come here at once make two; the threads of the one that is dropped end.
-        pool = _pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="phicrypt-frames")
+        pool = _pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="phicrypt-shares")
     try:
         return pool.submit(work, first, count)
     except RuntimeError:

@@ -43,6 +43,8 @@ def main(
     with_parts = _PARTS in only if only else not quick
     if not chosen and not with_parts:
         raise typer.BadParameter("no case has that name; --list names them", param_hint="--only")
+    if quick:
+        chosen.sort(key=lambda case: not case.bars)  # those that are judged, in case time runs out
     run = {"profile": profile.name, "machine": machine.facts(), "load_before": machine.load()}
     started = time.perf_counter()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

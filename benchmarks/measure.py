@@ -34,8 +34,8 @@ class Profile:
         name: ``"quick"`` or ``"full"``.
         rounds: rounds of a case that is cheap to repeat.
         sample_seconds: how long one sample of such a case lasts at least, by repeating calls.
-        budget_seconds: a case ends after the round in which this time is passed, and not before the
-            second: the first finds files, memory and connections that nobody has used yet.
+        budget_seconds: a case ends after the round in which this time is passed since the first began, and
+            not before the second: the first finds files, memory and connections that nobody has used yet.
         curve_budget_seconds: the same for one point of a curve.
     """
 
@@ -195,7 +195,7 @@ def run_case(case: Case, profile: Profile) -> Outcome:
                 name: str(one) for name, one in offered.items() if isinstance(one, UnavailableError)
             }
             samplers = {name: one for name, one in offered.items() if not isinstance(one, UnavailableError)}
-            _take_turns(samplers, outcome, rounds, started + budget_seconds)
+            _take_turns(samplers, outcome, rounds, time.perf_counter() + budget_seconds)
     except UnavailableError as error:
         outcome.failure = str(error)
     except Exception as error:

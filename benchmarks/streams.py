@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,7 +31,7 @@ Copier = Callable[[Any, Any], object]
 
 
 def stream_length(profile: Profile) -> int:
-    return int(profile.choose(quick=32, full=256)) * MIB
+    return int(profile.choose(quick=64, full=256)) * MIB
 
 
 @contextlib.contextmanager
@@ -139,22 +140,32 @@ def _sealing_peers() -> dict[str, Callable[[], Copier]]:
     }
 
 
-def seal_contenders(sealers: Callable[[], dict[str, Callable[[], Copier]]]) -> Any:
+def file_contenders(samplers_of: Callable[[Path], Mapping[str, Callable[[], Sampler]]]) -> Any:
+    """Contenders over ``plain`` in a folder of their own, and ``cp`` beside them."""
+
     @contextlib.contextmanager
     def contenders(profile: Profile) -> Iterator[Mapping[str, Sampler | UnavailableError]]:
         with scratch_folder() as folder:
-            plain, target = folder / "plain", folder / "target"
-            write_random_file(plain, stream_length(profile))
+            write_random_file(folder / "plain", stream_length(profile))
+            copied = {"cp": lambda: seconds_of_cp(folder / "plain", folder / "target")}
             offered: dict[str, Sampler | UnavailableError] = {}
-            for name, make in sealers().items():
+            for name, make in {**samplers_of(folder), **copied}.items():
                 try:
-                    offered[name] = seconds_of(make(), plain, target)
+                    offered[name] = make()
                 except UnavailableError as error:
                     offered[name] = error
-            offered["cp"] = seconds_of_cp(plain, target)
             yield offered
 
     return contenders
+
+
+def seal_contenders(sealers: Callable[[], dict[str, Callable[[], Copier]]]) -> Any:
+    def sampler(folder: Path, make: Callable[[], Copier]) -> Sampler:
+        return seconds_of(make(), folder / "plain", folder / "target")
+
+    return file_contenders(
+        lambda folder: {name: partial(sampler, folder, make) for name, make in sealers().items()}
+    )
 
 
 Openers = dict[str, tuple[Callable[[], Copier], Callable[[], Copier]]]
@@ -179,23 +190,16 @@ def _opening_peers() -> Openers:
 
 
 def open_contenders(openers: Callable[[], Openers]) -> Any:
-    @contextlib.contextmanager
-    def contenders(profile: Profile) -> Iterator[Mapping[str, Sampler | UnavailableError]]:
-        with scratch_folder() as folder:
-            plain, target = folder / "plain", folder / "target"
-            write_random_file(plain, stream_length(profile))
-            offered: dict[str, Sampler | UnavailableError] = {}
-            for number, (name, (make_sealer, make_opener)) in enumerate(openers().items()):
-                sealed = folder / f"sealed-{number}"
-                try:
-                    seconds_of(make_sealer(), plain, sealed)()
-                    offered[name] = seconds_of(make_opener(), sealed, target)
-                except UnavailableError as error:
-                    offered[name] = error
-            offered["cp"] = seconds_of_cp(plain, target)
-            yield offered
+    def sampler(
+        folder: Path, name: str, make_sealer: Callable[[], Copier], make_opener: Callable[[], Copier]
+    ) -> Sampler:
+        sealed = folder / f"sealed by {name}"
+        seconds_of(make_sealer(), folder / "plain", sealed)()
+        return seconds_of(make_opener(), sealed, folder / "target")
 
-    return contenders
+    return file_contenders(
+        lambda folder: {name: partial(sampler, folder, name, *makers) for name, makers in openers().items()}
+    )
 
 
 def memory_contenders(direction: str) -> Any:
@@ -234,7 +238,7 @@ def cases() -> Iterator[Case]:
             beside_floor,
             payload_bytes=256 * MIB,
             bars=(floor,),
-            rounds=(3, 15),
+            rounds=(7, 15),
         )
         peer = Bar(f"{title}, vs {ESDK} at its default frame length", PHICRYPT, "speedup", 6, 8, ESDK)
         yield Case(

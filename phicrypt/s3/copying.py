@@ -21,14 +21,15 @@ from urllib.parse import unquote, urlencode
 
 from phicrypt.context import serialize_context
 from phicrypt.errors import AuthenticationError, ConfigurationError, UnsupportedOperationError
+from phicrypt.formats.reader import StreamReader
 from phicrypt.formats.s3ec.content import verify_commitment
 from phicrypt.formats.s3ec.envelope import S3EC_METADATA_NAMES, S3EC_V3_SUITE, S3ecEnvelope
 from phicrypt.materials import DataKey, EncryptionMaterials
 from phicrypt.s3.gateway import REWRAP, Gateway, Reading, check_s3ec_keyring
 from phicrypt.s3.operations import forwarded
 from phicrypt.s3.ranges import Span
-from phicrypt.s3.reading import detect
-from phicrypt.s3.sealing import FOOTER_LENGTH_NAME, METADATA_PREFIX
+from phicrypt.s3.reading import HEADER_STEP_BYTES, HeaderProbe, detect, read_header
+from phicrypt.s3.sealing import METADATA_PREFIX
 from phicrypt.s3.source import ObjectSource
 from phicrypt.s3.transfer import Progress, TransferSettings, abort, download, part_reference, upload
 from phicrypt.stream_uses import StreamUse
@@ -256,7 +257,7 @@ def plan_rewrap(gateway: Gateway, source: ObjectSource) -> CopyPlan:
         parts = 0 if stored <= MAX_COPY_BYTES else -(-stored // _SERVER_PART_BYTES) + 2
         return CopyPlan("replace metadata", stored, 0, 3 + parts, 2)
     ranges = -(-stored // gateway.options.part_size_bytes)
-    return CopyPlan("re-encrypt", stored, 2 * stored, 4 + 2 * ranges, 2)
+    return CopyPlan("re-encrypt", stored, 2 * stored, 6 + 2 * ranges, 2)
 
 
 def rewrap(
@@ -285,9 +286,22 @@ def rewrap(
         "CopySourceIfMatch": source.response["ETag"],
         "IfMatch": source.response["ETag"],
     }
-    target = target.writing_esdk(signed=FOOTER_LENGTH_NAME in source.metadata)
+    target = target.writing_esdk(signed=_is_signed(gateway, source))
     copy_object(target, gateway, parameters, own, reading, settings, progress, operation=REWRAP)
     return plan
+
+
+def _is_signed(gateway: Gateway, source: ObjectSource) -> bool:
+    """By the header itself: metadata could be stripped to have the signature dropped (rule 7).
+
+    A header that lies does not open: the copy reads the same object, pinned by its ETag.
+    """
+    pinned = ObjectSource(
+        gateway.s3,
+        {"Bucket": source.bucket, "Key": source.object_key, "IfMatch": source.response["ETag"]},
+    )
+    probe = HeaderProbe(gateway, pinned)
+    return read_header(gateway, pinned, StreamReader(probe, read_ahead_bytes=HEADER_STEP_BYTES)).suite.is_signed
 
 
 def _replace_metadata(

@@ -46,7 +46,7 @@ from phicrypt.s3.sealing import (
 from phicrypt.s3.source import ObjectSource, with_retries
 from phicrypt.stream_uses import StreamUse
 
-_PROBE_STEP_BYTES: Final = 1_024
+HEADER_STEP_BYTES: Final = 1_024
 _IDENTIFYING_FIELDS: Final = ("version", "type", "algorithm suite id")
 
 
@@ -170,7 +170,7 @@ class HeaderProbe:
             hint = hinted_length(
                 self._source.metadata, HEADER_LENGTH_NAME, self._gateway.options.limits.max_header_length_bytes
             )
-            end = hint if hint is not None and start < hint else start + max(start, _PROBE_STEP_BYTES)
+            end = hint if hint is not None and start < hint else start + max(start, HEADER_STEP_BYTES)
             end = min(end, self._source.stored_length_bytes)
             if start < end:
                 self._held = with_retries(lambda: self._source.get(Span(start, end)).read())
@@ -258,7 +258,7 @@ def open_by_probe(gateway: Gateway, source: ObjectSource, reading: Reading) -> O
     envelope = detect(gateway, source)
     if envelope is not None:
         return envelope
-    header = read_header(gateway, source, StreamReader(probe, read_ahead_bytes=_PROBE_STEP_BYTES))
+    header = read_header(gateway, source, StreamReader(probe, read_ahead_bytes=HEADER_STEP_BYTES))
     opener, use = gateway.open_message(source.bucket, source.object_key, header, reading)
     return OpenedMessage(source, opener, use)
 
@@ -295,7 +295,7 @@ class _Rejoined:
 def open_whole(gateway: Gateway, source: ObjectSource, stream: Any, reading: Reading) -> tuple[OpenedMessage, Any]:
     """Open an ESDK object from the stream of its whole ciphertext; also the stream behind the header."""
     joined = _Rejoined(stream)
-    header = read_header(gateway, source, StreamReader(joined, read_ahead_bytes=_PROBE_STEP_BYTES))
+    header = read_header(gateway, source, StreamReader(joined, read_ahead_bytes=HEADER_STEP_BYTES))
     opener, use = gateway.open_message(source.bucket, source.object_key, header, reading)
     return OpenedMessage(source, opener, use), joined.behind(header)
 

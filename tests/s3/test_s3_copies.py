@@ -161,10 +161,18 @@ def test_rule_03_a_copy_has_a_data_key_of_its_own(
     assert s3.get_object(Bucket=bucket, Key="b")["Body"].read() == b"x"
 
 
+@pytest.mark.parametrize("metadata_is_stripped", [False, True])
 def test_a_rewrap_takes_neither_signature_nor_location_away(
-    client_of: Callable[..., S3Client], kms_phi: PhiCrypt, raw: Any, bucket: str, aws: Any
+    client_of: Callable[..., S3Client],
+    kms_phi: PhiCrypt,
+    raw: Any,
+    bucket: str,
+    aws: Any,
+    metadata_is_stripped: bool,
 ) -> None:
     client_of(phi=kms_phi, signed=True).put_object(Bucket=bucket, Key="k", Body=b"x")
+    if metadata_is_stripped:  # as whoever writes the bucket may do
+        raw.put_object(Bucket=bucket, Key="k", Body=raw.get_object(Bucket=bucket, Key="k")["Body"].read())
     keyring = KmsKeyring(aws.create_kms_key(), client=aws.client("kms"))
     client_of(phi=kms_phi, format="s3ec").rewrap(bucket, "k", to=keyring)
     reader = client_of(phi=PhiCrypt(keyring))

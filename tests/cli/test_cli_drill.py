@@ -127,7 +127,8 @@ def test_compares_with_the_daily_path(drill: Drill, archive: Archive, kms: Stric
 
 def test_a_changed_message_and_a_wrong_digest_fail_the_drill(drill: Drill, archive: Archive) -> None:
     changed = archive.folder / "0.esdk"
-    changed.write_bytes(changed.read_bytes()[:-1] + b"\0")
+    content = changed.read_bytes()
+    changed.write_bytes(content[:-1] + bytes((content[-1] ^ 1,)))
     lines = archive.digests.read_text().splitlines()
     lines[2] = "0" * 64 + lines[2][64:]
     archive.digests.write_text("\n".join(lines))

@@ -13,7 +13,7 @@ from phicrypt.errors import ConfigurationError, UnsupportedOperationError
 from phicrypt.formats.esdk.frames import FINAL_OVERHEAD_BYTES, REGULAR_OVERHEAD_BYTES, frames_in_run
 from phicrypt.formats.esdk.sealing import MessageSealer
 from phicrypt.formats.reader import ReadableStream, read_into
-from phicrypt.page_memory import PAGE_BYTES, page_memory
+from phicrypt.page_memory import FILE_BLOCK_BYTES, PAGE_BYTES, page_memory
 
 if TYPE_CHECKING:
     from phicrypt.audit.trail import Use
@@ -124,29 +124,34 @@ def sealed_pieces(
     """
     frame_length = sealer.frame_length_bytes
     run_length = frames_in_run(frame_length) * frame_length
-    # The last frame of a run waits in front of where the next run is read, until that has shown that more
-    # follows. Moving it costs less than a second buffer, with which all would not fit the processor's cache.
-    # Runs are read whole and to the begin of a page, which the kernel copies faster.
-    padding = -frame_length % PAGE_BYTES
-    buffer = page_memory(padding + frame_length + run_length)[padding:]
-    start = len(sealer.header) % PAGE_BYTES  # where the first frame stands in its page of a file
+    # A run is sealed when bytes behind it have come: only they show that its last frame is not the final one.
+    # They are moved to the front, a page of them, so that runs are read to the begin of a page.
+    ahead_length = min(frame_length, PAGE_BYTES)
+    buffer = page_memory(run_length + ahead_length)
+    # What is sealed is given out in whole file blocks, and the rest of it with the next run.
+    header_length = len(sealer.header)
     overhead = run_length // frame_length * REGULAR_OVERHEAD_BYTES + FINAL_OVERHEAD_BYTES
-    output = page_memory(start + run_length + overhead)[start:]
-    yield sealer.header
-    waiting_length = 0
-    while count := read_into(source, buffer[frame_length:]):
+    output = page_memory(max(header_length, FILE_BLOCK_BYTES) + run_length + ahead_length + overhead)
+    output[:header_length] = sealer.header
+    sealed, filled = header_length, 0
+    while True:
+        count = read_into(source, buffer[filled:])
         charge(count)
-        run = buffer[frame_length - waiting_length : frame_length + count]
-        whole_frames = (len(run) - 1) // frame_length * frame_length
-        written = sealer.seal_regular_into(run[:whole_frames], output) if whole_frames else 0
-        waiting_length = len(run) - whole_frames
-        waiting = buffer[frame_length - waiting_length : frame_length]
-        waiting[:] = run[whole_frames:]
-        if written:
-            yield output[:written]
-        if count < run_length:
+        filled += count
+        if filled < len(buffer):
             break
-    yield output[: sealer.seal_final_into(buffer[frame_length - waiting_length : frame_length], output)]
+        sealed += sealer.seal_regular_into(buffer[:run_length], output[sealed:])
+        given = sealed - sealed % FILE_BLOCK_BYTES
+        yield output[:given]
+        sealed -= given
+        output[:sealed] = output[given : given + sealed]
+        buffer[:ahead_length] = buffer[run_length:]
+        filled = ahead_length
+    whole_frames = max(0, filled - 1) // frame_length * frame_length
+    if whole_frames:
+        sealed += sealer.seal_regular_into(buffer[:whole_frames], output[sealed:])
+    sealed += sealer.seal_final_into(buffer[whole_frames:filled], output[sealed:])
+    yield output[:sealed]
     footer = sealer.footer()
     if footer:
         yield footer

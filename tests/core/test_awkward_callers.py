@@ -214,7 +214,7 @@ def decrypting(source: Callable[[bytes], Any]) -> Any:
 
 
 def encrypting(source: Callable[[bytes], Any]) -> Any:
-    return raw_client(frame_length_bytes=FRAME_LENGTH).encrypting_reader(source(PLAINTEXT), context=CONTEXT)
+    return raw_client().encrypting_reader(source(bytes(3 * 1024**2)), context=CONTEXT)  # three pieces
 
 
 @pytest.mark.parametrize("text", ["self._piece = piece", "filled += count", "self._advance(filled)"])

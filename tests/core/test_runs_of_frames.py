@@ -18,7 +18,7 @@ from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError
 from phicrypt.formats.esdk import frames
 from phicrypt.formats.esdk.frames import FINAL_OVERHEAD_BYTES, REGULAR_OVERHEAD_BYTES, FrameCipher, frames_in_run
 from phicrypt.formats.reader import StreamReader, read_into
-from phicrypt.page_memory import PAGE_BYTES, page_memory
+from phicrypt.page_memory import FILE_BLOCK_BYTES, PAGE_BYTES, page_memory
 from phicrypt.primitives import AESGCM
 
 FRAME_LENGTH = 128 * 1024
@@ -48,7 +48,10 @@ def test_a_run_is_at_least_one_frame() -> None:
 
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("runs", [1, 2, 3])
-@pytest.mark.parametrize("more", [-FRAME_LENGTH - 1, -FRAME_LENGTH, -1, 0, 1, FRAME_LENGTH, FRAME_LENGTH + 1])
+@pytest.mark.parametrize(
+    "more",
+    [-FRAME_LENGTH - 1, -FRAME_LENGTH, -1, 0, 1, PAGE_BYTES - 1, PAGE_BYTES, PAGE_BYTES + 1, FRAME_LENGTH + 1],
+)
 def test_streams_around_the_end_of_a_run_come_back(runs: int, more: int, signed: bool) -> None:
     phi = raw_client(frame_length_bytes=FRAME_LENGTH)
     plaintext = random.Random(runs).randbytes(runs * RUN + more)
@@ -58,6 +61,32 @@ def test_streams_around_the_end_of_a_run_come_back(runs: int, more: int, signed:
     assert phi.decrypt(message, context=CONTEXT) == plaintext
     assert phi.decrypt_stream(io.BytesIO(message), opened, context=CONTEXT) == len(plaintext)
     assert opened.getvalue() == plaintext
+
+
+@pytest.mark.parametrize("frame_length", [1, 3, PAGE_BYTES - 1, PAGE_BYTES, PAGE_BYTES + 1, 50_000])
+@pytest.mark.parametrize("more", [-1, 0, 1, PAGE_BYTES])
+def test_streams_of_frames_of_any_length_come_back(frame_length: int, more: int) -> None:
+    phi = raw_client(frame_length_bytes=frame_length)
+    plaintext = random.Random(more).randbytes(2 * frames_in_run(frame_length) * frame_length + more)
+    sealed = io.BytesIO()
+    phi.encrypt_stream(io.BytesIO(plaintext), sealed, context=CONTEXT)
+    assert phi.decrypt(sealed.getvalue(), context=CONTEXT) == plaintext
+
+
+@pytest.mark.parametrize("context", [CONTEXT, {"note": "x" * 60_000}])
+def test_a_sealed_file_is_written_in_whole_blocks(context: dict[str, str]) -> None:
+    class Sink(io.BytesIO):
+        def write(self, data: Any, /) -> int:
+            lengths.append(len(data))
+            return super().write(data)
+
+    lengths: list[int] = []
+    phi, sink = raw_client(), Sink()
+    plaintext = os.urandom(3 * RUN + PAGE_BYTES)
+    phi.encrypt_stream(io.BytesIO(plaintext), sink, context=context)
+    assert len(lengths) == 4
+    assert not any(length % FILE_BLOCK_BYTES for length in lengths[:-1])
+    assert phi.decrypt(sink.getvalue(), context=context) == plaintext
 
 
 @given(length=st.integers(0, 3_000), frame_length=st.integers(1, 700), seed=st.integers(0, 9))

@@ -8,6 +8,7 @@ follows the end.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, LimitExceededError
@@ -115,12 +116,13 @@ class MessageOpener(ProcessBound):
 
         0 before the final frame.
         """
-        if reader.peek(4, "frame sequence number") == END_MARKER:
+        if bytes(reader.held(4, "frame sequence number")[:4]) == END_MARKER:
             return 0
         stride = self.header.frame_length_bytes + REGULAR_OVERHEAD_BYTES
         held = reader.held(stride, "frame")
-        starts = range(0, min(at_most, len(held) // stride) * stride, stride)
-        return next((at // stride for at in starts if bytes(held[at : at + 4]) == END_MARKER), len(starts))
+        count = min(at_most, len(held) // stride)
+        markers = list(Struct(f"4s{stride - 4}x").iter_unpack(held[: count * stride]))
+        return markers.index((END_MARKER,)) if (END_MARKER,) in markers else count
 
     def _non_framed_pieces(
         self, reader: ByteReader | StreamReader, spool: CiphertextSpool, limits: ReadLimits

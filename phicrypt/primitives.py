@@ -13,6 +13,7 @@ import hashlib
 import hmac
 import os
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
@@ -136,9 +137,13 @@ class GcmStreamSealer:
         return self._encryptor.tag
 
 
+_counter_mode: Final = lru_cache(16)(modes.CTR)
+"""The mode that begins at a counter block; callers have one or two, and it holds no key."""
+
+
 def aes_ctr_keystream(cipher_key: bytes, initial_counter: bytes, length_bytes: int) -> bytes:
     """The first bytes of the AES-256-CTR keystream that starts at a 16-byte counter block."""
-    encryptor = Cipher(algorithms.AES256(cipher_key), modes.CTR(initial_counter)).encryptor()
+    encryptor = Cipher(algorithms.AES256(cipher_key), _counter_mode(initial_counter)).encryptor()
     return encryptor.update(bytes(length_bytes))
 
 

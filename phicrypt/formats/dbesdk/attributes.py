@@ -51,15 +51,29 @@ def serialize(value: AttributeValue) -> tuple[bytes, bytes]:
 
     Raises FormatError for what is not an attribute value, LimitExceededError beyond depth 32.
     """
-    # Text is most of what tables hold, so it goes without the detours through table and function.
-    if type(value) is dict and len(value) == 1 and type(text := value.get("S")) is str:
-        try:
-            return TYPE_STRING, text.encode()
-        except UnicodeEncodeError:
-            raise _unpaired_surrogate() from None
     tag, content = _tagged(value)
     type_id, body_of = _SERIALIZERS[tag]
     return type_id, body_of(content, 1)
+
+
+def serialize_attributes(
+    item: Mapping[str, AttributeValue], names: Iterable[str]
+) -> dict[str, tuple[bytes, bytes]]:
+    """:func:`serialize` for some attributes of an item, in the order of ``names``; errors name the attribute."""
+    terminals: dict[str, tuple[bytes, bytes]] = {}
+    try:
+        for name in names:
+            value = item[name]
+            # Text is most of what tables hold, so it goes without the detours through functions and table.
+            if type(value) is dict and len(value) == 1 and type(text := value.get("S")) is str:
+                terminals[name] = (TYPE_STRING, text.encode())
+            else:
+                terminals[name] = serialize(value)
+    except UnicodeEncodeError:
+        raise attribute_error(_unpaired_surrogate(), name) from None
+    except FormatError as error:
+        raise attribute_error(error, name) from None
+    return terminals
 
 
 def deserialize(type_id: bytes, body: bytes) -> dict[str, Any]:
@@ -74,6 +88,11 @@ def deserialize(type_id: bytes, body: bytes) -> dict[str, Any]:
         except UnicodeDecodeError:
             raise _not_utf8() from None
     return _deserialize(type_id, body, 1)
+
+
+def attribute_error(error: FormatError, name: str) -> FormatError:
+    """The same error, of a named attribute."""
+    return FormatError(str(error), field=f"attribute {name!r}")
 
 
 def _wrong(what: str) -> FormatError:

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from itertools import compress
+from operator import not_
 from typing import Final, NamedTuple
 
 from phicrypt.errors import FormatError
@@ -51,6 +52,7 @@ class Layout(NamedTuple):
         is_encrypted: what the legend says, for each.
         marks: the same as the canonical hash spells it.
         encrypted_names, encrypted_paths: of those that are encrypted.
+        readable_names: of the others.
     """
 
     names: tuple[str, ...]
@@ -60,6 +62,7 @@ class Layout(NamedTuple):
     marks: tuple[bytes, ...]
     encrypted_names: tuple[str, ...]
     encrypted_paths: tuple[bytes, ...]
+    readable_names: tuple[str, ...]
 
     def names_with(self, action: LegendAction) -> tuple[str, ...]:
         """The attributes with this action."""
@@ -118,6 +121,7 @@ def _layout(names: tuple[str, ...], paths: tuple[bytes, ...], legend: bytes) -> 
         marks=tuple(b"ENCRYPTED" if encrypted else b"PLAINTEXT" for encrypted in is_encrypted),
         encrypted_names=tuple(compress(names, is_encrypted)),
         encrypted_paths=tuple(compress(paths, is_encrypted)),
+        readable_names=tuple(compress(names, map(not_, is_encrypted))),
     )
 
 

@@ -2,13 +2,15 @@
 
 A machine's speed drifts by more than most differences that matter. So no figure of one contender is
 ever compared with a figure of another from a different time: in each round every contender is
-measured once, in an order that rotates, and the ratio of two contenders is computed per round. The
-median of those ratios, with its quartiles, is what a bar is held against.
+measured once, and the ratio of two contenders is computed per round. The order is drawn anew for each
+round: in a fixed one each contender would meet the memory and files that always the same other one
+left behind. The median of those ratios, with its quartiles, is what a bar is held against.
 """
 
 from __future__ import annotations
 
 import gc
+import random
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -208,7 +210,7 @@ def _take_turns(samplers: dict[str, Sampler], outcome: Outcome, rounds: int, dea
     names = list(samplers)
     outcome.samples = {name: [] for name in names}
     for turn in range(rounds):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+        for name in random.Random(turn).sample(names, len(names)):
             if name in outcome.skipped:
                 continue
             gc.collect()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -81,6 +82,23 @@ def test_a_case_runs_to_a_record_and_a_report_that_says_what_was_not_measured() 
     text = report.markdown(run_of(as_record(CASE, outcome)))
     assert "| twice as fast | ≥ 2 | ≥ 5 | 4 (4 to 4) | yes |" in text
     assert "absent was not measured: not installed" in text
+
+
+def test_no_contender_always_follows_the_same_one() -> None:
+    measured: list[str] = []
+
+    def sampler(name: str) -> Sampler:
+        return lambda: float(measured.append(name) or 1)
+
+    @contextlib.contextmanager
+    def contenders(_: Profile) -> Iterator[Mapping[str, Sampler | UnavailableError]]:
+        yield {name: sampler(name) for name in "abcd"}
+
+    run_case(Case("many", "takes turns", contenders, rounds=(20, 20)), UNHURRIED)
+    rounds = [measured[start : start + 4] for start in range(0, 80, 4)]
+    assert all(sorted(one) == list("abcd") for one in rounds)
+    for name in "abcd":
+        assert len({before for before, after in pairwise(measured) if after == name} - {name}) == 3
 
 
 def test_a_case_that_fails_says_so() -> None:

@@ -142,7 +142,7 @@ def audit_parts() -> Iterator[Part]:
 def item_parts() -> Iterator[Part]:
     """``encrypt_item`` and ``decrypt_item`` of 20 attributes under a cached branch key."""
     from benchmarks.dynamodb import PARTITION_KEY, TABLE, item_of, phi_with_branch_key, table_for
-    from phicrypt.formats.dbesdk.attributes import deserialize, serialize
+    from phicrypt.formats.dbesdk.attributes import deserialize, serialize_attributes
     from phicrypt.formats.dbesdk.header import parse_header
     from phicrypt.formats.dbesdk.item_context import item_context
     from phicrypt.formats.dbesdk.layout import LegendAction, layout_to_write
@@ -154,7 +154,7 @@ def item_parts() -> Iterator[Part]:
     layout = layout_to_write(TABLE, actions)
 
     def terminals_of() -> Any:
-        return {name: serialize(item[name]) for name in layout.names}
+        return serialize_attributes(item, layout.names)
 
     terminals = terminals_of()
 

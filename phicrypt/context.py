@@ -111,17 +111,21 @@ def serialize_context(context: Mapping[str, str]) -> bytes:
     if len(context) > MAX_FIELD_LENGTH_BYTES:
         raise LimitExceededError("too many context pairs", limit=MAX_FIELD_LENGTH_BYTES, actual=len(context))
     pieces = [len(context).to_bytes(2, "big")]
+    is_text = True
     try:
         # Text sorts by code points, and UTF-8 keeps that order.
         for name in sorted(context):
             for field in (name.encode(), context[name].encode()):
                 pieces += (len(field).to_bytes(2, "big"), field)
     except UnicodeEncodeError:
-        raise ConfigurationError("context names and values must be valid Unicode text") from None
+        is_text = False
     except OverflowError:
         raise LimitExceededError(
             "a context name or value is too long", limit=MAX_FIELD_LENGTH_BYTES, actual=len(field)
         ) from None
+    if not is_text:
+        # Not in the handler: Python's own error holds the value, and would stay with this one as its context.
+        raise ConfigurationError("context names and values must be valid Unicode text")
     serialized = b"".join(pieces)
     if len(serialized) > MAX_FIELD_LENGTH_BYTES:
         raise LimitExceededError(
@@ -161,10 +165,13 @@ def parse_context(serialized: bytes, *, offset: int = 0) -> Mapping[str, str]:
                 raise wrong(f"a pair's {part} ends beyond the context", position)
             fields.append(serialized[end_of_length:end])
             position = end
+        is_text = True
         try:
             name, value = fields[0].decode(), fields[1].decode()
         except UnicodeDecodeError:
-            raise wrong("a name or value is not valid UTF-8", position) from None
+            is_text = False
+        if not is_text:  # as in serialize_context, not in the handler
+            raise wrong("a name or value is not valid UTF-8", position)
         if name in context:
             raise wrong("a name stands twice", position)
         context[name] = value

@@ -2,8 +2,8 @@
 
 The kernel copies between a file and a program's memory nearly twice as fast where both stand at the
 same place of their pages (measured: 256 MiB read in 17 ms, instead of 30 at 16 bytes beside it and 85
-at one byte beside it). A ``bytearray`` begins 16 bytes behind a page or anywhere. It also keeps a file in
-larger pieces where it is written in whole blocks (256 MiB written in 41 ms, instead of 47 in pieces of
+at one byte beside it). A ``bytearray`` begins 16 bytes behind a page or anywhere. The kernel also keeps a
+file in larger pieces where it is written in whole blocks (256 MiB written in 41 ms, instead of 47 in pieces of
 a mebibyte and some bytes, and read back in 14 ms instead of 16).
 """
 

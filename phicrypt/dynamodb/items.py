@@ -57,7 +57,7 @@ _CACHED_LAYOUTS: Final = 256
 _CACHED_NAMES_LENGTH: Final = 8_192
 
 
-@dataclass(slots=True)  # not frozen: that takes a microsecond for each item
+@dataclass(slots=True)  # not frozen: that takes 0.4 µs for each item
 class SealedItem:
     """What :func:`seal_item` made.
 
@@ -72,7 +72,7 @@ class SealedItem:
     footer: bytes | None
 
 
-@dataclass(slots=True)  # not frozen: that takes a microsecond for each item
+@dataclass(slots=True)  # not frozen: that takes 0.4 µs for each item
 class OpenedItem:
     """What :func:`open_item` verified and decrypted.
 

@@ -15,6 +15,7 @@ unreadable. The hash hides no guessable name: whoever reads it can confirm a gue
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 from collections.abc import Mapping
 from typing import Final
@@ -27,10 +28,12 @@ _DOMAIN_TAG: Final = b"phicrypt/s3/location/v1"
 
 def location_pair(bucket: str, object_key: str, logical_buckets: Mapping[str, str]) -> dict[str, str]:
     """The one context pair for an object of a physical bucket, access point name or ARN."""
-    try:
+    fields: tuple[bytes, ...] = ()
+    # Suppressed first: Python's own error holds the object key, and would stay with ours as its context.
+    with contextlib.suppress(UnicodeEncodeError):
         fields = (logical_buckets.get(bucket, bucket).encode(), object_key.encode())
-    except UnicodeEncodeError:
-        raise ConfigurationError("bucket and object key must be valid Unicode text") from None
+    if not fields:
+        raise ConfigurationError("bucket and object key must be valid Unicode text")
     digest = hashlib.sha256(_DOMAIN_TAG)
     for field in fields:
         digest.update(len(field).to_bytes(4, "big"))

@@ -69,11 +69,13 @@ def serialize_attributes(
                 terminals[name] = (TYPE_STRING, text.encode())
             else:
                 terminals[name] = serialize(value)
+        return terminals
     except UnicodeEncodeError:
-        raise attribute_error(_unpaired_surrogate(), name) from None
-    except FormatError as error:
-        raise attribute_error(error, name) from None
-    return terminals
+        error = _unpaired_surrogate()
+    except FormatError as wrong:
+        error = wrong
+    # Not in a handler, here and below: Python's error holds the text, and would stay with ours as its context.
+    raise attribute_error(error, name)
 
 
 def deserialize(type_id: bytes, body: bytes) -> dict[str, Any]:
@@ -83,10 +85,7 @@ def deserialize(type_id: bytes, body: bytes) -> dict[str, Any]:
     repeated set member or map name, invalid UTF-8; LimitExceededError beyond depth 32.
     """
     if type_id == TYPE_STRING:
-        try:
-            return {"S": body.decode()}
-        except UnicodeDecodeError:
-            raise _not_utf8() from None
+        return {"S": _text(body)}
     return _deserialize(type_id, body, 1)
 
 
@@ -120,9 +119,10 @@ def _utf8(text: Any) -> bytes:
     try:
         return str.encode(text)
     except UnicodeEncodeError:
-        raise _unpaired_surrogate() from None
+        error = _unpaired_surrogate()
     except TypeError:
-        raise _wrong(f"text was expected, {type(text).__name__} came") from None
+        error = _wrong(f"text was expected, {type(text).__name__} came")
+    raise error
 
 
 def _bytes(content: Any) -> bytes:
@@ -246,7 +246,8 @@ def _text(body: bytes) -> str:
     try:
         return body.decode()
     except UnicodeDecodeError:
-        raise _not_utf8() from None
+        error = _not_utf8()
+    raise error
 
 
 class _Cursor:

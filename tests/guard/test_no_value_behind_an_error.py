@@ -1,0 +1,44 @@
+"""Python's own error holds the text that it refused: it is not kept behind ours, as its ``__context__``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from phicrypt.context import parse_context, serialize_context
+from phicrypt.errors import PhiCryptError
+from phicrypt.formats.dbesdk.attributes import deserialize, serialize, serialize_attributes
+from phicrypt.s3.location import location_pair
+
+SECRET = "Jane Roe \ud800"
+NOT_UTF8 = b"Jane Roe \xff"
+
+
+def chain_of(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        lambda: serialize({"S": SECRET}),
+        lambda: serialize({"SS": [SECRET]}),
+        lambda: serialize({"M": {"name": {"S": SECRET}}}),
+        lambda: serialize_attributes({"name": {"S": SECRET}}, ["name"]),
+        lambda: serialize_attributes({"name": {"L": [{"S": SECRET}]}}, ["name"]),
+        lambda: deserialize(b"\x00\x01", NOT_UTF8),
+        lambda: deserialize(b"\x01\x01", b"\0\0\0\1\0\0\0\x0a" + NOT_UTF8),
+        lambda: serialize_context({"name": SECRET}),
+        lambda: parse_context(b"\0\1\0\1a\0\x0a" + NOT_UTF8),
+        lambda: location_pair("bucket", SECRET, {}),
+    ],
+)
+def test_no_refused_text_is_kept_behind_an_error(refused: Callable[[], object]) -> None:
+    with pytest.raises(PhiCryptError) as caught:
+        refused()
+    for error in chain_of(caught.value):
+        assert not isinstance(error, UnicodeError)
+        assert "Jane" not in repr(error)

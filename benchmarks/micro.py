@@ -31,8 +31,8 @@ def floor_parts() -> Iterator[Part]:
     """The primitives themselves."""
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-    from phicrypt.primitives import SigningKey
-    from phicrypt.suites import Curve
+    from phicrypt.core.primitives import SigningKey
+    from phicrypt.core.suites import Curve
 
     nonce, cipher = bytes(12), AESGCM(bytes(32))
     for label, size in (("64 B", 64), ("1 KiB", KIB), ("64 KiB", 64 * KIB), ("1 MiB", KIB * KIB)):
@@ -53,12 +53,12 @@ def floor_parts() -> Iterator[Part]:
 
 def encrypt_parts() -> Iterator[Part]:
     """``encrypt`` of 1 KiB, 0x0478, warm cache."""
+    from phicrypt.core.primitives import AESGCM, random_bytes
+    from phicrypt.core.suites import AES_256_GCM_HKDF_SHA512_COMMIT_KEY as SUITE
     from phicrypt.formats.esdk.derivation import derive_keys
     from phicrypt.formats.esdk.frames import seal_only_frame
     from phicrypt.formats.esdk.header import serialize_header_body_v2
     from phicrypt.formats.esdk.sealing import header_part_of
-    from phicrypt.primitives import AESGCM, random_bytes
-    from phicrypt.suites import AES_256_GCM_HKDF_SHA512_COMMIT_KEY as SUITE
 
     payload, phi, zero_iv = os.urandom(KIB), phi_with_raw_key(), bytes(12)
     pairs, context_bytes = phi.contexts.to_bind(CONTEXT)
@@ -89,12 +89,12 @@ def encrypt_parts() -> Iterator[Part]:
 
 def decrypt_parts() -> Iterator[Part]:
     """``decrypt`` of 1 KiB, 0x0478, warm cache."""
+    from phicrypt.core.primitives import AESGCM
     from phicrypt.formats.esdk.derivation import derive_keys
     from phicrypt.formats.esdk.frames import open_only_frame
     from phicrypt.formats.esdk.header import parse_header
     from phicrypt.formats.esdk.header_memo import HeaderMemo
     from phicrypt.formats.reader import ByteReader
-    from phicrypt.primitives import AESGCM
 
     phi = phi_with_raw_key()
     message = phi.encrypt(os.urandom(KIB), context=CONTEXT)
@@ -207,10 +207,10 @@ def item_parts() -> Iterator[Part]:
 
 def stream_parts() -> Iterator[Part]:
     """One run of frames of ``encrypt_stream`` and ``decrypt_stream``, from file to file."""
+    from phicrypt.core.page_memory import page_memory
+    from phicrypt.core.primitives import AESGCM
     from phicrypt.formats.esdk.frames import REGULAR_OVERHEAD_BYTES, FrameCipher, frames_in_run
     from phicrypt.formats.esdk.sealing import DEFAULT_FRAME_LENGTH_BYTES as FRAME_LENGTH
-    from phicrypt.page_memory import page_memory
-    from phicrypt.primitives import AESGCM
 
     frames = frames_in_run(FRAME_LENGTH)
     plaintext = page_memory(frames * FRAME_LENGTH)

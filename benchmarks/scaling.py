@@ -21,7 +21,7 @@ from benchmarks.messages import (
 )
 from benchmarks.peers import ESDK, LEGACY_DYNAMODB, TINK, EsdkPeer, phi_with_raw_key
 from phicrypt import HierarchicalKeyring, PhiCrypt
-from phicrypt.keys.branch_keys import BranchKey
+from phicrypt.keys.branch_keys.values import BranchKey
 from phicrypt.testing import StaticBranchKeyStore
 
 SIZES: Final = tuple(4**power for power in range(3, 13))

@@ -5,30 +5,31 @@ Importing this package imports neither boto3 nor pydantic; each name is loaded w
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from phicrypt import _moved as _moved
+from phicrypt._lazy import lazy_names
+from phicrypt._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from phicrypt.audit.events import Purpose
     from phicrypt.client import PhiCrypt
-    from phicrypt.context import ANY_CONTEXT, AuditContext
+    from phicrypt.core.context import ANY_CONTEXT, AuditContext
     from phicrypt.errors import PhiCryptError
-    from phicrypt.keys.branch_key_store import BranchKeyStore
+    from phicrypt.keys.branch_keys.keyring import HierarchicalKeyring
+    from phicrypt.keys.branch_keys.store import BranchKeyStore
     from phicrypt.keys.cache import CachePolicy
-    from phicrypt.keys.hierarchical import HierarchicalKeyring
-    from phicrypt.keys.kms import KmsKeyring
+    from phicrypt.keys.kms.keyring import KmsKeyring
     from phicrypt.keys.multi import MultiKeyring
     from phicrypt.keys.raw_aes import RawAesKeyring
 
-__version__ = "0.1.0"
-
 _HOMES = {
-    "ANY_CONTEXT": "phicrypt.context",
-    "AuditContext": "phicrypt.context",
-    "BranchKeyStore": "phicrypt.keys.branch_key_store",
+    "ANY_CONTEXT": "phicrypt.core.context",
+    "AuditContext": "phicrypt.core.context",
+    "BranchKeyStore": "phicrypt.keys.branch_keys.store",
     "CachePolicy": "phicrypt.keys.cache",
-    "HierarchicalKeyring": "phicrypt.keys.hierarchical",
-    "KmsKeyring": "phicrypt.keys.kms",
+    "HierarchicalKeyring": "phicrypt.keys.branch_keys.keyring",
+    "KmsKeyring": "phicrypt.keys.kms.keyring",
     "MultiKeyring": "phicrypt.keys.multi",
     "PhiCrypt": "phicrypt.client",
     "PhiCryptError": "phicrypt.errors",
@@ -50,14 +51,4 @@ __all__ = [
     "RawAesKeyring",
 ]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'phicrypt' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__"])
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

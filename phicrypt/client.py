@@ -7,24 +7,24 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from phicrypt.core.materials import Keyring
 from phicrypt.errors import ConfigurationError
 from phicrypt.formats.esdk.sealing import DEFAULT_FRAME_LENGTH_BYTES
 from phicrypt.formats.reader import ReadLimits
-from phicrypt.guard import PhiGuard
+from phicrypt.guard.phi_guard import PhiGuard
 from phicrypt.keys.cache import CachePolicy
 from phicrypt.keys.provider import CacheControl, MaterialsProvider
-from phicrypt.materials import Keyring
-from phicrypt.messages import MessageClient
+from phicrypt.messages.verbs import MessageClient
 
 if TYPE_CHECKING:
-    from phicrypt.audit.break_glass import BreakGlass
     from phicrypt.audit.delivery import AuditSink, WithPolicy
     from phicrypt.audit.events import Purpose
     from phicrypt.audit.trail import AuditTrail
     from phicrypt.dynamodb.facade import DynamoDb
-    from phicrypt.mac import Mac
+    from phicrypt.recovery.break_glass import BreakGlass
     from phicrypt.s3.client import S3Client
-    from phicrypt.signing import Signer
+    from phicrypt.signatures.mac import Mac
+    from phicrypt.signatures.signer import Signer
 
 
 class PhiCrypt(MessageClient):
@@ -104,8 +104,8 @@ class PhiCrypt(MessageClient):
     def break_glass(
         self, *, actor: str, reason: str, expires_in_seconds: int, **options: Any
     ) -> AbstractContextManager[BreakGlass]:
-        """Open messages through their break-glass recipient, on record; see :mod:`phicrypt.audit.break_glass`."""
-        from phicrypt.audit.break_glass import break_glass
+        """Open messages through their break-glass recipient, on record; see :mod:`phicrypt.recovery`."""
+        from phicrypt.recovery.break_glass import break_glass
 
         return break_glass(self, actor=actor, reason=reason, expires_in_seconds=expires_in_seconds, **options)
 
@@ -123,14 +123,14 @@ class PhiCrypt(MessageClient):
         return DynamoDb(self)
 
     def signer(self, key_arn: str, **options: Any) -> Signer:
-        """Detached signatures and manifests under an asymmetric KMS key; see :mod:`phicrypt.signing`."""
-        from phicrypt.signing import Signer
+        """Detached signatures and manifests under an asymmetric KMS key; see :mod:`phicrypt.signatures.signer`."""
+        from phicrypt.signatures.signer import Signer
 
         return Signer(key_arn, **{"guard": self.guard, "trail": self.trail, **options})
 
     def mac(self, key_arn: str, **options: Any) -> Mac:
-        """Message authentication codes under a KMS HMAC key; see :mod:`phicrypt.mac`."""
-        from phicrypt.mac import Mac
+        """Message authentication codes under a KMS HMAC key; see :mod:`phicrypt.signatures.mac`."""
+        from phicrypt.signatures.mac import Mac
 
         return Mac(key_arn, **{"guard": self.guard, "trail": self.trail, **options})
 

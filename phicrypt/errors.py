@@ -25,7 +25,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from phicrypt.materials import KeyOrigin
+    from phicrypt.core.materials import KeyOrigin
 
 
 class PhiCryptError(Exception):

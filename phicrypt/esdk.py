@@ -32,10 +32,10 @@ from aws_encryption_sdk.structures import EncryptedDataKey as SdkEncryptedDataKe
 from aws_encryption_sdk.structures import MasterKeyInfo
 
 from phicrypt.client import PhiCrypt
-from phicrypt.context import PUBLIC_KEY_NAME, AnyContext, AuditContext, check_expected_pairs
+from phicrypt.core.context import PUBLIC_KEY_NAME, AnyContext, AuditContext, check_expected_pairs
+from phicrypt.core.materials import EncryptedDataKey, EncryptionMaterials
+from phicrypt.core.suites import AES_256_GCM_HKDF_SHA512_COMMIT_KEY, ESDK_SUITES
 from phicrypt.errors import ConfigurationError, FormatError, LimitExceededError
-from phicrypt.materials import EncryptedDataKey, EncryptionMaterials
-from phicrypt.suites import AES_256_GCM_HKDF_SHA512_COMMIT_KEY, ESDK_SUITES
 
 _FORMAT = "esdk"
 

@@ -29,9 +29,9 @@ from typing import Final, Self
 from phicrypt.audit.acting import Acting, acting_as, current_acting
 from phicrypt.audit.delivery import BUFFERED, WRITE_THROUGH, AuditSink, Channel, Delivery, WithPolicy
 from phicrypt.audit.events import AuditEvent, Kind, Outcome, describe_error, refused_origin
-from phicrypt.audit.resources import Resource, ResourceTokens
+from phicrypt.audit.resource_tokens import Resource, ResourceTokens
+from phicrypt.core.materials import KeyOrigin
 from phicrypt.errors import AuditError, ConfigurationError
-from phicrypt.materials import KeyOrigin
 
 __all__ = ["Acting", "AuditTrail", "Use", "acting_as"]
 

@@ -8,13 +8,8 @@ from typing import Annotated
 
 import typer
 
-from phicrypt.audit.cloudtrail import Reading
 from phicrypt.audit.events import AuditEvent, format_time
-from phicrypt.audit.join import log_events, trail_source
-from phicrypt.audit.matching import EXCEPTIONS_FIRST
-from phicrypt.audit.questions import Row, by_actor, grants, incident, is_disclosure, rows, who_used
-from phicrypt.audit.resources import ResourceTokens
-from phicrypt.audit.verify import verify
+from phicrypt.audit.resource_tokens import ResourceTokens
 from phicrypt.cli.audit_sources import events_between, open_join, parse_moment, tokens_of
 from phicrypt.cli.audit_tables import (
     SHOWN_ROWS,
@@ -41,6 +36,11 @@ from phicrypt.cli.options import (
     audit_trail,
 )
 from phicrypt.errors import ConfigurationError
+from phicrypt.evidence.cloudtrail import Reading
+from phicrypt.evidence.join import log_events, trail_source
+from phicrypt.evidence.matching import EXCEPTIONS_FIRST
+from phicrypt.evidence.questions import Row, by_actor, grants, incident, is_disclosure, rows, who_used
+from phicrypt.evidence.verify import verify
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -98,7 +98,7 @@ def verify_log(
 
     Says what the result proves, and what not. Ends with exit code 1 if something is wrong.
     """
-    from phicrypt.audit.anchors import anchors_in
+    from phicrypt.witness.anchors import anchors_in
 
     anchors = None
     if trail is not None:
@@ -143,7 +143,7 @@ def join_log(
     with open_join(log, trail, aws, since, until, key or (), principal or ()) as joined:
         tell_problems(joined.reading)
         if html is not None:
-            from phicrypt.audit.report import render
+            from phicrypt.evidence.report import render
 
             title = f"Audit of {log.name} with CloudTrail"
             html.write_text(render(joined, title=title, verification=verify(log)), encoding="utf-8")
@@ -311,9 +311,9 @@ def review(
     note: Annotated[str, typer.Option("--note", help="What was found; no PHI.")] = "",
 ) -> None:
     """Record that a break-glass grant was reviewed."""
-    from phicrypt.audit.break_glass import record_review
-    from phicrypt.audit.jsonl import JsonlSink
+    from phicrypt.audit.sinks.jsonl import JsonlSink
     from phicrypt.audit.trail import AuditTrail
+    from phicrypt.recovery.break_glass import record_review
 
     known = {grant.grant_id: grant for grant in grants(log_events(log))}
     if grant_id not in known:

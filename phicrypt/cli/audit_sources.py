@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from phicrypt.audit.cloudtrail import Reading, TrailEvent
 from phicrypt.audit.events import AuditEvent, parse_time
-from phicrypt.audit.join import Joined, join, log_events, trail_source
-from phicrypt.audit.resources import ResourceTokens
+from phicrypt.audit.resource_tokens import ResourceTokens
 from phicrypt.audit.trail import AuditTrail
 from phicrypt.cli.console import progress
 from phicrypt.cli.options import AwsAccess
 from phicrypt.errors import ConfigurationError
+from phicrypt.evidence.cloudtrail import Reading, TrailEvent
+from phicrypt.evidence.join import Joined, join, log_events, trail_source
 
 _SECONDS: Final = {"m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 

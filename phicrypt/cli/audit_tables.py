@@ -9,13 +9,13 @@ from typing import Any, Final
 
 import typer
 
-from phicrypt.audit.cloudtrail import Reading
 from phicrypt.audit.events import format_time
-from phicrypt.audit.join import Joined
-from phicrypt.audit.matching import EXCEPTIONS_FIRST, Category
-from phicrypt.audit.questions import Row
-from phicrypt.audit.verify import Verification
 from phicrypt.cli.console import complain, print_json, print_table
+from phicrypt.evidence.cloudtrail import Reading
+from phicrypt.evidence.join import Joined
+from phicrypt.evidence.matching import EXCEPTIONS_FIRST, Category
+from phicrypt.evidence.questions import Row
+from phicrypt.evidence.verify import Verification
 
 SHOWN_ROWS: Final = 200
 

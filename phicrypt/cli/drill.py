@@ -35,10 +35,10 @@ from phicrypt.cli.options import (
 )
 from phicrypt.cli.transfers import MESSAGE_SUFFIX
 from phicrypt.client import PhiCrypt
-from phicrypt.context import ANY_CONTEXT, AnyContext
-from phicrypt.drill import DrillReport, Sample, digest_of, parse_digests, rehearse
+from phicrypt.core.context import ANY_CONTEXT, AnyContext
+from phicrypt.core.materials import Keyring
 from phicrypt.errors import ConfigurationError
-from phicrypt.materials import Keyring
+from phicrypt.recovery.drill import DrillReport, Sample, digest_of, parse_digests, rehearse
 
 PATHS = ("rsa", "kms", "keystore")
 _CHUNK_LENGTH_BYTES = 1024 * 1024
@@ -159,10 +159,10 @@ def _rehearse(
 def _recovery_keyring(
     access: AwsAccess, via: str, key_arn: str, padding: str, store: tuple[str | None, str | None, str | None]
 ) -> Keyring:
-    from phicrypt.keys.arn import configured_key_arn
-    from phicrypt.keys.branch_key_store import BranchKeyStore
-    from phicrypt.keys.hierarchical import HierarchicalKeyring
-    from phicrypt.keys.kms_rsa import KmsRsaKeyring
+    from phicrypt.core.kms_arn import configured_key_arn
+    from phicrypt.keys.branch_keys.keyring import HierarchicalKeyring
+    from phicrypt.keys.branch_keys.store import BranchKeyStore
+    from phicrypt.keys.kms.rsa_keyring import KmsRsaKeyring
 
     key = configured_key_arn(key_arn)
     client = access.client("kms", region=key.region)

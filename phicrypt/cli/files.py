@@ -42,7 +42,7 @@ from phicrypt.cli.transfers import (
     source_files,
     spooled_source,
 )
-from phicrypt.context import ANY_CONTEXT
+from phicrypt.core.context import ANY_CONTEXT
 from phicrypt.errors import ConfigurationError
 
 app = typer.Typer(no_args_is_help=True)

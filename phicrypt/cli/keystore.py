@@ -28,10 +28,10 @@ from phicrypt.cli.options import (
     parse_pairs,
 )
 from phicrypt.errors import ConfigurationError, KeyAccessError
-from phicrypt.keys.branch_key_records import TOMBSTONE_TYPE
-from phicrypt.keys.branch_key_store import BranchKeyStore
-from phicrypt.keys.branch_key_table import BranchKeyTable
-from phicrypt.keys.shredding import ShredCertificate
+from phicrypt.keys.branch_keys.records import TOMBSTONE_TYPE
+from phicrypt.keys.branch_keys.shredding import ShredCertificate
+from phicrypt.keys.branch_keys.store import BranchKeyStore
+from phicrypt.keys.branch_keys.table import BranchKeyTable
 
 app = typer.Typer(
     no_args_is_help=True, help="Create, rotate, list and shred branch keys.", epilog=EXIT_CODES_EPILOG

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from phicrypt.context import RESERVED_PREFIXES
+from phicrypt.core.context import RESERVED_PREFIXES
 from phicrypt.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from phicrypt.audit.trail import AuditTrail
     from phicrypt.client import PhiCrypt
-    from phicrypt.keys.kms import KmsKeyring
-    from phicrypt.materials import Keyring
+    from phicrypt.core.materials import Keyring
+    from phicrypt.keys.kms.keyring import KmsKeyring
 
 _AWS_PANEL = "AWS"
 _AUDIT_PANEL = "Audit"
@@ -138,7 +138,7 @@ class AwsAccess:
         """A boto3 client of the service; KMS clients are made by phicrypt's own rules."""
         from botocore.config import Config
 
-        from phicrypt.keys.kms_client import kms_client, require_safe_endpoint
+        from phicrypt.keys.kms.calls import kms_client, require_safe_endpoint
 
         if service == "kms":
             return kms_client(
@@ -157,8 +157,8 @@ class AwsAccess:
 
     def kms_keyring(self, key: str, *, decrypt_keys: Iterable[str] = ()) -> KmsKeyring:
         """The keyring of a key ARN or alias; ``decrypt_keys`` are further key ARNs that may open."""
-        from phicrypt.keys.arn import parse_kms_arn
-        from phicrypt.keys.kms import KmsKeyring
+        from phicrypt.core.kms_arn import parse_kms_arn
+        from phicrypt.keys.kms.keyring import KmsKeyring
 
         arn = parse_kms_arn(key)
         settings: dict[str, Any] = {
@@ -183,7 +183,7 @@ def audit_trail(
     if audit_log is None:
         yield None
         return
-    from phicrypt.audit.jsonl import JsonlSink
+    from phicrypt.audit.sinks.jsonl import JsonlSink
     from phicrypt.audit.trail import AuditTrail, acting_as
 
     trail = AuditTrail([JsonlSink(audit_log)], application="phicrypt-cli")

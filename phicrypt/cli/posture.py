@@ -28,15 +28,15 @@ from phicrypt.cli.options import (
     RegionOption,
     parse_pairs,
 )
-from phicrypt.posture import policies
-from phicrypt.posture.account import AwsAccount
 from phicrypt.posture.conformance import conformance_pack
 from phicrypt.posture.declaration import Declaration, KeyDeclaration
 from phicrypt.posture.examination import check, task_count
-from phicrypt.posture.findings import Severity
-from phicrypt.posture.policy_lint import lint_policy
+from phicrypt.posture.policies import least_privilege as policies
+from phicrypt.posture.policies.lint import lint_policy
+from phicrypt.posture.reading.aws_account import AwsAccount
 from phicrypt.posture.report import Change, Report
 from phicrypt.posture.report_formats import to_html, to_sarif
+from phicrypt.posture.rules.findings import Severity
 
 app = typer.Typer(no_args_is_help=True)
 policy_app = typer.Typer(no_args_is_help=True, help="Print and lint least-privilege policies.")

@@ -12,7 +12,7 @@ from rich.markup import escape
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from phicrypt import __version__
+from phicrypt._version import __version__
 from phicrypt.cli.console import EXIT_CODES_EPILOG, fail
 
 

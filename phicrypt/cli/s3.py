@@ -29,7 +29,7 @@ from phicrypt.cli.options import (
     parse_pairs,
 )
 from phicrypt.errors import ConfigurationError
-from phicrypt.s3.ranges import parse_range
+from phicrypt.s3.reading.ranges import parse_range
 
 if TYPE_CHECKING:
     from phicrypt.s3.client import S3Client
@@ -312,7 +312,7 @@ def abort_incomplete_uploads(
     as_json: JsonOption = False,
 ) -> None:
     """Abort multipart uploads that a killed process left behind. Exit code 1 with --dry-run if there are any."""
-    from phicrypt.s3.incomplete import abort_incomplete, incomplete_uploads
+    from phicrypt.s3.writing.incomplete import abort_incomplete, incomplete_uploads
 
     bucket, prefix = _split(name)
     raw = AwsAccess(region, endpoint_url, profile, fips).client("s3")

@@ -24,12 +24,12 @@ from phicrypt.cli.options import (
     audit_trail,
 )
 from phicrypt.cli.output_file import output_file
+from phicrypt.core.kms_arn import configured_key_arn
 from phicrypt.formats.manifests import ManifestMismatchError
 from phicrypt.formats.signatures import Statement
-from phicrypt.guard import PhiGuard
-from phicrypt.keys.arn import configured_key_arn
-from phicrypt.mac import Mac
-from phicrypt.signing import Signer, Source, Verifier
+from phicrypt.guard.phi_guard import PhiGuard
+from phicrypt.signatures.mac import Mac
+from phicrypt.signatures.signer import Signer, Source, Verifier
 
 SIGNATURE_SUFFIX = ".sig"
 MAX_SIGNATURE_FILE_BYTES = 64 * 1024

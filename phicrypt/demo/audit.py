@@ -13,11 +13,11 @@ from typing import Any
 from phicrypt import CachePolicy, KmsKeyring, PhiCrypt, Purpose
 from phicrypt.audit import AuditTrail, JsonlSink
 from phicrypt.audit.events import format_time
-from phicrypt.audit.join import join, log_events, trail_source
-from phicrypt.audit.matching import Category
-from phicrypt.audit.report import render
-from phicrypt.audit.verify import verify
 from phicrypt.demo.stage import Stage
+from phicrypt.evidence.join import join, log_events, trail_source
+from phicrypt.evidence.matching import Category
+from phicrypt.evidence.report import render
+from phicrypt.evidence.verify import verify
 
 _ROLE_ARN = "arn:aws:iam::123456789012:role/Portal"
 

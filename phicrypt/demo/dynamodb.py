@@ -9,8 +9,8 @@ from phicrypt.client import PhiCrypt
 from phicrypt.demo.stage import Stage
 from phicrypt.dynamodb import Action, TableConfig
 from phicrypt.errors import AuthenticationError, KeyAccessError, PhiCryptError, UnsupportedOperationError
-from phicrypt.keys.branch_key_store import BranchKeyStore
-from phicrypt.keys.hierarchical import HierarchicalKeyring
+from phicrypt.keys.branch_keys.keyring import HierarchicalKeyring
+from phicrypt.keys.branch_keys.store import BranchKeyStore
 
 _TABLE: Final = "demo-patients"
 _KEY_TABLE: Final = "demo-branch-keys"

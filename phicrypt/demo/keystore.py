@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from phicrypt.audit import AuditTrail, JsonlSink
-from phicrypt.audit.join import log_events, whole_uses
 from phicrypt.client import PhiCrypt
 from phicrypt.demo.stage import Stage, Stopwatch
 from phicrypt.errors import KeyAccessError
-from phicrypt.keys.branch_key_store import BranchKeyStore
-from phicrypt.keys.hierarchical import HierarchicalKeyring
+from phicrypt.evidence.join import log_events, whole_uses
+from phicrypt.keys.branch_keys.keyring import HierarchicalKeyring
+from phicrypt.keys.branch_keys.store import BranchKeyStore
 
 _TENANTS = ("clinic-7", "clinic-8")
 _MESSAGES = 1_000

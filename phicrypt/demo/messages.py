@@ -16,7 +16,7 @@ from phicrypt.errors import (
     PhiCryptError,
     PhiInContextError,
 )
-from phicrypt.keys.kms import KmsKeyring
+from phicrypt.keys.kms.keyring import KmsKeyring
 
 _CONTEXT = {"tenant": "clinic-7", "resource": "Bundle"}
 _MESSAGES = 10_000

@@ -7,12 +7,12 @@ from typing import Any
 
 from phicrypt.demo.stage import Stage
 from phicrypt.errors import ConfigurationError
-from phicrypt.posture.account import AwsAccount
-from phicrypt.posture.checks_s3 import tls_only_statement
 from phicrypt.posture.declaration import Declaration
 from phicrypt.posture.examination import check
-from phicrypt.posture.findings import Outcome, Severity
+from phicrypt.posture.reading.aws_account import AwsAccount
 from phicrypt.posture.report import Report
+from phicrypt.posture.rules.findings import Outcome, Severity
+from phicrypt.posture.rules.s3 import tls_only_statement
 from phicrypt.posture.write_guard import PUBLIC_ACCESS_SETTINGS, BucketWriteGuard
 
 _BUCKET, _LOGS, _TABLE, _TRAIL = "phicrypt-demo-clinic", "phicrypt-demo-trail", "phicrypt-demo-patients", "clinic"

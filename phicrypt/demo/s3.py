@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from phicrypt.client import PhiCrypt
 from phicrypt.demo.stage import Stage, Stopwatch
 from phicrypt.errors import ContextMismatchError, NotEncryptedError, PhiCryptError, UnsupportedOperationError
-from phicrypt.keys.kms import KmsKeyring
+from phicrypt.keys.kms.keyring import KmsKeyring
 
 if TYPE_CHECKING:
     from phicrypt.s3.client import S3Client

@@ -7,8 +7,8 @@ import json
 from phicrypt.demo.stage import Stage
 from phicrypt.errors import AuthenticationError
 from phicrypt.formats.manifests import ManifestMismatchError
-from phicrypt.mac import Mac
-from phicrypt.signing import Signer, Verifier
+from phicrypt.signatures.mac import Mac
+from phicrypt.signatures.signer import Signer, Verifier
 
 _NAMED = {"resource": "reports/5f2e9c.pdf", "purpose": "lab-result-release"}
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from phicrypt.demo.local_aws import LocalAws
+    from phicrypt.testing.local_stack import LocalAws
 
 
 class DemoError(Exception):
@@ -26,7 +26,7 @@ class Stage:
     """What a chapter gets: a local AWS, a folder, the user's file, and a way to speak.
 
     Attributes:
-        aws: the running local AWS (:class:`phicrypt.demo.local_aws.LocalAws`).
+        aws: the running local AWS (:class:`phicrypt.testing.local_stack.LocalAws`).
         folder: an empty folder for the chapter's files; it is removed when the demo ends.
         file: the file that the user brought with ``--file``, or None.
         checks_held: how many checks held so far.

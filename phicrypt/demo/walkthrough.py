@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.text import Text
 
 from phicrypt.demo import CHAPTERS
-from phicrypt.demo.local_aws import LocalAws
 from phicrypt.demo.stage import DemoError, Stage, Stopwatch
 from phicrypt.errors import ConfigurationError
+from phicrypt.testing.local_stack import LocalAws
 
 
 def available_chapters() -> tuple[str, ...]:

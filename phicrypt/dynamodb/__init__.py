@@ -5,8 +5,9 @@ Each name is loaded when it is first used: neither boto3 nor pydantic is importe
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from phicrypt._lazy import lazy_names
 
 if TYPE_CHECKING:
     from phicrypt.dynamodb.config import Action, KmsContextWarning, PhiKeyNameWarning, PlaintextPolicy, TableConfig
@@ -49,14 +50,4 @@ __all__ = [
     "attributes_of_context",
 ]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'phicrypt.dynamodb' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

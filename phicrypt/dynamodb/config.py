@@ -15,12 +15,12 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Final
 
-from phicrypt.errors import ConfigurationError
-from phicrypt.suites import (
+from phicrypt.core.suites import (
     DBE_COMMIT_KEY_ECDSA_P384_SYMSIG_HMAC_SHA384,
     DBE_COMMIT_KEY_SYMSIG_HMAC_SHA384,
     AlgorithmSuite,
 )
+from phicrypt.errors import ConfigurationError
 
 RESERVED_ATTRIBUTE_PREFIX: Final = "aws_dbe_"
 """Attribute names that belong to the format."""

@@ -106,15 +106,15 @@ def make_keyring(section: KeyringSection, clients: Mapping[str, Any]) -> Any:
     """
     named = (section.branch_key_store, section.logical_name, section.branch_key_id)
     if not any(named):
-        from phicrypt.keys.kms import KmsKeyring
+        from phicrypt.keys.kms.keyring import KmsKeyring
 
         return KmsKeyring(section.kms_key_arn, client=clients["kms"])
     if not all(named):
         raise ConfigurationError(
             "a branch key needs branch_key_store, logical_name, branch_key_id and kms_key_arn"
         )
-    from phicrypt.keys.branch_key_store import BranchKeyStore
-    from phicrypt.keys.hierarchical import HierarchicalKeyring
+    from phicrypt.keys.branch_keys.keyring import HierarchicalKeyring
+    from phicrypt.keys.branch_keys.store import BranchKeyStore
 
     store = BranchKeyStore(
         str(section.branch_key_store),

@@ -12,9 +12,9 @@ from phicrypt.dynamodb.shapes import Item, ItemShape
 
 if TYPE_CHECKING:
     from phicrypt.client import PhiCrypt
+    from phicrypt.core.materials import Keyring
     from phicrypt.dynamodb.models import PhiModel
     from phicrypt.dynamodb.typed_table import TypedTable
-    from phicrypt.materials import Keyring
 
     Model = TypeVar("Model", bound=PhiModel)
 
@@ -108,7 +108,7 @@ class DynamoDb:
 
 
 def _shows_context_to_kms(keyring: Keyring) -> bool:
-    from phicrypt.keys.kms import KmsKeyring
+    from phicrypt.keys.kms.keyring import KmsKeyring
     from phicrypt.keys.multi import MultiKeyring
 
     if isinstance(keyring, MultiKeyring):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from phicrypt.dynamodb.config import TableConfig
-from phicrypt.guard import PhiGuard
+from phicrypt.guard.phi_guard import PhiGuard
 
 
 def check_key_texts(guard: PhiGuard, item: Mapping[str, Any], table: TableConfig) -> None:

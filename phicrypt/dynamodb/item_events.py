@@ -16,9 +16,9 @@ from phicrypt.formats.dbesdk.attributes import serialize
 from phicrypt.formats.dbesdk.item_context import PARTITION_NAME, SORT_NAME, TABLE_NAME
 
 if TYPE_CHECKING:
-    from phicrypt.audit.resources import Resource
+    from phicrypt.audit.resource_tokens import Resource
     from phicrypt.audit.trail import Acting, AuditTrail, Use
-    from phicrypt.materials import EncryptionMaterials
+    from phicrypt.core.materials import EncryptionMaterials
 
 FORMAT: Final = "dbesdk"
 PLAINTEXT_FORMAT: Final = "plaintext"

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from phicrypt.core.page_memory import PAGE_BYTES, page_memory
 from phicrypt.errors import ConfigurationError, FormatError
-from phicrypt.page_memory import PAGE_BYTES, page_memory
 
 _READ_AHEAD_BYTES: Final = 256 * 1024
 
@@ -166,7 +166,7 @@ class StreamReader:
     def _make_room(self, capacity_bytes: int) -> None:
         """Move what is held to where the memory has room for this many bytes from there on.
 
-        Bytes stand at the same place of a page as in the source, see :mod:`phicrypt.page_memory`.
+        Bytes stand at the same place of a page as in the source, see :mod:`phicrypt.core.page_memory`.
         """
         held = self._memory[self._start : self._end]
         start = self.offset % PAGE_BYTES

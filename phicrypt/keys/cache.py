@@ -20,8 +20,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
+from phicrypt.core.materials import KeyHolder
 from phicrypt.errors import ConfigurationError
-from phicrypt.materials import KeyHolder
 
 T = TypeVar("T")
 

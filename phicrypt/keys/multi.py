@@ -6,6 +6,13 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
+from phicrypt.core.materials import (
+    DecryptionMaterials,
+    EncryptedDataKey,
+    EncryptionMaterials,
+    KeyHolder,
+    Keyring,
+)
 from phicrypt.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -13,14 +20,7 @@ from phicrypt.errors import (
     KeyAccessError,
     LimitExceededError,
 )
-from phicrypt.keys.kms_errors import combined_refusal, refused_calls
-from phicrypt.materials import (
-    DecryptionMaterials,
-    EncryptedDataKey,
-    EncryptionMaterials,
-    KeyHolder,
-    Keyring,
-)
+from phicrypt.keys.kms.errors import combined_refusal, refused_calls
 
 MAX_ENCRYPTED_DATA_KEYS: Final = 8
 """What phicrypt's own reader accepts by default (rule 16)."""

@@ -13,18 +13,18 @@ import base64
 import binascii
 from collections.abc import Mapping, Sequence
 
-from phicrypt.context import PUBLIC_KEY_NAME, check_expected_pairs, serialize_context
-from phicrypt.errors import ConfigurationError, FormatError, KeyAccessError
-from phicrypt.keys.cache import CachePolicy, CacheStats, KeyCache
-from phicrypt.materials import (
+from phicrypt.core.context import PUBLIC_KEY_NAME, check_expected_pairs, serialize_context
+from phicrypt.core.materials import (
     DecryptionMaterials,
     EncryptedDataKey,
     EncryptionMaterials,
     KeyHolder,
     Keyring,
 )
-from phicrypt.primitives import SigningKey, VerificationKey
-from phicrypt.suites import AlgorithmSuite
+from phicrypt.core.primitives import SigningKey, VerificationKey
+from phicrypt.core.suites import AlgorithmSuite
+from phicrypt.errors import ConfigurationError, FormatError, KeyAccessError
+from phicrypt.keys.cache import CachePolicy, CacheStats, KeyCache
 
 
 class MaterialsProvider(KeyHolder):

@@ -10,9 +10,7 @@ import hashlib
 from collections.abc import Hashable, Sequence
 from typing import Final
 
-from phicrypt.errors import AuthenticationError, ConfigurationError, KeyAccessError
-from phicrypt.keys.wrapping import UnwrappedDataKey, unwrap_data_key, wrap_data_key
-from phicrypt.materials import (
+from phicrypt.core.materials import (
     DecryptionMaterials,
     EncryptedDataKey,
     EncryptionMaterials,
@@ -20,7 +18,9 @@ from phicrypt.materials import (
     KeyOrigin,
     joined_origin,
 )
-from phicrypt.primitives import open_gcm, random_bytes, seal_gcm
+from phicrypt.core.primitives import open_gcm, random_bytes, seal_gcm
+from phicrypt.errors import AuthenticationError, ConfigurationError, KeyAccessError
+from phicrypt.keys.wrapping import UnwrappedDataKey, unwrap_data_key, wrap_data_key
 
 _IV_LENGTH_BYTES: Final = 12
 _TAG_LENGTH_BYTES: Final = 16

@@ -18,10 +18,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from phicrypt.core.materials import DataKey, DecryptionMaterials, EncryptionMaterials
+from phicrypt.core.primitives import hkdf_expand_two, hkdf_extract, open_gcm, random_bytes, seal_gcm
+from phicrypt.core.suites import IV_LENGTH_BYTES, TAG_LENGTH_BYTES, AlgorithmSuite
 from phicrypt.errors import AuthenticationError
-from phicrypt.materials import DataKey, DecryptionMaterials, EncryptionMaterials
-from phicrypt.primitives import hkdf_expand_two, hkdf_extract, open_gcm, random_bytes, seal_gcm
-from phicrypt.suites import IV_LENGTH_BYTES, TAG_LENGTH_BYTES, AlgorithmSuite
 
 _ENC_INFO: Final = b"AWS_MPL_INTERMEDIATE_KEYWRAP_ENC"
 _MAC_INFO: Final = b"AWS_MPL_INTERMEDIATE_KEYWRAP_MAC"

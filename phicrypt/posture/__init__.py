@@ -5,25 +5,26 @@ Names are loaded when they are first used, so that the write guard does not impo
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from phicrypt._lazy import lazy_names
+
 if TYPE_CHECKING:
-    from phicrypt.posture.account import AwsAccount
     from phicrypt.posture.declaration import Declaration
     from phicrypt.posture.examination import check
-    from phicrypt.posture.findings import Finding, Outcome, Severity
+    from phicrypt.posture.reading.aws_account import AwsAccount
     from phicrypt.posture.report import Report
+    from phicrypt.posture.rules.findings import Finding, Outcome, Severity
     from phicrypt.posture.write_guard import BucketWriteGuard
 
 _HOMES = {
-    "AwsAccount": "phicrypt.posture.account",
+    "AwsAccount": "phicrypt.posture.reading.aws_account",
     "BucketWriteGuard": "phicrypt.posture.write_guard",
     "Declaration": "phicrypt.posture.declaration",
-    "Finding": "phicrypt.posture.findings",
-    "Outcome": "phicrypt.posture.findings",
+    "Finding": "phicrypt.posture.rules.findings",
+    "Outcome": "phicrypt.posture.rules.findings",
     "Report": "phicrypt.posture.report",
-    "Severity": "phicrypt.posture.findings",
+    "Severity": "phicrypt.posture.rules.findings",
     "check": "phicrypt.posture.examination",
 }
 
@@ -38,10 +39,4 @@ __all__ = [
     "check",
 ]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'phicrypt.posture' has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

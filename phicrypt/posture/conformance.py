@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Final
 
-from phicrypt.posture.findings import (
+from phicrypt.posture.rules.findings import (
     ACCESS,
     ACCESS_MANAGEMENT,
     ACTIVITY_REVIEW,

@@ -9,19 +9,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 from phicrypt.errors import ConfigurationError
-from phicrypt.posture import checks_cloudtrail, checks_dynamodb, checks_iam, checks_kms, checks_s3
-from phicrypt.posture.account import AwsAccount
-from phicrypt.posture.config_results import read_config_findings
 from phicrypt.posture.declaration import Declaration
-from phicrypt.posture.findings import RECOVERY, Finding, Outcome, Rule, Severity, Unread, apply_rule
-from phicrypt.posture.readers import read_backup_selections, read_bucket, read_key, read_table
-from phicrypt.posture.readers_account import read_account, read_trails
+from phicrypt.posture.reading.account_wide import read_account, read_trails
+from phicrypt.posture.reading.aws_account import AwsAccount
+from phicrypt.posture.reading.config_results import read_config_findings
+from phicrypt.posture.reading.resources import read_backup_selections, read_bucket, read_key, read_table
 from phicrypt.posture.report import Report
+from phicrypt.posture.rules import cloudtrail, dynamodb, iam, kms, s3
+from phicrypt.posture.rules.findings import RECOVERY, Finding, Outcome, Rule, Severity, Unread, apply_rule
 
 Progress = Callable[[int, int], None]
 """Called with (resources done, resources in all)."""
 
-ACCOUNT_RULES = (*checks_cloudtrail.ACCOUNT_RULES, *checks_s3.ACCOUNT_RULES, *checks_iam.ACCOUNT_RULES)
+ACCOUNT_RULES = (*cloudtrail.ACCOUNT_RULES, *s3.ACCOUNT_RULES, *iam.ACCOUNT_RULES)
 
 
 def check(
@@ -69,22 +69,22 @@ def _tasks(account: AwsAccount, declaration: Declaration, account_id: str) -> li
     selections = {region: read_backup_selections(account, region) for region in sorted(table_regions)}
 
     def of_key(declared: Any) -> list[Finding]:
-        return judge(read_key(account, declared), "kms", checks_kms.RULES)
+        return judge(read_key(account, declared), "kms", kms.RULES)
 
     def of_bucket(declared: Any) -> list[Finding]:
-        return judge(read_bucket(account, declared, home_region=home), "s3", checks_s3.RULES)
+        return judge(read_bucket(account, declared, home_region=home), "s3", s3.RULES)
 
     def of_table(declared: Any) -> list[Finding]:
         chosen = selections[declared.region or home]
         settings = read_table(account, declared, account_id, chosen, home_region=home)
-        return judge(settings, "dynamodb", checks_dynamodb.RULES)
+        return judge(settings, "dynamodb", dynamodb.RULES)
 
     def of_account() -> list[Finding]:
         trails = read_trails(account, declaration)
         settings = read_account(account, declaration, account_id, trails)
         found = _apply(ACCOUNT_RULES, settings)
         for trail in () if isinstance(trails, Unread) else trails:
-            found += judge(trail, "cloudtrail", checks_cloudtrail.RULES)
+            found += judge(trail, "cloudtrail", cloudtrail.RULES)
         return found
 
     def of_config(region: str) -> list[Finding]:

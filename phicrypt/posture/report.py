@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from phicrypt.errors import FormatError
-from phicrypt.posture.findings import Finding, Outcome, Severity
+from phicrypt.posture.rules.findings import Finding, Outcome, Severity
 
 _SCHEMA: Final = "phicrypt-posture-1"
 

@@ -6,9 +6,9 @@ import json
 from html import escape
 from typing import Any, Final
 
-from phicrypt import __version__
-from phicrypt.posture.findings import Finding, Outcome, Severity
+from phicrypt._version import __version__
 from phicrypt.posture.report import Report
+from phicrypt.posture.rules.findings import Finding, Outcome, Severity
 
 _LEVELS: Final = {
     Severity.LOW: "note",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from phicrypt.errors import ConfigurationError, PhiCryptError
-from phicrypt.posture.policy_document import Statement, parse_policy, requires_tls
+from phicrypt.posture.policies.document import Statement, parse_policy, requires_tls
 
 if TYPE_CHECKING:
     from botocore.client import BaseClient

@@ -13,20 +13,24 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from phicrypt.context import ANY_CONTEXT, AuditContext
+from phicrypt.core.context import ANY_CONTEXT, AuditContext
+from phicrypt.core.materials import Keyring
 from phicrypt.errors import ConfigurationError, UnsupportedOperationError
-from phicrypt.materials import Keyring
-from phicrypt.s3 import copying, getting, listing, putting, transfer
-from phicrypt.s3.fileobj import S3Reader, S3Writer, parse_s3_name
-from phicrypt.s3.files import download_to_file, write_all_pieces
+from phicrypt.s3 import transfer
+from phicrypt.s3.file_objects import S3Reader, S3Writer, parse_s3_name
 from phicrypt.s3.forwarding import ForwardedOperations
 from phicrypt.s3.gateway import GET_OBJECT, Gateway, Reading
-from phicrypt.s3.multipart import MultipartUploads
+from phicrypt.s3.local_files import download_to_file, write_all_pieces
 from phicrypt.s3.operations import check_parameters
 from phicrypt.s3.options import DEFAULT_MEMORY_BYTES, DEFAULT_PART_SIZE_BYTES, S3Options
 from phicrypt.s3.raw_client import raw_client
-from phicrypt.s3.source import ObjectSource
+from phicrypt.s3.reading import get as getting
+from phicrypt.s3.reading import listing
+from phicrypt.s3.reading.source import ObjectSource
 from phicrypt.s3.transfer import TransferSettings
+from phicrypt.s3.writing import copy as copying
+from phicrypt.s3.writing import put as putting
+from phicrypt.s3.writing.multipart import MultipartUploads
 
 if TYPE_CHECKING:
     from phicrypt.client import PhiCrypt

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from phicrypt.core.materials import KeyHolder
 from phicrypt.errors import UnsupportedOperationError
-from phicrypt.materials import KeyHolder
 from phicrypt.s3.gateway import Gateway
 from phicrypt.s3.operations import OPERATIONS, Treatment, check_members
 

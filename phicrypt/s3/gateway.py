@@ -7,7 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import parse_qsl
 
-from phicrypt.context import AnyContext, plain_context, serialize_context
+from phicrypt.core.context import AnyContext, plain_context, serialize_context
+from phicrypt.core.materials import DataKey, EncryptedDataKey, Keyring
+from phicrypt.core.spool import CiphertextSpool
+from phicrypt.core.suites import (
+    AES_256_GCM_HKDF_SHA512_COMMIT_KEY,
+    AES_256_GCM_HKDF_SHA512_COMMIT_KEY_ECDSA_P384,
+    AlgorithmSuite,
+)
 from phicrypt.errors import ConfigurationError, ContextMismatchError
 from phicrypt.formats.esdk.header import MessageHeader
 from phicrypt.formats.esdk.opening import MessageOpener
@@ -18,17 +25,10 @@ from phicrypt.formats.s3ec.envelope import (
     S3ecEnvelope,
     kms_context_of,
 )
-from phicrypt.materials import DataKey, EncryptedDataKey, Keyring
+from phicrypt.messages.stream_uses import StreamUse
 from phicrypt.s3.location import location_pair
 from phicrypt.s3.options import S3Options
-from phicrypt.s3.sealing import METADATA_PREFIX, OutgoingMessage, OutgoingObject, OutgoingS3ec
-from phicrypt.spool import CiphertextSpool
-from phicrypt.stream_uses import StreamUse
-from phicrypt.suites import (
-    AES_256_GCM_HKDF_SHA512_COMMIT_KEY,
-    AES_256_GCM_HKDF_SHA512_COMMIT_KEY_ECDSA_P384,
-    AlgorithmSuite,
-)
+from phicrypt.s3.writing.sealing import METADATA_PREFIX, OutgoingMessage, OutgoingObject, OutgoingS3ec
 
 if TYPE_CHECKING:
     from phicrypt.audit.trail import Use
@@ -379,7 +379,7 @@ def _check_equal_context(envelope: S3ecEnvelope, reading: Reading) -> None:
 
 def check_s3ec_keyring(keyring: Keyring) -> str:
     """The ARN of the one KMS key of the keyring; ConfigurationError for any other keyring (rule 16)."""
-    from phicrypt.keys.kms import KmsKeyring
+    from phicrypt.keys.kms.keyring import KmsKeyring
 
     if not isinstance(keyring, KmsKeyring) or keyring.key_arn is None:
         raise ConfigurationError(

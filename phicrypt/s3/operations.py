@@ -1,7 +1,7 @@
 """Every S3 operation and every input member, classed (rule 17).
 
 An operation is *encrypted* (its body is sealed first), *decrypted* (what it returns is opened or
-translated), *harmless* (:mod:`phicrypt.s3.harmless`) or *refused*. An input member of an operation
+translated), *harmless* (:mod:`phicrypt.s3.operations_forwarded`) or *refused*. An input member of an operation
 that phicrypt handles itself is *handled* (phicrypt reads or replaces it), *forwarded*, or *refused*.
 A test walks botocore's own model and fails on whatever is in none of these tables, and at run time
 an unknown member is refused: a later botocore cannot open a way for plaintext.
@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from phicrypt.errors import UnsupportedOperationError
-from phicrypt.s3.harmless import HARMLESS_OPERATIONS
+from phicrypt.s3.operations_forwarded import HARMLESS_OPERATIONS
 
 
 class Treatment(Enum):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from phicrypt.context import AuditContext, plain_context
+from phicrypt.core.context import AuditContext, plain_context
 from phicrypt.errors import ConfigurationError
 from phicrypt.formats.esdk.sealing import DEFAULT_FRAME_LENGTH_BYTES, check_frame_length
 from phicrypt.formats.reader import ReadLimits

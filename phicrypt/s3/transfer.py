@@ -16,17 +16,17 @@ from typing import Any, Final, NamedTuple
 
 from phicrypt.errors import ConfigurationError
 from phicrypt.formats.s3ec.envelope import S3ecEnvelope
-from phicrypt.s3.body import final_number
+from phicrypt.messages.stream_uses import StreamUse
 from phicrypt.s3.gateway import Gateway, Reading
-from phicrypt.s3.getting import open_s3ec, whole_stream
 from phicrypt.s3.operations import OPERATIONS
 from phicrypt.s3.options import MAX_PART_SIZE_BYTES, MAX_PARTS, MIN_PART_SIZE_BYTES
-from phicrypt.s3.putting import clear_parameters, with_format
-from phicrypt.s3.ranges import Span
-from phicrypt.s3.reading import OpenedMessage, open_by_probe
-from phicrypt.s3.sealing import OutgoingObject
-from phicrypt.s3.source import ObjectSource
-from phicrypt.stream_uses import StreamUse
+from phicrypt.s3.reading.frame_spans import final_number
+from phicrypt.s3.reading.get import open_s3ec, whole_stream
+from phicrypt.s3.reading.opening import OpenedMessage, open_by_probe
+from phicrypt.s3.reading.ranges import Span
+from phicrypt.s3.reading.source import ObjectSource
+from phicrypt.s3.writing.put import clear_parameters, with_format
+from phicrypt.s3.writing.sealing import OutgoingObject
 
 DEFAULT_CONCURRENCY: Final = 10
 """boto3's own."""

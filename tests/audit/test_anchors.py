@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cloudtrail_records import record_of
-from strict_kms import StrictKms
+from support.cloudtrail_records import record_of
+from support.strict_kms import StrictKms
 
 from phicrypt.audit import AnchoredSink, AuditTrail, CloudWatchLogsSink, JsonlSink, S3SegmentSink
-from phicrypt.audit.anchors import ANCHOR_OPERATION, anchors_in
-from phicrypt.audit.chain import ChainHead
-from phicrypt.audit.cloudtrail import TrailEvent, parse_record
 from phicrypt.audit.delivery import SinkError
 from phicrypt.audit.events import AuditEvent
-from phicrypt.audit.join import log_events
-from phicrypt.audit.verify import read_records, verify
+from phicrypt.audit.sinks.chain import ChainHead
 from phicrypt.errors import ConfigurationError, KeyAccessError
+from phicrypt.evidence.cloudtrail import TrailEvent, parse_record
+from phicrypt.evidence.join import log_events
+from phicrypt.evidence.verify import read_records, verify
+from phicrypt.witness.anchors import ANCHOR_OPERATION, anchors_in
 
 
 @pytest.fixture

@@ -14,20 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from cloudtrail_records import ROLE_ARN, deliver, record_of
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from strict_kms import StrictKms
+from support.cloudtrail_records import ROLE_ARN, deliver, record_of
+from support.strict_kms import StrictKms
 
 from phicrypt import KmsKeyring, MultiKeyring, PhiCrypt, Purpose, RawAesKeyring
 from phicrypt.audit import AnchoredSink, AuditTrail, JsonlSink, ResourceTokens, acting_as
-from phicrypt.audit.break_glass import break_glass
-from phicrypt.audit.join import join, log_events, trail_source
-from phicrypt.audit.questions import incident
-from phicrypt.audit.report import render
-from phicrypt.audit.verify import verify
 from phicrypt.cli import run
-from phicrypt.keys.kms_rsa import KmsRsaKeyring
+from phicrypt.evidence.join import join, log_events, trail_source
+from phicrypt.evidence.questions import incident
+from phicrypt.evidence.report import render
+from phicrypt.evidence.verify import verify
+from phicrypt.keys.kms.rsa_keyring import KmsRsaKeyring
+from phicrypt.recovery.break_glass import break_glass
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -10,9 +10,9 @@ import pytest
 from phicrypt import KmsKeyring, PhiCrypt
 from phicrypt.audit import AuditTrail, JsonlSink, ResourceTokens
 from phicrypt.cli import run
-from phicrypt.demo.local_aws import ACCESS_KEY_ID, SECRET_ACCESS_KEY
 from phicrypt.dynamodb import Action, TableConfig
 from phicrypt.testing import local_aws
+from phicrypt.testing.local_stack import ACCESS_KEY_ID, SECRET_ACCESS_KEY
 
 TABLE = TableConfig(
     table_name="visits",

@@ -9,19 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cloudtrail_records import ROLE_ARN, record_of
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
-from strict_kms import StrictKms
-from strict_kms_asymmetric import AsymmetricOperations, StrictSigningKms
-from strict_kms_operations import Request
+from support.cloudtrail_records import ROLE_ARN, record_of
+from support.strict_kms import StrictKms
+from support.strict_kms_asymmetric import AsymmetricOperations, StrictSigningKms
+from support.strict_kms_operations import Request
 
 from phicrypt import ANY_CONTEXT, KmsKeyring, MultiKeyring, PhiCrypt, RawAesKeyring
 from phicrypt.audit import AuditEvent, AuditTrail, RecordingSink, ResourceTokens, assume_role
-from phicrypt.audit.break_glass import break_glass, record_review
-from phicrypt.audit.cloudtrail import parse_record
-from phicrypt.audit.matching import Category, Matcher
-from phicrypt.audit.questions import grants
 from phicrypt.errors import (
     AuditError,
     ConfigurationError,
@@ -29,8 +25,12 @@ from phicrypt.errors import (
     PhiInContextError,
     UnsupportedOperationError,
 )
-from phicrypt.guard import PhiGuard
-from phicrypt.keys.kms_rsa import KmsRsaKeyring
+from phicrypt.evidence.cloudtrail import parse_record
+from phicrypt.evidence.matching import Category, Matcher
+from phicrypt.evidence.questions import grants
+from phicrypt.guard.phi_guard import PhiGuard
+from phicrypt.keys.kms.rsa_keyring import KmsRsaKeyring
+from phicrypt.recovery.break_glass import break_glass, record_review
 
 REASON = "the on-call physician cannot reach the tenant's key"
 

@@ -16,15 +16,15 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from interrupts import Interrupted, interrupted_everywhere
+from support.interrupts import Interrupted, interrupted_everywhere
 
 from phicrypt.audit import AuditTrail, JsonlSink, jsonl
-from phicrypt.audit.chain import ChainHead
 from phicrypt.audit.delivery import SinkError
 from phicrypt.audit.events import AuditEvent
-from phicrypt.audit.jsonl import manifest_path
-from phicrypt.audit.verify import read_records, verify
+from phicrypt.audit.sinks.chain import ChainHead
+from phicrypt.audit.sinks.jsonl import manifest_path
 from phicrypt.errors import AuditError, ConfigurationError
+from phicrypt.evidence.verify import read_records, verify
 
 SECONDS = float(os.environ.get("PHICRYPT_AUDIT_SECONDS", "2"))
 KILLS = int(os.environ.get("PHICRYPT_AUDIT_KILLS", "8"))
@@ -250,7 +250,7 @@ def test_a_full_disk_stops_the_operation_and_the_chain_goes_on_afterwards(
     sink = JsonlSink(path)
     sink.write([event(0)])
     disk = FullDisk(capacity)
-    monkeypatch.setattr("phicrypt.audit.jsonl.os.write", disk)
+    monkeypatch.setattr("phicrypt.audit.sinks.jsonl.os.write", disk)
     with pytest.raises(SinkError) as caught:
         sink.write([event(number) for number in range(1, 10)])
     stored = caught.value.written
@@ -269,7 +269,7 @@ def test_a_full_disk_when_the_file_is_opened(tmp_path: Path, monkeypatch: pytest
     disk = FullDisk(50)
     sink = JsonlSink(path)
     with monkeypatch.context() as patch:
-        patch.setattr("phicrypt.audit.jsonl.os.write", disk)
+        patch.setattr("phicrypt.audit.sinks.jsonl.os.write", disk)
         with pytest.raises(SinkError) as caught:
             sink.write([event(0)])
         assert caught.value.written == 0
@@ -308,7 +308,7 @@ def test_an_interruption_in_mid_write_leaves_valid_chains(tmp_path: Path, monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("phicrypt.audit.jsonl.os.write", interrupted)
+        patch.setattr("phicrypt.audit.sinks.jsonl.os.write", interrupted)
         with pytest.raises(KeyboardInterrupt):
             sink.write([event(1)])
     sink.write([event(2)])
@@ -329,7 +329,7 @@ def test_an_interruption_while_the_file_is_closed_leaves_a_sink_that_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("phicrypt.audit.jsonl.os.close", interrupted)
+        patch.setattr("phicrypt.audit.sinks.jsonl.os.close", interrupted)
         with pytest.raises(KeyboardInterrupt):
             sink.close()
     other = os.open(tmp_path / "other", os.O_RDWR | os.O_CREAT)
@@ -357,7 +357,7 @@ def test_a_signal_handler_in_mid_write_neither_hangs_nor_loses_its_event(
             sink.write([event(2)])  # what a handler would do, in the same thread
         return real(descriptor, payload)
 
-    monkeypatch.setattr("phicrypt.audit.jsonl.os.write", signalled)
+    monkeypatch.setattr("phicrypt.audit.sinks.jsonl.os.write", signalled)
     sink.write([event(1)])
     uses = [record.fields["use_id"] for record in read_records(path) if record.fields["kind"] == "use"]
     assert uses == ["u-0", "u-1", "u-2"]

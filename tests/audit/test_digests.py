@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from phicrypt.audit.digests import verify_bucket, verify_folder
 from phicrypt.audit.events import parse_time
+from phicrypt.evidence.digests import verify_bucket, verify_folder
 
 BUCKET = "trail"
 FINGERPRINT = "aa11"

@@ -11,8 +11,8 @@ import pytest
 
 from phicrypt.audit import AuditEvent, AuditTrail, JsonlSink, Purpose, ResourceTokens, acting_as
 from phicrypt.audit.events import Kind, Outcome
+from phicrypt.core.materials import KeyOrigin
 from phicrypt.errors import AuthenticationError
-from phicrypt.materials import KeyOrigin
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "audit-event.schema.json").read_text())
 

@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from audit_events import public_names, uses_of
-from cloudtrail_records import ROLE_ARN, deliver, record_of
-from key_stores import Intercepted, KeyStores, key_stores
+from support.audit_events import public_names, uses_of
+from support.cloudtrail_records import ROLE_ARN, deliver, record_of
+from support.key_stores import Intercepted, KeyStores, key_stores
 
 from phicrypt import BranchKeyStore, HierarchicalKeyring, PhiCrypt, recorded_use
 from phicrypt.audit import AuditEvent, AuditTrail, JsonlSink, RecordingSink, ResourceTokens, acting_as
-from phicrypt.audit.join import join, log_events, trail_source
-from phicrypt.audit.matching import Category
-from phicrypt.audit.questions import incident, is_disclosure
 from phicrypt.errors import AuditError, ConfigurationError, KeyAccessError, PhiInContextError
-from phicrypt.keys.branch_key_kms import KeyDiscovery
-from phicrypt.keys.branch_key_table import BranchKeyTable
+from phicrypt.evidence.join import join, log_events, trail_source
+from phicrypt.evidence.matching import Category
+from phicrypt.evidence.questions import incident, is_disclosure
+from phicrypt.keys.branch_keys.kms import KeyDiscovery
+from phicrypt.keys.branch_keys.table import BranchKeyTable
 
 ID = "clinic-7"
 TOKENS = ResourceTokens({"t1": bytes(32)})

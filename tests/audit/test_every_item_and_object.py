@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from audit_events import ends_of
-from strict_kms import StrictKms
+from support.audit_events import ends_of
+from support.strict_kms import StrictKms
 
 from phicrypt import KmsKeyring, PhiCrypt, RawAesKeyring
 from phicrypt.audit import RecordingSink
-from phicrypt.audit.questions import incident
 from phicrypt.dynamodb import Action, Encrypted, PartitionKey, PhiModel, TableConfig, Unsigned
 from phicrypt.dynamodb.migration import migrate_table, verify_table
 from phicrypt.errors import KeyAccessError
+from phicrypt.evidence.questions import incident
 from phicrypt.testing import local_aws
 
 PLAINTEXT = b"the record " * 1_000

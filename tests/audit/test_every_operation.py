@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from audit_events import public_names, uses_of
-from strict_kms_asymmetric import StrictSigningKms
+from support.audit_events import public_names, uses_of
+from support.strict_kms_asymmetric import StrictSigningKms
 
 from phicrypt import ANY_CONTEXT, KmsKeyring, PhiCrypt, RawAesKeyring
 from phicrypt.audit import AuditEvent, RecordingSink
 from phicrypt.dynamodb import Action, TableConfig
 from phicrypt.dynamodb.facade import DynamoDb
 from phicrypt.errors import AuditError, KeyAccessError, PhiCryptError
-from phicrypt.mac import Mac
 from phicrypt.s3.client import S3Client
-from phicrypt.signing import Signer
+from phicrypt.signatures.mac import Mac
+from phicrypt.signatures.signer import Signer
 from phicrypt.testing import local_aws
 
 CONTEXT = {"tenant": "clinic-7"}

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from audit_events import ends_of, public_names
 from aws_encryption_sdk import EncryptionSDKClient
 from aws_encryption_sdk.exceptions import AWSEncryptionSDKClientError
-from strict_kms_asymmetric import StrictSigningKms
+from support.audit_events import ends_of, public_names
+from support.strict_kms_asymmetric import StrictSigningKms
 
 import phicrypt
 import phicrypt.audit
@@ -24,10 +24,10 @@ from phicrypt.cli.root import COMMANDS, load_command
 from phicrypt.dynamodb import TypedTable
 from phicrypt.errors import KeyAccessError
 from phicrypt.esdk import PhiCryptMaterialsManager
-from phicrypt.mac import LocalMac, Mac
 from phicrypt.s3.client import S3Client
 from phicrypt.s3.operations import OPERATIONS, Treatment
-from phicrypt.signing import Signer, Verifier
+from phicrypt.signatures.mac import LocalMac, Mac
+from phicrypt.signatures.signer import Signer, Verifier
 
 CONTEXT = {"tenant": "clinic-7"}
 

@@ -15,20 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cloudtrail_records import ROLE_ARN, SESSION_ARN, deliver, record_of
-from key_stores import KeyStores
-from strict_kms import StrictKms
+from support.cloudtrail_records import ROLE_ARN, SESSION_ARN, deliver, record_of
+from support.key_stores import KeyStores
+from support.strict_kms import StrictKms
 
 from phicrypt import CachePolicy, HierarchicalKeyring, KmsKeyring, MultiKeyring, PhiCrypt, Purpose
 from phicrypt.audit import AuditEvent, AuditTrail, JsonlSink
-from phicrypt.audit.cloudtrail import Reading, TrailEvent, look_up, parse_record, read_bucket, read_folder
-from phicrypt.audit.join import Joined, join, log_events, trail_source, whole_uses
-from phicrypt.audit.matching import Category, Matcher
-from phicrypt.audit.report import render
-from phicrypt.audit.verify import verify
+from phicrypt.core.materials import KeyOrigin
 from phicrypt.errors import ConfigurationError, KeyAccessError
-from phicrypt.keys.tagging import tagged_call
-from phicrypt.materials import KeyOrigin
+from phicrypt.evidence.cloudtrail import Reading, TrailEvent, look_up, parse_record, read_bucket, read_folder
+from phicrypt.evidence.join import Joined, join, log_events, trail_source, whole_uses
+from phicrypt.evidence.matching import Category, Matcher
+from phicrypt.evidence.report import render
+from phicrypt.evidence.verify import verify
+from phicrypt.keys.kms.tagging import tagged_call
 from phicrypt.testing import local_aws
 
 
@@ -461,7 +461,7 @@ def test_a_line_that_was_edited_into_no_event_does_not_end_the_join(
 
 
 def test_a_file_that_inflates_beyond_the_bound_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("phicrypt.audit.cloudtrail._MAX_FILE_LENGTH_BYTES", 1_000_000)
+    monkeypatch.setattr("phicrypt.evidence.cloudtrail._MAX_FILE_LENGTH_BYTES", 1_000_000)
     (tmp_path / "bomb.json.gz").write_bytes(gzip.compress(bytes(50_000_000)))
     reading = Reading()
     assert list(read_folder(tmp_path, reading=reading)) == []

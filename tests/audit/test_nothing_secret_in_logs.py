@@ -11,10 +11,10 @@ import pytest
 
 from phicrypt import KmsKeyring, PhiCrypt
 from phicrypt.audit import JsonlSink, LoggingSink
+from phicrypt.core.materials import DecryptionMaterials, EncryptionMaterials
 from phicrypt.dynamodb import Action, TableConfig
 from phicrypt.errors import PhiCryptError
-from phicrypt.keys.kms import KmsKeyring as Keyring
-from phicrypt.materials import DecryptionMaterials, EncryptionMaterials
+from phicrypt.keys.kms.keyring import KmsKeyring as Keyring
 from phicrypt.testing import local_aws
 
 CANARY = "CANARY-7f3a9b1c-Jane-Doe"

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from interrupts import Interrupted, interrupted_everywhere
+from support.interrupts import Interrupted, interrupted_everywhere
 
 from phicrypt.audit import (
     BUFFERED,
@@ -30,10 +30,9 @@ from phicrypt.audit import (
     delivery,
 )
 from phicrypt.audit.events import format_time, parse_time
-from phicrypt.audit.join import whole_uses
-from phicrypt.audit.sinks import LoggingSink, RecordingSink
+from phicrypt.audit.sinks.memory import LoggingSink, RecordingSink
 from phicrypt.audit.trail import Use
-from phicrypt.audit.verify import read_records, verify
+from phicrypt.core.materials import KeyOrigin
 from phicrypt.errors import (
     AuditError,
     AuthenticationError,
@@ -42,7 +41,8 @@ from phicrypt.errors import (
     KeyAccessError,
     PhiCryptError,
 )
-from phicrypt.materials import KeyOrigin
+from phicrypt.evidence.join import whole_uses
+from phicrypt.evidence.verify import read_records, verify
 
 ORIGIN = KeyOrigin(
     "aws-kms",

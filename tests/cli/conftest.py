@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from phicrypt.cli import run
-from phicrypt.demo.local_aws import ACCESS_KEY_ID, SECRET_ACCESS_KEY
 from phicrypt.testing import local_aws
+from phicrypt.testing.local_stack import ACCESS_KEY_ID, SECRET_ACCESS_KEY
 
 
 @dataclass(frozen=True)

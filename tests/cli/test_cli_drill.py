@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from strict_rsa_kms import RecoveryKey, StrictRsaKms
+from support.strict_rsa_kms import RecoveryKey, StrictRsaKms
 
 from phicrypt import BranchKeyStore, HierarchicalKeyring, KmsKeyring, MultiKeyring, PhiCrypt
-from phicrypt.audit.join import log_events
 from phicrypt.cli import run
-from phicrypt.keys.kms_rsa import KmsRsaKeyring
+from phicrypt.evidence.join import log_events
+from phicrypt.keys.kms.rsa_keyring import KmsRsaKeyring
 
 CONTEXT = {"tenant": "clinic-7"}
 EXPECT = ("--expect", "tenant=clinic-7")

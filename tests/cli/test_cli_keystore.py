@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from phicrypt import BranchKeyStore
-from phicrypt.audit.join import log_events
-from phicrypt.audit.verify import verify
 from phicrypt.cli import run
+from phicrypt.evidence.join import log_events
+from phicrypt.evidence.verify import verify
 
 _numbers = itertools.count()
 

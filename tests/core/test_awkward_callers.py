@@ -15,16 +15,16 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from messages import CONTEXT, raw_client
+from support.messages import CONTEXT, raw_client
 
 from phicrypt import CachePolicy, PhiCrypt, RawAesKeyring
 from phicrypt.audit import AuditEvent
+from phicrypt.core.materials import EncryptionMaterials
+from phicrypt.core.suites import AES_256_GCM_HKDF_SHA512_COMMIT_KEY
 from phicrypt.errors import AuditError, ConfigurationError, KeyAccessError, LimitExceededError
 from phicrypt.formats.esdk.random_access import RandomAccessSealer
 from phicrypt.formats.esdk.sealing import MessageSealer
 from phicrypt.keys.cache import KeyCache
-from phicrypt.materials import EncryptionMaterials
-from phicrypt.suites import AES_256_GCM_HKDF_SHA512_COMMIT_KEY
 
 PLAINTEXT = bytes(range(256)) * 160
 FRAME_LENGTH = 4096

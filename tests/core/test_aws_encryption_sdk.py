@@ -10,14 +10,14 @@ import pytest
 from aws_encryption_sdk import CommitmentPolicy, EncryptionSDKClient
 from aws_encryption_sdk.identifiers import AlgorithmSuite
 from aws_encryption_sdk.key_providers.kms import KMSMasterKey
-from messages import WRAPPING_KEY
-from sdk_providers import raw_provider
+from support.messages import WRAPPING_KEY
+from support.sdk_providers import raw_provider
 
 from phicrypt import ANY_CONTEXT, KmsKeyring, PhiCrypt, RawAesKeyring
-from phicrypt.demo.local_aws import LocalAws
+from phicrypt.core.suites import ESDK_SUITES
 from phicrypt.formats.esdk.sealing import DEFAULT_FRAME_LENGTH_BYTES
-from phicrypt.suites import ESDK_SUITES
 from phicrypt.testing import local_aws
+from phicrypt.testing.local_stack import LocalAws
 
 CONTEXT = {"tenant": "clinic-7", "resource": "DiagnosticReport", "größe": "µ"}
 FRAME_LENGTHS = (1, 4096, DEFAULT_FRAME_LENGTH_BYTES, 1024 * 1024)

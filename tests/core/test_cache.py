@@ -7,13 +7,13 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from keys_fakes import CountingKeyring, throttled
+from support.keys_fakes import CountingKeyring, throttled
 
 from phicrypt import CachePolicy, PhiCrypt, RawAesKeyring
-from phicrypt.context import serialize_context
+from phicrypt.core.context import serialize_context
+from phicrypt.core.suites import ESDK_SUITES
 from phicrypt.errors import ConfigurationError, ContextMismatchError, KeyAccessError
 from phicrypt.keys.cache import KeyCache
-from phicrypt.suites import ESDK_SUITES
 
 CONTEXT = {"tenant": "clinic-7"}
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from keys_fakes import CountingKeyring
-from messages import CONTEXT, raw_client, take_apart
+from support.keys_fakes import CountingKeyring
+from support.messages import CONTEXT, raw_client, take_apart
 
 from phicrypt import ANY_CONTEXT, AuditContext, MultiKeyring, PhiCrypt, Purpose, RawAesKeyring
 from phicrypt.audit import AuditEvent
@@ -24,7 +24,7 @@ from phicrypt.errors import (
 )
 from phicrypt.formats.esdk.header import parse_header
 from phicrypt.formats.reader import ByteReader, ReadLimits
-from phicrypt.guard import PhiGuard
+from phicrypt.guard.phi_guard import PhiGuard
 
 
 class RecordingSink:

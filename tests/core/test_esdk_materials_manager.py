@@ -9,9 +9,9 @@ import pytest
 from aws_encryption_sdk import CommitmentPolicy, EncryptionSDKClient
 from aws_encryption_sdk.exceptions import AWSEncryptionSDKClientError
 from aws_encryption_sdk.identifiers import AlgorithmSuite
-from keys_fakes import CountingKeyring
-from messages import CONTEXT
-from sdk_providers import raw_provider
+from support.keys_fakes import CountingKeyring
+from support.messages import CONTEXT
+from support.sdk_providers import raw_provider
 
 from phicrypt import ANY_CONTEXT, PhiCrypt
 from phicrypt.audit import AuditEvent

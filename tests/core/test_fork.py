@@ -7,9 +7,9 @@ import os
 import threading
 
 import pytest
-from forks import in_child
-from keys_fakes import CountingKeyring
-from messages import CONTEXT, raw_client
+from support.forks import in_child
+from support.keys_fakes import CountingKeyring
+from support.messages import CONTEXT, raw_client
 
 from phicrypt import PhiCrypt
 from phicrypt.errors import UnsupportedOperationError

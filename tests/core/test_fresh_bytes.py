@@ -6,11 +6,11 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from messages import CONTEXT, raw_client
+from support.messages import CONTEXT, raw_client
 
-from phicrypt import fresh_bytes
+from phicrypt.core import memory as fresh_bytes
+from phicrypt.core.memory import bytes_to_fill
 from phicrypt.errors import PhiCryptError
-from phicrypt.fresh_bytes import bytes_to_fill
 
 LARGE = 3 * 1024 * 1024
 

@@ -8,10 +8,10 @@ import os
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from messages import CONTEXT, WRAPPING_KEY, raw_client
+from support.messages import CONTEXT, WRAPPING_KEY, raw_client
 
 from phicrypt import ANY_CONTEXT, PhiCrypt, RawAesKeyring
-from phicrypt.context import parse_context, serialize_context
+from phicrypt.core.context import parse_context, serialize_context
 from phicrypt.errors import PhiCryptError
 from phicrypt.formats.esdk.frames import layout_for_plaintext, layout_of_body
 from phicrypt.formats.esdk.header import parse_header

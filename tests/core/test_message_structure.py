@@ -6,10 +6,11 @@ import io
 from collections.abc import Callable
 
 import pytest
-from messages import CONTEXT, Parts, raw_client, take_apart
+from support.messages import CONTEXT, Parts, raw_client, take_apart
 
 from phicrypt import ANY_CONTEXT, PhiCrypt
-from phicrypt.context import serialize_context
+from phicrypt.core.context import serialize_context
+from phicrypt.core.suites import AES_256_GCM_HKDF_SHA512_COMMIT_KEY
 from phicrypt.errors import (
     AuthenticationError,
     FormatError,
@@ -20,7 +21,6 @@ from phicrypt.errors import (
 from phicrypt.formats.esdk.header import parse_header
 from phicrypt.formats.esdk.sealing import MessageSealer
 from phicrypt.formats.reader import ByteReader, ReadLimits
-from phicrypt.suites import AES_256_GCM_HKDF_SHA512_COMMIT_KEY
 from phicrypt.testing import StaticKeyring
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from strict_kms import StrictKms
+from support.strict_kms import StrictKms
 
 from phicrypt import KmsKeyring, PhiCrypt
 from phicrypt.errors import ContextMismatchError, KeyAccessError, PhiCryptError

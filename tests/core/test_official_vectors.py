@@ -6,11 +6,11 @@ import base64
 import io
 
 import pytest
-from official_vectors import load_vectors
+from support.official_vectors import load_vectors
 
 from phicrypt import ANY_CONTEXT, PhiCrypt
+from phicrypt.core.suites import ESDK_SUITES
 from phicrypt.errors import AuthenticationError, UnsupportedOperationError
-from phicrypt.suites import ESDK_SUITES
 from phicrypt.testing import StaticKeyring
 
 

@@ -7,8 +7,8 @@ import threading
 from typing import Any
 
 import pytest
-from forks import in_child
-from messages import CONTEXT, raw_client
+from support.forks import in_child
+from support.messages import CONTEXT, raw_client
 
 from phicrypt.formats.esdk.parallel import in_shares
 

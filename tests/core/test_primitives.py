@@ -12,8 +12,7 @@ from cryptography.hazmat.primitives.kdf.kbkdf import KBKDFHMAC, CounterLocation,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phicrypt.errors import AuthenticationError, FormatError
-from phicrypt.primitives import (
+from phicrypt.core.primitives import (
     FIXED_SIGNATURE_LENGTH_BYTES,
     GcmStreamOpener,
     SigningKey,
@@ -27,7 +26,8 @@ from phicrypt.primitives import (
     open_gcm,
     seal_gcm,
 )
-from phicrypt.suites import Curve
+from phicrypt.core.suites import Curve
+from phicrypt.errors import AuthenticationError, FormatError
 
 HASHES = {"sha256": hashes.SHA256(), "sha384": hashes.SHA384(), "sha512": hashes.SHA512()}
 

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from interrupts import Interrupted, interrupted_everywhere
-from messages import CONTEXT, raw_client
+from support.interrupts import Interrupted, interrupted_everywhere
+from support.messages import CONTEXT, raw_client
 
+from phicrypt.core.page_memory import FILE_BLOCK_BYTES, PAGE_BYTES, page_memory
+from phicrypt.core.primitives import AESGCM
 from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, PhiCryptError
 from phicrypt.formats.esdk import frames
 from phicrypt.formats.esdk.frames import FINAL_OVERHEAD_BYTES, REGULAR_OVERHEAD_BYTES, FrameCipher, frames_in_run
 from phicrypt.formats.reader import StreamReader, read_into
-from phicrypt.page_memory import FILE_BLOCK_BYTES, PAGE_BYTES, page_memory
-from phicrypt.primitives import AESGCM
 
 FRAME_LENGTH = 128 * 1024
 RUN = frames_in_run(FRAME_LENGTH) * FRAME_LENGTH

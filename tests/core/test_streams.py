@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 from aws_encryption_sdk import CommitmentPolicy, EncryptionSDKClient
-from meddling import Meddler
-from messages import CONTEXT, raw_client, take_apart
-from sdk_providers import raw_provider
+from support.meddling import Meddler
+from support.messages import CONTEXT, raw_client, take_apart
+from support.sdk_providers import raw_provider
 
 from phicrypt import PhiCrypt, RawAesKeyring
+from phicrypt.core.spool import CiphertextSpool
+from phicrypt.core.suites import AES_256_GCM_HKDF_SHA512_COMMIT_KEY
 from phicrypt.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -29,8 +31,6 @@ from phicrypt.errors import (
 )
 from phicrypt.formats.esdk.sealing import MessageSealer
 from phicrypt.formats.reader import ReadLimits
-from phicrypt.spool import CiphertextSpool
-from phicrypt.suites import AES_256_GCM_HKDF_SHA512_COMMIT_KEY
 
 
 class CountingSource(io.BytesIO):

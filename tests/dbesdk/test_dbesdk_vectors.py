@@ -6,14 +6,14 @@ import base64
 from typing import Any
 
 import pytest
-from dbesdk_support import from_vector_json, phi_with
-from official_vectors import load_vectors
+from support.dbesdk_support import from_vector_json, phi_with
+from support.official_vectors import load_vectors
 
 from phicrypt.dynamodb import Action, TableConfig
 from phicrypt.dynamodb.items import open_item
 from phicrypt.errors import PhiCryptError
 from phicrypt.formats.dbesdk.attributes import serialize
-from phicrypt.keys.hierarchical import HierarchicalKeyring
+from phicrypt.keys.branch_keys.keyring import HierarchicalKeyring
 from phicrypt.testing import StaticBranchKeyStore
 
 MANIFESTS = ("decrypt_java_32.json", "decrypt_java_33.json", "decrypt_dotnet_32.json", "decrypt_dotnet_33.json")

@@ -8,9 +8,16 @@ import struct
 from typing import Any
 
 import pytest
-from dbesdk_support import item_of_every_type, patient, patients, phi_with, raw_aes_keyring, table_of_every_type
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.dbesdk_support import (
+    item_of_every_type,
+    patient,
+    patients,
+    phi_with,
+    raw_aes_keyring,
+    table_of_every_type,
+)
 
 from phicrypt.dynamodb import Action, attributes_of_context
 from phicrypt.dynamodb.items import open_item, seal_item
@@ -252,7 +259,7 @@ def test_a_header_that_repeats_computed_pairs_is_refused() -> None:
 
 
 def test_a_branch_key_supplier_chooses_by_the_items_attributes() -> None:
-    from phicrypt.keys.hierarchical import HierarchicalKeyring
+    from phicrypt.keys.branch_keys.keyring import HierarchicalKeyring
     from phicrypt.testing import StaticBranchKeyStore
 
     seen: list[dict[str, Any]] = []

@@ -96,7 +96,7 @@ def test_no_credentials_are_used_even_if_present(tmp_path):
         "HTTPS_PROXY": "http://192.0.2.1:1",
     }
     code = (
-        "import phicrypt.demo.local_aws as local, sys\n"
+        "import phicrypt.testing.local_stack as local, sys\n"
         "from phicrypt.cli import run\n"
         "stacks = []\n"
         "enter = local.LocalAws.__enter__\n"

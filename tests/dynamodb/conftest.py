@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Iterator
 
 import pytest
-from dynamodb_support import SECOND_SERVER, Clinic, Server, open_clinic, start_server
+from support.dynamodb_support import SECOND_SERVER, Clinic, Server, open_clinic, start_server
 
 from phicrypt import PhiCrypt, RawAesKeyring
 

@@ -7,7 +7,7 @@ import weakref
 from typing import Any
 
 import pytest
-from dynamodb_support import Clinic, Server, key, open_clinic, patient, patient_config
+from support.dynamodb_support import Clinic, Server, key, open_clinic, patient, patient_config
 
 from phicrypt import PhiCrypt, RawAesKeyring
 from phicrypt.dynamodb.client import attach

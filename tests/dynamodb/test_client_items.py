@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from boto3.dynamodb.conditions import Attr, Key
 from botocore.exceptions import ClientError
-from dynamodb_support import Clinic, key, patient
+from support.dynamodb_support import Clinic, key, patient
 
 from phicrypt.dynamodb.answers import PLAINTEXT_ITEMS
 from phicrypt.errors import AuthenticationError, KeyAccessError, NotEncryptedError

@@ -7,7 +7,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
-from dynamodb_support import key, patient, patient_config
+from support.dynamodb_support import key, patient, patient_config
 
 from phicrypt import PhiCrypt
 from phicrypt.dynamodb.facade import DynamoDb

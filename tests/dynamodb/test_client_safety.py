@@ -11,7 +11,15 @@ from typing import Any
 
 import pytest
 from botocore.awsrequest import AWSResponse
-from dynamodb_support import Clinic, Server, create_patients_table, key, open_clinic, patient, patient_config
+from support.dynamodb_support import (
+    Clinic,
+    Server,
+    create_patients_table,
+    key,
+    open_clinic,
+    patient,
+    patient_config,
+)
 
 from phicrypt import PhiCrypt, RawAesKeyring
 from phicrypt.dynamodb import layer

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from dynamodb_support import Clinic, Server, key, patient, patient_config
+from support.dynamodb_support import Clinic, Server, key, patient, patient_config
 
 from phicrypt import PhiCrypt
 from phicrypt.dynamodb.facade import DynamoDb

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from dbesdk_support import patient, patients, phi_with, static_keyring
+from support.dbesdk_support import patient, patients, phi_with, static_keyring
 
 from phicrypt.audit import AuditTrail, ResourceTokens
-from phicrypt.audit.sinks import RecordingSink
+from phicrypt.audit.sinks.memory import RecordingSink
 from phicrypt.dynamodb import PlaintextPolicy
 from phicrypt.dynamodb.items import open_item, seal_item
 from phicrypt.errors import AuditError, ConfigurationError, NotEncryptedError, PhiCryptError

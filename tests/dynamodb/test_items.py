@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from dbesdk_support import (
+from support.dbesdk_support import (
     EVERY_TYPE,
     item_of_every_type,
     patient,
@@ -40,7 +40,7 @@ from phicrypt.formats.dbesdk.attributes import serialize
 from phicrypt.formats.dbesdk.header import parse_header
 from phicrypt.formats.reader import ReadLimits
 from phicrypt.keys.cache import CachePolicy
-from phicrypt.keys.kms import KmsKeyring
+from phicrypt.keys.kms.keyring import KmsKeyring
 from phicrypt.keys.multi import MultiKeyring
 from phicrypt.testing import StaticKeyring
 

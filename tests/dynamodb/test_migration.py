@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dynamodb_support import Clinic, Server, key, open_clinic, patient
+from support.dynamodb_support import Clinic, Server, key, open_clinic, patient
 
 from phicrypt import PhiCrypt
-from phicrypt.audit.join import log_events, whole_uses
 from phicrypt.dynamodb.config import PlaintextPolicy
 from phicrypt.dynamodb.facade import DynamoDb
 from phicrypt.dynamodb.migration import WalkOptions, migrate_table, verify_table
 from phicrypt.dynamodb.survey import ItemKind, Pace, item_size_bytes, kind_of
 from phicrypt.errors import ConfigurationError, UnsupportedOperationError
+from phicrypt.evidence.join import log_events, whole_uses
 
 TOMORROW = (datetime.now(UTC) + timedelta(days=1)).date()
 WHILE_MIGRATING = {
@@ -439,8 +439,8 @@ def test_the_command_survives_a_kill_and_proves_the_end(stack: Any, phi: PhiCryp
 
 
 def test_the_command_uses_the_branch_key_that_the_file_names(stack: Any, tmp_path: Path) -> None:
-    from phicrypt.keys.branch_key_store import BranchKeyStore
-    from phicrypt.keys.hierarchical import HierarchicalKeyring
+    from phicrypt.keys.branch_keys.keyring import HierarchicalKeyring
+    from phicrypt.keys.branch_keys.store import BranchKeyStore
 
     store = BranchKeyStore(
         "branch-keys",

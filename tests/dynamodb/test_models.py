@@ -14,11 +14,10 @@ from uuid import UUID
 
 import pytest
 from botocore.exceptions import ClientError
-from dbesdk_support import phi_with, static_keyring
 from pydantic import BaseModel, Field, SecretStr, ValidationError, computed_field, field_validator
+from support.dbesdk_support import phi_with, static_keyring
 
 from phicrypt.client import PhiCrypt
-from phicrypt.demo.local_aws import LocalAws
 from phicrypt.dynamodb import (
     Action,
     Encrypted,
@@ -31,6 +30,7 @@ from phicrypt.dynamodb import (
 )
 from phicrypt.errors import AuthenticationError, ConfigurationError
 from phicrypt.testing import local_aws
+from phicrypt.testing.local_stack import LocalAws
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from botocore.config import Config
-from dynamodb_support import Clinic, Server, key, open_clinic, patient
+from support.dynamodb_support import Clinic, Server, key, open_clinic, patient
 
 from phicrypt import PhiCrypt
 from phicrypt.dynamodb.config import PlaintextPolicy

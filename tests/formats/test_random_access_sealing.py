@@ -6,17 +6,17 @@ import os
 import random
 
 import pytest
-from messages import WRAPPING_KEY
+from support.messages import WRAPPING_KEY
 
 from phicrypt import ANY_CONTEXT, PhiCrypt, RawAesKeyring
-from phicrypt.errors import ConfigurationError, UnsupportedOperationError
-from phicrypt.formats.esdk.random_access import RandomAccessSealer
-from phicrypt.formats.esdk.sealing import MessageSealer
-from phicrypt.suites import (
+from phicrypt.core.suites import (
     AES_256_GCM_HKDF_SHA512_COMMIT_KEY,
     AES_256_GCM_HKDF_SHA512_COMMIT_KEY_ECDSA_P384,
     AlgorithmSuite,
 )
+from phicrypt.errors import ConfigurationError, UnsupportedOperationError
+from phicrypt.formats.esdk.random_access import RandomAccessSealer
+from phicrypt.formats.esdk.sealing import MessageSealer
 
 FRAME = 64
 PHI = PhiCrypt(RawAesKeyring("clinic", "key-1", WRAPPING_KEY))

@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given
 from hypothesis import strategies as st
 
+from phicrypt.core.materials import DataKey
+from phicrypt.core.spool import CiphertextSpool
 from phicrypt.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -36,8 +38,6 @@ from phicrypt.formats.s3ec.envelope import (
     parse_envelope,
     parse_instruction_file,
 )
-from phicrypt.materials import DataKey
-from phicrypt.spool import CiphertextSpool
 
 KEY = DataKey(bytes(range(32)))
 CONTEXT = {"tenant": "7", "aws:x-amz-cek-alg": "115"}

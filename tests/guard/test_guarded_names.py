@@ -12,7 +12,7 @@ from phicrypt import PhiCrypt, RawAesKeyring
 from phicrypt.audit import RecordingSink
 from phicrypt.dynamodb import Action, TableConfig
 from phicrypt.errors import PhiInContextError
-from phicrypt.guard import PhiGuard
+from phicrypt.guard.phi_guard import PhiGuard
 from phicrypt.testing import local_aws
 
 SSN = "123-45-6789"

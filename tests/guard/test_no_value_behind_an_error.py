@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from phicrypt.context import parse_context, serialize_context
+from phicrypt.core.context import parse_context, serialize_context
 from phicrypt.errors import PhiCryptError
 from phicrypt.formats.dbesdk.attributes import deserialize, serialize, serialize_attributes
 from phicrypt.s3.location import location_pair

@@ -9,7 +9,7 @@ import traceback
 import pytest
 
 from phicrypt.errors import ConfigurationError, PhiInContextError
-from phicrypt.guard import PhiGuard
+from phicrypt.guard.phi_guard import PhiGuard
 
 LOOKS_LIKE_PHI = [
     # social security and taxpayer numbers

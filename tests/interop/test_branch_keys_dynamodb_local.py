@@ -11,8 +11,8 @@ import boto3
 import pytest
 from botocore.config import Config
 from interop.dynamodb_local import ServerUnavailableError, dynamodb_local
-from key_stores import refusal_of
-from strict_kms import StrictKms
+from support.key_stores import refusal_of
+from support.strict_kms import StrictKms
 
 from phicrypt import BranchKeyStore
 from phicrypt.errors import ConfigurationError, KeyAccessError
@@ -161,7 +161,7 @@ def test_a_shred_of_hundreds_of_versions_deletes_all_of_them(store: BranchKeySto
 
 def test_both_libraries_share_the_table(store: BranchKeyStore, dynamodb: Any, kms: StrictKms) -> None:
     pytest.importorskip("aws_cryptographic_material_providers", reason="needs the extra 'test'")
-    import aws_library
+    from support import aws_library
 
     arn = store.kms_key_arn
     theirs = aws_library.AwsKeyStore(store.table_name, "clinic-keys", arn, dynamodb, kms.client())

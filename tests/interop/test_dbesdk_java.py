@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from dbesdk_support import (
+from interop.dbesdk_java import JavaCounterpart, JavaRefusedError, JavaUnavailableError, java_counterpart
+from interop.dynamodb_local import ServerUnavailableError, dynamodb_local
+from support.dbesdk_support import (
     item_of_every_type,
     patient,
     patients,
@@ -19,8 +21,6 @@ from dbesdk_support import (
     raw_aes_keyring,
     table_of_every_type,
 )
-from interop.dbesdk_java import JavaCounterpart, JavaRefusedError, JavaUnavailableError, java_counterpart
-from interop.dynamodb_local import ServerUnavailableError, dynamodb_local
 
 from phicrypt import BranchKeyStore, HierarchicalKeyring
 from phicrypt.dynamodb import Action, TableConfig

@@ -16,10 +16,10 @@ from interop.esdk_js import (
 )
 
 from phicrypt import KmsKeyring, PhiCrypt, RawAesKeyring
-from phicrypt.demo.local_aws import ACCESS_KEY_ID, SECRET_ACCESS_KEY
 from phicrypt.errors import PhiCryptError
 from phicrypt.formats.esdk.sealing import DEFAULT_FRAME_LENGTH_BYTES
 from phicrypt.testing import local_aws
+from phicrypt.testing.local_stack import ACCESS_KEY_ID, SECRET_ACCESS_KEY
 
 WRAPPING_KEY = os.urandom(32)
 CONTEXT = {"tenant": "clinic-7", "ünï": "cödé \U0001f512", "empty": ""}

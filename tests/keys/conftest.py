@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from strict_kms import StrictKms
+from support.strict_kms import StrictKms
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from phicrypt.core.kms_arn import configured_key_arn, key_arn_of_message, parse_kms_arn
 from phicrypt.errors import ConfigurationError, FormatError
-from phicrypt.keys.arn import configured_key_arn, key_arn_of_message, parse_kms_arn
 
 KEY = "arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 MRK_EAST = "arn:aws:kms:us-east-1:111122223333:key/mrk-4321abcd12ab34cd56ef1234567890ab"

@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from key_stores import CONTEXT, SUITES, opened, to_encrypt
-from strict_kms import StrictKms
+from support.key_stores import CONTEXT, SUITES, opened, to_encrypt
+from support.strict_kms import StrictKms
 
 from phicrypt import BranchKeyStore, HierarchicalKeyring, PhiCrypt
-from phicrypt.demo.local_aws import LocalAws
-from phicrypt.suites import AlgorithmSuite
+from phicrypt.core.suites import AlgorithmSuite
 from phicrypt.testing import local_aws
+from phicrypt.testing.local_stack import LocalAws
 
 pytest.importorskip("aws_cryptographic_material_providers", reason="needs the extra 'test'")
 
-import aws_library
+from support import aws_library
 
 ID = "clinic-7"
 CUSTOM = {"department": "cardiology", "größe": "µ"}

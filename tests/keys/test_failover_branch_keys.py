@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from key_stores import CONTEXT, KeyStores, key_stores, opened, refusal_of, to_decrypt, to_encrypt
+from support.key_stores import CONTEXT, KeyStores, key_stores, opened, refusal_of, to_decrypt, to_encrypt
 
 from phicrypt import BranchKeyStore, HierarchicalKeyring, PhiCrypt
 from phicrypt.errors import ConfigurationError
-from phicrypt.keys.branch_key_kms import KeyDiscovery
-from phicrypt.keys.branch_key_store import FailoverRegion
+from phicrypt.keys.branch_keys.kms import KeyDiscovery
+from phicrypt.keys.branch_keys.store import FailoverRegion
 
 ID = "clinic-7"
 EAST, WEST = "us-east-1", "us-west-2"

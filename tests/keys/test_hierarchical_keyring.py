@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from key_stores import (
+from support.key_stores import (
     CONTEXT,
     SUITES,
     KeyStores,
@@ -29,9 +29,9 @@ from key_stores import (
 )
 
 from phicrypt import ANY_CONTEXT, HierarchicalKeyring, MultiKeyring, PhiCrypt, RawAesKeyring
-from phicrypt.context import serialize_context
+from phicrypt.core.context import serialize_context
+from phicrypt.core.suites import AlgorithmSuite
 from phicrypt.errors import AuthenticationError, ConfigurationError, KeyAccessError
-from phicrypt.suites import AlgorithmSuite
 from phicrypt.testing import StaticBranchKeyStore
 
 ID = "clinic-7"

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import pytest
-from keyring_support import (
+from support.keyring_support import (
     CONTEXT,
     EAST,
     WEST,
@@ -15,12 +15,12 @@ from keyring_support import (
     opens,
     to_encrypt,
 )
-from strict_kms import StrictKms
+from support.strict_kms import StrictKms
 
+from phicrypt.core.suites import DBE_SUITES, ESDK_SUITES, AlgorithmSuite
 from phicrypt.errors import ConfigurationError, KeyAccessError
-from phicrypt.keys.kms import KmsKeyring
+from phicrypt.keys.kms.keyring import KmsKeyring
 from phicrypt.keys.provider import MaterialsProvider
-from phicrypt.suites import DBE_SUITES, ESDK_SUITES, AlgorithmSuite
 
 SUITES = [*ESDK_SUITES.values(), *DBE_SUITES.values()]
 
@@ -228,7 +228,7 @@ def test_from_alias_refuses_what_cannot_wrap_data_keys(kms: StrictKms) -> None:
 
 def test_importing_the_keyrings_loads_neither_boto3_nor_botocore() -> None:
     code = (
-        "import sys, phicrypt.keys.kms, phicrypt.keys.multi, phicrypt.keys.raw_aes, phicrypt.testing; "
+        "import sys, phicrypt.keys.kms.keyring, phicrypt.keys.multi, phicrypt.keys.raw_aes, phicrypt.testing; "
         "print(sorted({'boto3', 'botocore', 'urllib3', 'moto', 'pydantic'} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from keyring_support import (
+from support.keyring_support import (
     CONTEXT,
     EAST,
     WEST,
@@ -18,15 +18,15 @@ from keyring_support import (
     opens,
     to_encrypt,
 )
-from strict_kms import StrictKms
+from support.strict_kms import StrictKms
 
+from phicrypt.core.suites import ESDK_SUITES
 from phicrypt.errors import ConfigurationError
 from phicrypt.keys.cache import CachePolicy
-from phicrypt.keys.kms import KmsKeyring
-from phicrypt.keys.kms_client import KmsAnswer
+from phicrypt.keys.kms.calls import KmsAnswer
+from phicrypt.keys.kms.keyring import KmsKeyring
 from phicrypt.keys.provider import MaterialsProvider
 from phicrypt.keys.raw_aes import RawAesKeyring
-from phicrypt.suites import ESDK_SUITES
 
 # --- identity, clients, processes ----------------------------------------------------------------
 

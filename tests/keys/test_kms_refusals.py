@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from keyring_support import (
+from support.keyring_support import (
     CONTEXT,
     REFUSALS,
     WEST,
@@ -17,12 +17,12 @@ from keyring_support import (
     to_decrypt,
     to_encrypt,
 )
-from strict_kms import StrictKms
+from support.strict_kms import StrictKms
 
+from phicrypt.core.materials import EncryptedDataKey
+from phicrypt.core.suites import DBE_SUITES, ESDK_SUITES, AlgorithmSuite
 from phicrypt.errors import FormatError, KeyAccessError
-from phicrypt.keys.kms import KmsKeyring
-from phicrypt.materials import EncryptedDataKey
-from phicrypt.suites import DBE_SUITES, ESDK_SUITES, AlgorithmSuite
+from phicrypt.keys.kms.keyring import KmsKeyring
 
 # --- refusals of KMS, each with its own error ----------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from keyring_support import (
+from support.keyring_support import (
     DUBLIN,
     EAST,
     REFUSALS,
@@ -16,10 +16,10 @@ from keyring_support import (
     to_decrypt,
     to_encrypt,
 )
-from strict_kms import StrictKms
+from support.strict_kms import StrictKms
 
 from phicrypt.errors import ConfigurationError, KeyAccessError
-from phicrypt.keys.kms import KmsKeyring
+from phicrypt.keys.kms.keyring import KmsKeyring
 
 # --- multi-Region keys ---------------------------------------------------------------------------
 

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from key_stores import CONTEXT, SUITES, opened, refusal_of, to_decrypt, to_encrypt, with_ciphertext
-from strict_rsa_kms import RecoveryKey, StrictRsaKms
+from support.key_stores import CONTEXT, SUITES, opened, refusal_of, to_decrypt, to_encrypt, with_ciphertext
+from support.strict_rsa_kms import RecoveryKey, StrictRsaKms
 
 from phicrypt import ANY_CONTEXT, HierarchicalKeyring, MultiKeyring, PhiCrypt
+from phicrypt.core.primitives import RsaPublicKey
+from phicrypt.core.suites import AlgorithmSuite
 from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, KeyAccessError
-from phicrypt.keys.kms_rsa import KmsRsaKeyring
-from phicrypt.primitives import RsaPublicKey
-from phicrypt.suites import AlgorithmSuite
+from phicrypt.keys.kms.rsa_keyring import KmsRsaKeyring
 from phicrypt.testing import StaticBranchKeyStore
 
 UNSIGNED = tuple(suite for suite in SUITES if not suite.is_signed)
@@ -223,7 +223,7 @@ def test_repr_names_the_key_and_copies_are_refused(recovery: Recovery) -> None:
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_aws_opens_with_the_recovery_key_alone_and_the_reverse(recovery: Recovery, algorithm: Any) -> None:
     pytest.importorskip("aws_cryptographic_material_providers", reason="needs the extra 'test'")
-    import aws_library
+    from support import aws_library
 
     theirs = aws_library.rsa_keyring(recovery.arn, algorithm, recovery.public_key, recovery.client)
     ours = MultiKeyring(hierarchical(), recovery.writer(algorithm=algorithm))
@@ -237,7 +237,7 @@ def test_aws_opens_with_the_recovery_key_alone_and_the_reverse(recovery: Recover
 @pytest.mark.parametrize("suite", UNSIGNED, ids=lambda suite: f"{suite.suite_id:04x}")
 def test_aws_keyring_agrees_on_every_unsigned_suite(recovery: Recovery, suite: AlgorithmSuite) -> None:
     pytest.importorskip("aws_cryptographic_material_providers", reason="needs the extra 'test'")
-    import aws_library
+    from support import aws_library
 
     theirs = aws_library.rsa_keyring(recovery.arn, "RSAES_OAEP_SHA_256", recovery.public_key, recovery.client)
     sealed = recovery.writer().on_encrypt(to_encrypt(suite=suite))

@@ -8,14 +8,14 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import pytest
-from keyring_support import kms_keyring, opens, to_decrypt, to_encrypt
-from strict_kms import StrictKms
+from support.keyring_support import kms_keyring, opens, to_decrypt, to_encrypt
+from support.strict_kms import StrictKms
 
+from phicrypt.core.materials import EncryptedDataKey
+from phicrypt.core.suites import DBE_SUITES, ESDK_SUITES, AlgorithmSuite
 from phicrypt.errors import ConfigurationError, KeyAccessError, LimitExceededError
 from phicrypt.keys.multi import MultiKeyring
 from phicrypt.keys.raw_aes import RawAesKeyring
-from phicrypt.materials import EncryptedDataKey
-from phicrypt.suites import DBE_SUITES, ESDK_SUITES, AlgorithmSuite
 
 
 def local(number: int = 1) -> RawAesKeyring:
@@ -170,7 +170,7 @@ def test_rule_11_identity_is_that_of_all_children_in_order() -> None:
 
 
 def test_prepares_every_child(kms: StrictKms) -> None:
-    from phicrypt.keys.kms import KmsKeyring
+    from phicrypt.keys.kms.keyring import KmsKeyring
 
     made: list[str] = []
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from keyring_support import CONTEXT, changed, opens, to_decrypt, to_encrypt
+from support.keyring_support import CONTEXT, changed, opens, to_decrypt, to_encrypt
 
+from phicrypt.core.suites import DBE_SUITES, ESDK_SUITES, AlgorithmSuite
 from phicrypt.errors import AuthenticationError, ConfigurationError, KeyAccessError
 from phicrypt.keys.raw_aes import RawAesKeyring
-from phicrypt.suites import DBE_SUITES, ESDK_SUITES, AlgorithmSuite
 
 WRAPPING_KEY = bytes(range(32))
 SUITES = [*ESDK_SUITES.values(), *DBE_SUITES.values()]

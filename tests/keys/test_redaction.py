@@ -7,11 +7,11 @@ import logging
 from typing import Any
 
 import pytest
-from strict_kms import StrictKms
+from support.strict_kms import StrictKms
 
 from phicrypt.errors import KeyAccessError
-from phicrypt.keys.kms_client import call_kms, kms_client, redact_kms_logs, tagged
-from phicrypt.keys.redaction import KmsBodyFilter
+from phicrypt.keys.kms.calls import call_kms, kms_client, redact_kms_logs, tagged
+from phicrypt.keys.kms.redaction import KmsBodyFilter
 
 CANARY = "canary-tenant-4711"
 

@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from key_stores import CONTEXT, Intercepted, KeyStores, key_stores, refusal_of
+from support.key_stores import CONTEXT, Intercepted, KeyStores, key_stores, refusal_of
 
 from phicrypt import BranchKeyStore, HierarchicalKeyring, PhiCrypt
 from phicrypt.errors import ConfigurationError, KeyAccessError
-from phicrypt.keys.branch_key_records import time_of
-from phicrypt.keys.shredding import RemainingCopy, ShredCertificate
+from phicrypt.keys.branch_keys.records import time_of
+from phicrypt.keys.branch_keys.shredding import RemainingCopy, ShredCertificate
 
 ID = "clinic-7"
 
@@ -316,7 +316,7 @@ def test_a_refused_write_stops_the_shred_with_its_reason(stores: KeyStores, stor
 
 
 def test_shredding_needs_a_pinned_store(stores: KeyStores, store: BranchKeyStore) -> None:
-    from phicrypt.keys.branch_key_kms import KeyDiscovery
+    from phicrypt.keys.branch_keys.kms import KeyDiscovery
 
     with pytest.raises(ConfigurationError):
         stores.another(store.table_name, KeyDiscovery(("111122223333",))).shred(ID)

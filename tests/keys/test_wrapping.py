@@ -8,16 +8,16 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from keyring_support import CONTEXT, kms_keyring, to_decrypt, to_encrypt
-from strict_kms import StrictKms
+from support.keyring_support import CONTEXT, kms_keyring, to_decrypt, to_encrypt
+from support.strict_kms import StrictKms
 
+from phicrypt.core.materials import DataKey
+from phicrypt.core.suites import DBE_SUITES, ESDK_SUITES
 from phicrypt.errors import AuthenticationError
 from phicrypt.keys.cache import CachePolicy
 from phicrypt.keys.provider import MaterialsProvider
 from phicrypt.keys.raw_aes import RawAesKeyring
 from phicrypt.keys.wrapping import unwrap_data_key, wrap_data_key
-from phicrypt.materials import DataKey
-from phicrypt.suites import DBE_SUITES, ESDK_SUITES
 
 DBE = DBE_SUITES[0x6700]
 ESDK = ESDK_SUITES[0x0478]
@@ -134,6 +134,6 @@ def test_rule_04_intermediate_keys_are_never_cached(kms: StrictKms, kind: str) -
 
 
 def _recipient(ciphertext: bytes) -> Any:
-    from phicrypt.materials import EncryptedDataKey
+    from phicrypt.core.materials import EncryptedDataKey
 
     return EncryptedDataKey("clinic", b"info", ciphertext)

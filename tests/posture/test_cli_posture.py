@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from posture_accounts import GoodAccount
+from support.posture_accounts import GoodAccount
 
 from phicrypt.cli import run
-from phicrypt.demo.local_aws import ACCESS_KEY_ID, SECRET_ACCESS_KEY
 from phicrypt.testing import local_aws
+from phicrypt.testing.local_stack import ACCESS_KEY_ID, SECRET_ACCESS_KEY
 
 ARN = "arn:aws:kms:us-east-1:111122223333:key/1a2b3c4d-0000-4000-8000-1a2b3c4d5e6f"
 ROLE = "arn:aws:iam::111122223333:role/intake"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from posture_accounts import findings, good_account, only
+from support.posture_accounts import findings, good_account, only
 
 from phicrypt.posture import Outcome
-from phicrypt.posture.checks_cloudtrail import RULES as TRAIL_RULES
-from phicrypt.posture.checks_dynamodb import RULES as TABLE_RULES
-from phicrypt.posture.checks_kms import RULES as KEY_RULES
-from phicrypt.posture.checks_s3 import RULES as BUCKET_RULES
 from phicrypt.posture.examination import ACCOUNT_RULES
+from phicrypt.posture.rules.cloudtrail import RULES as TRAIL_RULES
+from phicrypt.posture.rules.dynamodb import RULES as TABLE_RULES
+from phicrypt.posture.rules.kms import RULES as KEY_RULES
+from phicrypt.posture.rules.s3 import RULES as BUCKET_RULES
 
 RULES = (*KEY_RULES, *BUCKET_RULES, *TABLE_RULES, *TRAIL_RULES, *ACCOUNT_RULES)
 

@@ -6,14 +6,14 @@ import json
 from collections.abc import Callable
 
 import pytest
-from posture_accounts import ACCOUNT, TABLE_KEYS, GoodAccount, findings, good_account, only
+from support.posture_accounts import ACCOUNT, TABLE_KEYS, GoodAccount, findings, good_account, only
 
 from phicrypt.posture import Outcome, Severity
-from phicrypt.posture.checks_cloudtrail import RULES as TRAIL_RULES
-from phicrypt.posture.checks_dynamodb import RULES as TABLE_RULES
-from phicrypt.posture.checks_kms import RULES as KEY_RULES
-from phicrypt.posture.checks_s3 import RULES as BUCKET_RULES
 from phicrypt.posture.examination import ACCOUNT_RULES
+from phicrypt.posture.rules.cloudtrail import RULES as TRAIL_RULES
+from phicrypt.posture.rules.dynamodb import RULES as TABLE_RULES
+from phicrypt.posture.rules.kms import RULES as KEY_RULES
+from phicrypt.posture.rules.s3 import RULES as BUCKET_RULES
 
 EVERYONE = {
     "Version": "2012-10-17",

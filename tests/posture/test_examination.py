@@ -7,12 +7,12 @@ import threading
 from collections import Counter
 
 import pytest
-from posture_accounts import TABLE_KEYS, findings, good_account, only
+from support.posture_accounts import TABLE_KEYS, findings, good_account, only
 
 from phicrypt.errors import ConfigurationError
 from phicrypt.posture import AwsAccount, Declaration, Outcome, check
-from phicrypt.posture.account import MAX_WORKERS
-from phicrypt.posture.readers import read_bucket
+from phicrypt.posture.reading.aws_account import MAX_WORKERS
+from phicrypt.posture.reading.resources import read_bucket
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from phicrypt.posture.policy_document import parse_policy, requires_tls
-from phicrypt.posture.policy_lint import lint_policy
+from phicrypt.posture.policies.document import parse_policy, requires_tls
+from phicrypt.posture.policies.lint import lint_policy
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 TEMPLATE = EXAMPLES / "clinic.cloudformation.yaml"

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 import phicrypt.posture
 from phicrypt.errors import ConfigurationError, FormatError, LimitExceededError, PhiCryptError, PhiInContextError
 from phicrypt.posture import Declaration
-from phicrypt.posture.checks_iam import allows_blocked_actions
-from phicrypt.posture.policies import (
+from phicrypt.posture.policies.document import parse_policy, wildcard_match
+from phicrypt.posture.policies.least_privilege import (
     READ_KEY_SETTINGS,
     READ_OTHER_SETTINGS,
     auditor_policy,
@@ -27,8 +27,8 @@ from phicrypt.posture.policies import (
     reader_policy,
     writer_policy,
 )
-from phicrypt.posture.policy_document import parse_policy, wildcard_match
-from phicrypt.posture.policy_lint import lint_policy
+from phicrypt.posture.policies.lint import lint_policy
+from phicrypt.posture.rules.iam import allows_blocked_actions
 
 ARN = "arn:aws:kms:us-east-1:111122223333:key/1a2b3c4d-0000-4000-8000-1a2b3c4d5e6f"
 ROLE = "arn:aws:iam::111122223333:role/"

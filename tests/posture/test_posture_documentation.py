@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from phicrypt.posture import Declaration
-from phicrypt.posture.checks_cloudtrail import RULES as TRAIL_RULES
-from phicrypt.posture.checks_dynamodb import RULES as TABLE_RULES
-from phicrypt.posture.checks_kms import RULES as KEY_RULES
-from phicrypt.posture.checks_s3 import RULES as BUCKET_RULES
 from phicrypt.posture.examination import ACCOUNT_RULES
+from phicrypt.posture.rules.cloudtrail import RULES as TRAIL_RULES
+from phicrypt.posture.rules.dynamodb import RULES as TABLE_RULES
+from phicrypt.posture.rules.kms import RULES as KEY_RULES
+from phicrypt.posture.rules.s3 import RULES as BUCKET_RULES
 
 TEXT = (Path(__file__).parents[2] / "docs" / "posture.md").read_text()
 RULES = (*KEY_RULES, *BUCKET_RULES, *TABLE_RULES, *TRAIL_RULES, *ACCOUNT_RULES)

@@ -9,15 +9,15 @@ from datetime import UTC, datetime
 
 import pytest
 
-from phicrypt.posture.checks_cloudtrail import records_data_events, records_kms_events
-from phicrypt.posture.checks_dynamodb import selects
-from phicrypt.posture.checks_kms import RULES as KEY_RULES
-from phicrypt.posture.checks_s3 import RULES as BUCKET_RULES
-from phicrypt.posture.checks_s3 import tls_only_statement
 from phicrypt.posture.declaration import BucketDeclaration, KeyDeclaration
-from phicrypt.posture.findings import Outcome, Unread, apply_rule
-from phicrypt.posture.policy_document import parse_policy, requires_tls
-from phicrypt.posture.settings import BucketSettings, KeySettings
+from phicrypt.posture.policies.document import parse_policy, requires_tls
+from phicrypt.posture.reading.settings import BucketSettings, KeySettings
+from phicrypt.posture.rules.cloudtrail import records_data_events, records_kms_events
+from phicrypt.posture.rules.dynamodb import selects
+from phicrypt.posture.rules.findings import Outcome, Unread, apply_rule
+from phicrypt.posture.rules.kms import RULES as KEY_RULES
+from phicrypt.posture.rules.s3 import RULES as BUCKET_RULES
+from phicrypt.posture.rules.s3 import tls_only_statement
 
 ARN = "arn:aws:kms:us-east-1:111122223333:key/1a2b3c4d-0000-4000-8000-1a2b3c4d5e6f"
 SECOND = "arn:aws:kms:us-west-2:111122223333:key/2a2b3c4d-0000-4000-8000-1a2b3c4d5e6f"

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from phicrypt.errors import ConfigurationError, FormatError, PhiCryptError
 from phicrypt.posture import Declaration, Finding, Outcome, Report, Severity
-from phicrypt.posture.checks_cloudtrail import RULES as TRAIL_RULES
-from phicrypt.posture.checks_dynamodb import RULES as TABLE_RULES
-from phicrypt.posture.checks_kms import RULES as KEY_RULES
-from phicrypt.posture.checks_s3 import RULES as BUCKET_RULES
 from phicrypt.posture.conformance import MANAGED_RULES, conformance_pack
 from phicrypt.posture.examination import ACCOUNT_RULES
 from phicrypt.posture.report_formats import to_html, to_sarif
+from phicrypt.posture.rules.cloudtrail import RULES as TRAIL_RULES
+from phicrypt.posture.rules.dynamodb import RULES as TABLE_RULES
+from phicrypt.posture.rules.kms import RULES as KEY_RULES
+from phicrypt.posture.rules.s3 import RULES as BUCKET_RULES
 
 RULES = (*KEY_RULES, *BUCKET_RULES, *TABLE_RULES, *TRAIL_RULES, *ACCOUNT_RULES)
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from posture_accounts import SWITCHES, Clients
+from support.posture_accounts import SWITCHES, Clients
 
 from phicrypt.errors import ConfigurationError
 from phicrypt.posture import BucketWriteGuard
-from phicrypt.posture.checks_s3 import tls_only_statement
-from phicrypt.posture.policy_document import parse_policy
+from phicrypt.posture.policies.document import parse_policy
+from phicrypt.posture.rules.s3 import tls_only_statement
 from phicrypt.posture.write_guard import BucketExposure, reasons_to_refuse
 from phicrypt.testing import local_aws
 

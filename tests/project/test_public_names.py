@@ -86,7 +86,7 @@ class TestLazyPackage:
 def test_the_version_stands_in_one_place():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert settings["project"]["dynamic"] == ["version"]
-    assert settings["tool"]["hatch"]["version"]["path"] == "phicrypt/__init__.py"
+    assert settings["tool"]["hatch"]["version"]["path"] == "phicrypt/_version.py"
     assert re.fullmatch(r"\d+\.\d+\.\d+", phicrypt.__version__)
 
 

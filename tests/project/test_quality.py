@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 MAX_FILE_LINES = 450
 MAX_FUNCTION_LINES = 75
 """400 and 40 are what review asks about; beyond these nothing passes but the tables below."""
-TABLES = {"s3/harmless.py: _table"}
+TABLES = {"s3/operations_forwarded.py: _table"}
 TEXT_SUFFIXES = {
     ".py",
     ".md",

@@ -14,8 +14,8 @@ import pytest
 
 from phicrypt.cli.console import EXIT_CODES
 from phicrypt.cli.root import COMMANDS
-from phicrypt.demo.local_aws import ACCESS_KEY_ID, SECRET_ACCESS_KEY
 from phicrypt.testing import local_aws
+from phicrypt.testing.local_stack import ACCESS_KEY_ID, SECRET_ACCESS_KEY
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from messages import WRAPPING_KEY
+from support.messages import WRAPPING_KEY
 
 from phicrypt import KmsKeyring, PhiCrypt, RawAesKeyring
 from phicrypt.s3.client import S3Client

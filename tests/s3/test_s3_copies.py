@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from s3_support import WatchedS3, flip
+from support.s3_support import WatchedS3, flip
 
 from phicrypt import ANY_CONTEXT, KmsKeyring, PhiCrypt, RawAesKeyring
+from phicrypt.core.materials import DecryptionMaterials
 from phicrypt.errors import (
     ConfigurationError,
     ContextMismatchError,
@@ -21,9 +22,8 @@ from phicrypt.errors import (
 )
 from phicrypt.formats.esdk.header import parse_header
 from phicrypt.formats.reader import ByteReader, ReadLimits
-from phicrypt.materials import DecryptionMaterials
 from phicrypt.s3.client import S3Client
-from phicrypt.s3.copying import parse_copy_source
+from phicrypt.s3.writing.copy import parse_copy_source
 
 PART = 5 * 1024**2
 

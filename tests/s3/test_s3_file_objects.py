@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
-from messages import WRAPPING_KEY
-from s3_support import WatchedS3, flip
+from support.messages import WRAPPING_KEY
+from support.s3_support import WatchedS3, flip
 
 from phicrypt import PhiCrypt, RawAesKeyring
-from phicrypt.audit.sinks import RecordingSink
+from phicrypt.audit.sinks.memory import RecordingSink
 from phicrypt.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -28,7 +28,7 @@ from phicrypt.errors import (
     UnsupportedOperationError,
 )
 from phicrypt.s3.client import S3Client
-from phicrypt.s3.fileobj import S3Writer
+from phicrypt.s3.file_objects import S3Writer
 
 FRAME = 128 * 1024
 PART = 5 * 1024**2

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import s3_process
 from botocore.exceptions import ClientError
+from support import s3_process
 
 from phicrypt.s3.client import S3Client
-from phicrypt.s3.incomplete import abort_incomplete, incomplete_uploads
+from phicrypt.s3.writing.incomplete import abort_incomplete, incomplete_uploads
 
 KILLS = int(os.environ.get("PHICRYPT_KILLS", "6"))
 ROOT = Path(__file__).parents[2]

@@ -7,13 +7,13 @@ import threading
 from typing import Any
 
 import pytest
-from meddling import Meddler
-from s3_support import flip
+from support.meddling import Meddler
+from support.s3_support import flip
 
 from phicrypt.errors import AuthenticationError, PhiCryptError, UnsupportedOperationError
 from phicrypt.formats.esdk.frames import frames_in_run
 from phicrypt.s3.client import S3Client
-from phicrypt.s3.sealing import HEADER_LENGTH_NAME
+from phicrypt.s3.writing.sealing import HEADER_LENGTH_NAME
 
 FRAME = 128 * 1024
 RUN = frames_in_run(FRAME) * FRAME

@@ -12,8 +12,8 @@ from typing import Any
 import aws_encryption_sdk
 import pytest
 from botocore.exceptions import EndpointConnectionError
-from s3_support import WatchedS3
-from sdk_providers import raw_provider
+from support.s3_support import WatchedS3
+from support.sdk_providers import raw_provider
 
 from phicrypt.errors import ConfigurationError, LimitExceededError, UnsupportedOperationError
 from phicrypt.formats.esdk.sealing import MessageSealer

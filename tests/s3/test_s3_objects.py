@@ -10,8 +10,8 @@ from typing import Any
 import aws_encryption_sdk
 import pytest
 from botocore.exceptions import ClientError, ParamValidationError
-from s3_support import WatchedS3
-from sdk_providers import raw_provider
+from support.s3_support import WatchedS3
+from support.sdk_providers import raw_provider
 
 from phicrypt import ANY_CONTEXT, PhiCrypt, RawAesKeyring
 from phicrypt.errors import (

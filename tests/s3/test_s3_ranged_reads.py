@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from s3_support import WatchedS3, flip
+from support.s3_support import WatchedS3, flip
 
 from phicrypt.errors import (
     AuthenticationError,
@@ -23,9 +23,9 @@ from phicrypt.errors import (
     UnsupportedOperationError,
 )
 from phicrypt.formats.esdk.frames import FramedLayout, layout_of_body
-from phicrypt.s3.body import final_number, frames_of, frames_span
 from phicrypt.s3.client import S3Client
-from phicrypt.s3.ranges import parse_range
+from phicrypt.s3.reading.frame_spans import final_number, frames_of, frames_span
+from phicrypt.s3.reading.ranges import parse_range
 
 CASES = int(os.environ.get("PHICRYPT_RANGE_CASES", "60"))
 FRAME = 128 * 1024

@@ -14,12 +14,12 @@ import aws_encryption_sdk
 import pytest
 from botocore.exceptions import ClientError
 from botocore.stub import Stubber
-from messages import WRAPPING_KEY
-from s3_support import WatchedS3, flip
-from sdk_providers import raw_provider
+from support.messages import WRAPPING_KEY
+from support.s3_support import WatchedS3, flip
+from support.sdk_providers import raw_provider
 
 from phicrypt import ANY_CONTEXT, CachePolicy, KmsKeyring, PhiCrypt, RawAesKeyring
-from phicrypt.audit.sinks import RecordingSink
+from phicrypt.audit.sinks.memory import RecordingSink
 from phicrypt.errors import (
     AuditError,
     AuthenticationError,

@@ -16,7 +16,7 @@ import boto3.exceptions
 import pytest
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
-from s3_support import WatchedS3, flip
+from support.s3_support import WatchedS3, flip
 
 from phicrypt.errors import (
     AuthenticationError,

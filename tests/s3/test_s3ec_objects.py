@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from interop.s3ec_python import S3ecPython, S3ecRefusedError, S3ecUnavailableError, s3ec_python
-from s3_support import WatchedS3, flip
+from support.s3_support import WatchedS3, flip
 
 from phicrypt import ANY_CONTEXT, KmsKeyring, MultiKeyring, PhiCrypt
 from phicrypt.errors import (
@@ -26,8 +26,8 @@ from phicrypt.errors import (
     UnsupportedOperationError,
 )
 from phicrypt.formats.reader import ReadLimits
-from phicrypt.s3 import copying
 from phicrypt.s3.client import S3Client
+from phicrypt.s3.writing import copy as copying
 
 V3 = ("s3ec-v3",)
 ALL = ("esdk", "s3ec-v3", "s3ec-v2", "s3ec-instruction-files")

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import s3_memory
 from interop.s3rver import S3rverUnavailableError, s3rver, s3rver_client
+from support import s3_memory
 
 from phicrypt.errors import AuthenticationError, ContextMismatchError, FormatError
 from phicrypt.s3.client import S3Client

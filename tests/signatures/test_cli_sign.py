@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from phicrypt.audit.join import log_events
 from phicrypt.cli import run
-from phicrypt.demo.local_aws import ACCESS_KEY_ID, SECRET_ACCESS_KEY
+from phicrypt.evidence.join import log_events
 from phicrypt.testing import local_aws
+from phicrypt.testing.local_stack import ACCESS_KEY_ID, SECRET_ACCESS_KEY
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ import json
 import pickle
 
 import pytest
-from strict_kms_asymmetric import StrictSigningKms
+from support.strict_kms_asymmetric import StrictSigningKms
 
 from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, KeyAccessError
-from phicrypt.mac import Mac, mac_message
+from phicrypt.signatures.mac import Mac, mac_message
 from phicrypt.testing import local_aws
 
 NAMED = {"resource": "patients/4711", "purpose": "integrity"}

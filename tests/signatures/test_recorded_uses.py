@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from strict_kms_asymmetric import StrictSigningKms
+from support.strict_kms_asymmetric import StrictSigningKms
 
 from phicrypt.audit.trail import AuditTrail, acting_as
 from phicrypt.errors import AuditError, AuthenticationError, KeyAccessError, PhiInContextError
-from phicrypt.guard import PhiGuard
-from phicrypt.mac import Mac
-from phicrypt.signing import Signer
+from phicrypt.guard.phi_guard import PhiGuard
+from phicrypt.signatures.mac import Mac
+from phicrypt.signatures.signer import Signer
 
 NAMED = {"resource": "reports/4711.pdf", "purpose": "release"}
 

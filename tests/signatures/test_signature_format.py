@@ -32,7 +32,7 @@ from phicrypt.formats.signatures import (
     write_envelope,
     write_statement,
 )
-from phicrypt.signing import Verifier
+from phicrypt.signatures.signer import Verifier
 
 CASES = int(os.environ.get("PHICRYPT_FUZZ_CASES", "100"))
 ARN = "arn:aws:kms:us-east-1:111122223333:key/1a2b"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from strict_kms_asymmetric import StrictSigningKms
+from support.strict_kms_asymmetric import StrictSigningKms
 
 from phicrypt.errors import AuthenticationError
 from phicrypt.formats.manifests import ManifestMismatchError
-from phicrypt.signing import Signer, Verifier
+from phicrypt.signatures.signer import Signer, Verifier
 
 NAMED = {"resource": "study-12", "purpose": "archive"}
 OBJECTS = [("a.dcm", b"alpha"), ("b.dcm", b"beta"), ("c.dcm", b"gamma")]

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from strict_kms_asymmetric import StrictSigningKms
+from support.strict_kms_asymmetric import StrictSigningKms
 
 from phicrypt.errors import (
     AuthenticationError,
@@ -22,8 +22,8 @@ from phicrypt.errors import (
     LimitExceededError,
     PhiInContextError,
 )
-from phicrypt.guard import PhiGuard
-from phicrypt.signing import Signer, Verifier
+from phicrypt.guard.phi_guard import PhiGuard
+from phicrypt.signatures.signer import Signer, Verifier
 from phicrypt.testing import local_aws
 
 SPECS = ("ECC_NIST_P256", "ECC_NIST_P384", "RSA_2048", "ECC_NIST_EDWARDS25519", "ML_DSA_65")

@@ -32,12 +32,8 @@ from itertools import compress
 from struct import Struct
 from typing import Final, NamedTuple
 
-from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError
-from phicrypt.formats.dbesdk.attributes import AttributeValue
-from phicrypt.formats.dbesdk.header import MESSAGE_ID_LENGTH_BYTES, Header, serialize_header, verify_commitment
-from phicrypt.formats.dbesdk.layout import Layout
-from phicrypt.materials import DataKey, DecryptionMaterials, EncryptionMaterials
-from phicrypt.primitives import (
+from phicrypt.core.materials import DataKey, DecryptionMaterials, EncryptionMaterials
+from phicrypt.core.primitives import (
     AESGCM,
     FIXED_SIGNATURE_LENGTH_BYTES,
     InvalidTag,
@@ -48,7 +44,11 @@ from phicrypt.primitives import (
     hmac_sha384,
     random_bytes,
 )
-from phicrypt.suites import TAG_LENGTH_BYTES
+from phicrypt.core.suites import TAG_LENGTH_BYTES
+from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError
+from phicrypt.formats.dbesdk.attributes import AttributeValue
+from phicrypt.formats.dbesdk.header import MESSAGE_ID_LENGTH_BYTES, Header, serialize_header, verify_commitment
+from phicrypt.formats.dbesdk.layout import Layout
 
 TYPE_ID_LENGTH_BYTES: Final = 2
 RECIPIENT_TAG_LENGTH_BYTES: Final = 48

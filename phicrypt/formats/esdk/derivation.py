@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from phicrypt.core.materials import DataKey
+from phicrypt.core.primitives import hkdf, hkdf_expand_two, hkdf_extract
+from phicrypt.core.suites import COMMITMENT_LENGTH_BYTES, ESDK_SUITES, AlgorithmSuite, Kdf
 from phicrypt.errors import ConfigurationError
-from phicrypt.materials import DataKey
-from phicrypt.primitives import hkdf, hkdf_expand_two, hkdf_extract
-from phicrypt.suites import COMMITMENT_LENGTH_BYTES, ESDK_SUITES, AlgorithmSuite, Kdf
 
 _COMMITMENT_INFO: Final = b"COMMITKEY"
 _MESSAGE_KEY_INFO: Final = {

@@ -26,10 +26,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from phicrypt.core.primitives import AESGCM, InvalidTag
+from phicrypt.core.process import ProcessBound
+from phicrypt.core.suites import TAG_LENGTH_BYTES
 from phicrypt.errors import AuthenticationError, FormatError, LimitExceededError
-from phicrypt.primitives import AESGCM, InvalidTag
-from phicrypt.process import ProcessBound
-from phicrypt.suites import TAG_LENGTH_BYTES
 
 Buffer = bytes | bytearray | memoryview
 

@@ -29,17 +29,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from phicrypt.context import PUBLIC_KEY_NAME, parse_context, serialize_context
-from phicrypt.errors import FormatError, LimitExceededError
-from phicrypt.formats.reader import ByteReader, ReadLimits, StreamReader
-from phicrypt.materials import EncryptedDataKey
-from phicrypt.suites import (
+from phicrypt.core.context import PUBLIC_KEY_NAME, parse_context, serialize_context
+from phicrypt.core.materials import EncryptedDataKey
+from phicrypt.core.suites import (
     COMMITMENT_LENGTH_BYTES,
     ESDK_SUITES,
     IV_LENGTH_BYTES,
     TAG_LENGTH_BYTES,
     AlgorithmSuite,
 )
+from phicrypt.errors import FormatError, LimitExceededError
+from phicrypt.formats.reader import ByteReader, ReadLimits, StreamReader
 
 NON_FRAMED: Final = 1
 FRAMED: Final = 2

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from phicrypt.core.suites import COMMITMENT_LENGTH_BYTES, TAG_LENGTH_BYTES
 from phicrypt.formats.esdk.header import MessageHeader
-from phicrypt.suites import COMMITMENT_LENGTH_BYTES, TAG_LENGTH_BYTES
 
 _PART_START: Final = 3 + 32
 _AFTER_PART: Final = COMMITMENT_LENGTH_BYTES + TAG_LENGTH_BYTES

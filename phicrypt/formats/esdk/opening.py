@@ -11,6 +11,12 @@ from collections.abc import Callable, Iterator
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
+from phicrypt.core.materials import DecryptionMaterials
+from phicrypt.core.memory import bytes_to_fill
+from phicrypt.core.page_memory import page_memory
+from phicrypt.core.primitives import AESGCM, GcmStreamOpener, InvalidTag, constant_time_equal, new_signature_digest
+from phicrypt.core.process import ProcessBound
+from phicrypt.core.suites import IV_LENGTH_BYTES, TAG_LENGTH_BYTES
 from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, LimitExceededError
 from phicrypt.formats.esdk.derivation import derive_keys
 from phicrypt.formats.esdk.frames import (
@@ -29,17 +35,11 @@ from phicrypt.formats.esdk.frames import (
 from phicrypt.formats.esdk.header import MessageHeader
 from phicrypt.formats.esdk.parallel import in_shares
 from phicrypt.formats.reader import ByteReader, ReadLimits, StreamReader
-from phicrypt.fresh_bytes import bytes_to_fill
-from phicrypt.materials import DecryptionMaterials
-from phicrypt.page_memory import page_memory
-from phicrypt.primitives import AESGCM, GcmStreamOpener, InvalidTag, constant_time_equal, new_signature_digest
-from phicrypt.process import ProcessBound
-from phicrypt.suites import IV_LENGTH_BYTES, TAG_LENGTH_BYTES
 
 if TYPE_CHECKING:
     import hashlib
 
-    from phicrypt.spool import CiphertextSpool
+    from phicrypt.core.spool import CiphertextSpool
 
 _CHUNK_BYTES: Final = 256 * 1024
 _MAX_SIGNATURE_LENGTH_BYTES: Final = 512

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import threading
 
+from phicrypt.core.memory import bytes_to_fill
+from phicrypt.core.process import ProcessBound
 from phicrypt.errors import ConfigurationError, UnsupportedOperationError
 from phicrypt.formats.esdk.frames import FINAL_OVERHEAD_BYTES, REGULAR_OVERHEAD_BYTES, Buffer
 from phicrypt.formats.esdk.sealing import MessageSealer
-from phicrypt.fresh_bytes import bytes_to_fill
-from phicrypt.process import ProcessBound
 
 
 class RandomAccessSealer(ProcessBound):

@@ -9,6 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from phicrypt.core.materials import EncryptionMaterials
+from phicrypt.core.memory import bytes_to_fill
+from phicrypt.core.primitives import AESGCM, FIXED_SIGNATURE_LENGTH_BYTES, new_signature_digest, random_bytes
+from phicrypt.core.process import ProcessBound
+from phicrypt.core.suites import IV_LENGTH_BYTES, AlgorithmSuite
 from phicrypt.errors import ConfigurationError, LimitExceededError
 from phicrypt.formats.esdk.derivation import derive_keys
 from phicrypt.formats.esdk.frames import (
@@ -22,11 +27,6 @@ from phicrypt.formats.esdk.frames import (
 from phicrypt.formats.esdk.header import constant_header_part_v2, serialize_header_body_v2
 from phicrypt.formats.esdk.parallel import in_shares
 from phicrypt.formats.reader import ReadLimits
-from phicrypt.fresh_bytes import bytes_to_fill
-from phicrypt.materials import EncryptionMaterials
-from phicrypt.primitives import AESGCM, FIXED_SIGNATURE_LENGTH_BYTES, new_signature_digest, random_bytes
-from phicrypt.process import ProcessBound
-from phicrypt.suites import IV_LENGTH_BYTES, AlgorithmSuite
 
 if TYPE_CHECKING:
     import hashlib

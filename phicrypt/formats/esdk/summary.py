@@ -6,11 +6,11 @@ import io
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from phicrypt.core.materials import EncryptedDataKey
 from phicrypt.errors import FormatError
 from phicrypt.formats.esdk.frames import Buffer, layout_of_body
 from phicrypt.formats.esdk.header import MessageHeader, parse_header
 from phicrypt.formats.reader import ByteReader, ReadableStream, ReadLimits, StreamReader
-from phicrypt.materials import EncryptedDataKey
 
 
 @dataclass(frozen=True, slots=True)

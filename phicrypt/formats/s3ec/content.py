@@ -15,15 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
-from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, LimitExceededError
-from phicrypt.formats.s3ec.envelope import (
-    MESSAGE_ID_LENGTH_BYTES,
-    S3EC_COMMITMENT_LENGTH_BYTES,
-    S3EC_V3_SUITE,
-    S3ecEnvelope,
-)
-from phicrypt.materials import DataKey
-from phicrypt.primitives import (
+from phicrypt.core.materials import DataKey
+from phicrypt.core.primitives import (
     GcmStreamOpener,
     GcmStreamSealer,
     constant_time_equal,
@@ -31,11 +24,18 @@ from phicrypt.primitives import (
     hkdf_extract,
     random_bytes,
 )
-from phicrypt.process import ProcessBound
-from phicrypt.suites import TAG_LENGTH_BYTES
+from phicrypt.core.process import ProcessBound
+from phicrypt.core.suites import TAG_LENGTH_BYTES
+from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, LimitExceededError
+from phicrypt.formats.s3ec.envelope import (
+    MESSAGE_ID_LENGTH_BYTES,
+    S3EC_COMMITMENT_LENGTH_BYTES,
+    S3EC_V3_SUITE,
+    S3ecEnvelope,
+)
 
 if TYPE_CHECKING:
-    from phicrypt.spool import CiphertextSpool
+    from phicrypt.core.spool import CiphertextSpool
 
 MAX_PLAINTEXT_LENGTH_BYTES: Final = 2**36 - 32
 """AES-GCM's bound on one message (NIST SP 800-38D section 5.2.1.1)."""

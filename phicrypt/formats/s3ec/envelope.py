@@ -28,8 +28,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from phicrypt.core.suites import AlgorithmSuite, Kdf
 from phicrypt.errors import ConfigurationError, FormatError, LimitExceededError, UnsupportedOperationError
-from phicrypt.suites import AlgorithmSuite, Kdf
 
 S3EC_V3_SUITE: Final = AlgorithmSuite(
     0x0073, "ALG_AES_256_GCM_HKDF_SHA512_COMMIT_KEY (S3EC)", 3, 32, Kdf.HKDF_SHA512, True, None

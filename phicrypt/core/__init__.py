@@ -1,0 +1,1 @@
+"""Values and primitives that know nobody: no AWS, no clock, no network."""

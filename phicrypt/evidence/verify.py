@@ -1,0 +1,370 @@
+"""Verification of hash chains: which record is the first that was changed, removed or moved.
+
+What it proves (rule 21): that nothing was edited *without recomputing the chain*. A log that was
+rewritten or cut at its end still verifies by itself; it fails against anchors that CloudTrail shows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Final, NamedTuple
+
+from phicrypt.audit.events import AuditEvent, Kind
+from phicrypt.audit.sinks.chain import FIRST_PREVIOUS, RECORD_START, ChainHead
+from phicrypt.audit.sinks.jsonl import rotated_segments
+from phicrypt.errors import ConfigurationError
+
+_MAX_LINE_LENGTH_BYTES: Final = 1_048_576
+_SEAL: Final = b',"sha256":"'
+_SEAL_LENGTH: Final = len(_SEAL) + 64 + len(b'"}')
+_MAX_LISTED: Final = 1_000
+_MAX_WAITING_FRAGMENTS: Final = 64
+"""A torn line is explained soon; more that wait would make a hostile log slow to verify."""
+_REMEMBERED_HASHES: Final = 262_144
+
+
+class Place(NamedTuple):
+    """Where a line stands."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+class Record(NamedTuple):
+    """One whole line: its place in its chain and its event's fields."""
+
+    place: Place
+    chain_id: str
+    sequence: int
+    previous: str
+    sha256: str
+    is_intact: bool
+    fields: dict[str, Any]
+
+    def event(self) -> AuditEvent:
+        """The event; raises ValueError, KeyError or TypeError where the fields are not an event's."""
+        return AuditEvent.from_dict(self.fields)
+
+
+class Fragment(NamedTuple):
+    """Bytes that are no whole record."""
+
+    place: Place
+    content: bytes
+    at_end_of_file: bool
+    is_followed: bool
+    """Whether a whole record follows on the same line: another process went on behind a torn write."""
+
+
+class Fault(NamedTuple):
+    """One thing that is wrong, and where."""
+
+    place: Place
+    chain_id: str | None
+    sequence: int | None
+    what: str
+
+    def __str__(self) -> str:
+        chain = f" (chain {self.chain_id[:8]}, record {self.sequence})" if self.chain_id else ""
+        return f"{self.place}{chain}: {self.what}"
+
+
+@dataclass(slots=True)
+class ChainState:
+    """What is known of one chain."""
+
+    chain_id: str
+    records: int = 0
+    next_sequence: int = 0
+    sha256: str = FIRST_PREVIOUS
+    last_anchored: int = -1
+    first_time: str = ""
+    last_time: str = ""
+
+    @property
+    def unanchored(self) -> int:
+        """How many records lie after the last anchor that CloudTrail confirmed."""
+        return self.next_sequence - 1 - self.last_anchored
+
+
+@dataclass(slots=True)
+class Verification:
+    """The result of :func:`verify`.
+
+    Attributes:
+        faults: in the order of the log, at most 1,000; the first is the first broken record.
+        fault_count: how many there are.
+        torn: whole lines lost to a crash in mid-write: expected, at most one per crash, no fault.
+        chains: each chain by its id.
+        anchors_confirmed: anchors of CloudTrail that match a record.
+        unknown_anchors: anchors of CloudTrail for chains that this log does not hold.
+    """
+
+    records: int = 0
+    faults: list[Fault] = field(default_factory=list)
+    fault_count: int = 0
+    torn: list[Place] = field(default_factory=list)
+    chains: dict[str, ChainState] = field(default_factory=dict)
+    anchors_given: bool = False
+    anchors_confirmed: int = 0
+    unknown_anchors: list[ChainHead] = field(default_factory=list)
+    _newest_hashes: deque[str] = field(default_factory=lambda: deque(maxlen=_REMEMBERED_HASHES))
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether nothing is wrong."""
+        return self.fault_count == 0
+
+    def add(self, fault: Fault, *, limit: int = _MAX_LISTED) -> None:
+        self.fault_count += 1
+        if len(self.faults) < limit:
+            self.faults.append(fault)
+
+    def what_it_proves(self) -> str:
+        """The result in one sentence that claims no more than was checked."""
+        if not self.is_valid:
+            return f"The log was altered or damaged: {self.faults[0]}."
+        start = f"No record of {self.records:,} in {len(self.chains):,} chains was changed, removed or moved "
+        if not self.anchors_given:
+            return (
+                start + "by anyone who did not recompute the hashes. Without anchors from CloudTrail this does "
+                "not show that the log was not rewritten, or cut at its end."
+            )
+        behind = sum(chain.unanchored for chain in self.chains.values())
+        return (
+            start + f"up to the anchors that CloudTrail shows ({self.anchors_confirmed:,} confirmed). "
+            f"{behind:,} records lie after the last anchor of their chain: for these, rewriting and truncation "
+            "are not excluded."
+        )
+
+
+def verify(
+    path: str | Path, *, anchors: Iterable[ChainHead] | None = None, expect_all_chains: bool = False
+) -> Verification:
+    """Check every chain of a log, with its rotated segments, and compare it with anchors.
+
+    Args:
+        path: the log file, or a folder of segments fetched from S3.
+        anchors: what CloudTrail shows, from :func:`phicrypt.witness.anchors.anchors_in`; each one of a
+            chain in this log must match. None leaves the log unanchored.
+        expect_all_chains: anchors of chains that the log does not hold are faults, not remarks: use
+            it where the anchors are this log's own.
+
+    Raises ConfigurationError if there is no such file.
+    """
+    wanted: dict[str, dict[int, set[str]]] = {}
+    for anchor in anchors or ():
+        wanted.setdefault(anchor.chain_id, {}).setdefault(anchor.sequence, set()).add(anchor.sha256)
+    result = Verification(anchors_given=anchors is not None)
+    is_folder = Path(path).is_dir()
+    missing_segments = {} if is_folder else _missing_segments(Path(path))
+    fragments: list[Fragment] = []
+    for item in read_log(path):
+        if isinstance(item, Fragment):
+            fragments.append(item)
+            if len(fragments) > _MAX_WAITING_FRAGMENTS:
+                _conclude(fragments.pop(0), result)
+            continue
+        fragments = [fragment for fragment in fragments if not _explains(item, fragment, result)]
+        _check_record(item, result, wanted, starts_in_order=not is_folder)
+        missing_segments.pop(ChainHead(item.chain_id, item.sequence, item.sha256), None)
+    for head, name in missing_segments.items():
+        result.add(Fault(Place(name, 0), head.chain_id, head.sequence, "the rotated segment is missing"))
+    for fragment in fragments:
+        _conclude(fragment, result)
+    for chain_id, by_sequence in wanted.items():
+        for sequence, hashes in by_sequence.items():
+            _check_missed_anchor(result, chain_id, sequence, hashes, expect_all_chains)
+    result.faults.sort(key=lambda fault: (fault.place.file, fault.place.line))
+    del result.faults[_MAX_LISTED:]
+    return result
+
+
+def _missing_segments(path: Path) -> dict[ChainHead, str]:
+    """Names of listed segments that are not there, by a record that each held.
+
+    A crash between listing and renaming leaves such a name as well: then the record is elsewhere.
+    """
+    return {
+        segment.head: segment.path.name
+        for segment in rotated_segments(path)
+        if segment.head is not None and not segment.path.exists()
+    }
+
+
+def read_records(path: str | Path) -> Iterator[Record]:
+    """The whole records of a log and its segments, in order; torn lines are left out."""
+    for item in read_log(path):
+        if isinstance(item, Record):
+            yield item
+
+
+def read_log(path: str | Path) -> Iterator[Record | Fragment]:
+    """Records and fragments of a log: rotated segments by their manifest, then the file itself."""
+    path = Path(path)
+    found = False
+    in_order = [*(segment.path for segment in rotated_segments(path)), path]
+    for part in sorted(path.rglob("*.jsonl")) if path.is_dir() else in_order:
+        try:
+            file = part.open("rb")
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise ConfigurationError(f"the log cannot be read: {error.strerror}") from None
+        found = True
+        with file:
+            yield from _read_file(file, part.name)
+    if not found:
+        raise ConfigurationError("there is no such log file")
+
+
+def _read_file(file: BinaryIO, name: str) -> Iterator[Record | Fragment]:
+    number = 0
+    while line := file.readline(_MAX_LINE_LENGTH_BYTES):
+        number += 1
+        place = Place(name, number)
+        content = line.rstrip(b"\n")
+        if not content:
+            continue
+        record = _parse(content, place)
+        if record is None:
+            # Behind a torn write another process may have gone on, on the same line.
+            start = content.rfind(RECORD_START)
+            behind = _parse(content[start:], place) if start > 0 else None
+            if behind is None:
+                yield Fragment(place, content, not line.endswith(b"\n"), False)
+                continue
+            yield Fragment(place, content[:start], False, content.startswith(RECORD_START))
+            record = behind
+        yield record
+
+
+def _parse(content: bytes, place: Place) -> Record | None:
+    body, seal = content[:-_SEAL_LENGTH], content[-_SEAL_LENGTH:]
+    if not (content.startswith(RECORD_START) and seal.startswith(_SEAL) and seal.endswith(b'"}')):
+        return None
+    try:
+        record = json.loads(content)
+        if b"\\u" in content:  # half a surrogate pair is text that nothing can print or store
+            json.dumps(record, ensure_ascii=False).encode()
+        fields = record["event"]
+        if not isinstance(fields, dict) or not isinstance(record["sequence"], int):
+            return None
+        sha256 = str(record["sha256"])
+        is_intact = hashlib.sha256(body).hexdigest() == sha256
+        chain_id, previous = str(record["chain"]), str(record["previous"])
+        return Record(place, chain_id, record["sequence"], previous, sha256, is_intact, fields)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _conclude(fragment: Fragment, result: Verification) -> None:
+    """A fragment that no later record explains."""
+    if fragment.at_end_of_file or fragment.is_followed:
+        result.torn.append(fragment.place)
+    else:
+        # It waited, and may stand before all others: there is room for it even if these are many.
+        limit = _MAX_LISTED + _MAX_WAITING_FRAGMENTS
+        result.add(Fault(fragment.place, None, None, "the line is not a whole record"), limit=limit)
+
+
+def _explains(record: Record, fragment: Fragment, result: Verification) -> bool:
+    """Whether this record shows that the fragment is the torn rest of a write, not an altered line.
+
+    Either the same chain wrote the same bytes again, whole, or the process that found the torn line
+    recorded its length in the first record of its own chain.
+    """
+    if fragment.is_followed or not fragment.content.startswith(RECORD_START[: len(fragment.content)]):
+        return False
+    detail = record.fields.get("detail")
+    recovered = detail.get("recovered_bytes") if isinstance(detail, dict) else None
+    by_recovery = record.fields.get("kind") == Kind.CHAIN_START and recovered == len(fragment.content)
+    start = f'{{"phicrypt-audit":1,"chain":"{record.chain_id}","sequence":{record.sequence},'.encode()
+    if not (by_recovery or fragment.content.startswith(start) or start.startswith(fragment.content)):
+        return False
+    result.torn.append(fragment.place)
+    return True
+
+
+def _check_record(
+    record: Record, result: Verification, wanted: dict[str, dict[int, set[str]]], *, starts_in_order: bool
+) -> None:
+    result.records += 1
+    chain = result.chains.get(record.chain_id)
+    if chain is None:
+        chain = result.chains[record.chain_id] = ChainState(record.chain_id)
+        chain.first_time = str(record.fields.get("time", ""))
+    what = _fault_of(record, chain)
+    if what is None and starts_in_order:
+        what = _fault_of_start(record, result._newest_hashes)
+    result._newest_hashes.append(record.sha256)
+    if what is not None:
+        result.add(Fault(record.place, record.chain_id, record.sequence, what))
+    chain.records += 1
+    chain.last_time = str(record.fields.get("time", ""))
+    if record.sequence >= chain.next_sequence:
+        chain.next_sequence = record.sequence + 1
+        chain.sha256 = record.sha256
+    hashes = wanted.get(record.chain_id, {}).pop(record.sequence, None)
+    if hashes is not None:
+        if hashes == {record.sha256}:
+            result.anchors_confirmed += 1
+            chain.last_anchored = max(chain.last_anchored, record.sequence)
+        else:
+            result.add(
+                Fault(
+                    record.place,
+                    record.chain_id,
+                    record.sequence,
+                    "the record is not the one that was anchored in CloudTrail: the log was rewritten",
+                )
+            )
+
+
+def _fault_of(record: Record, chain: ChainState) -> str | None:
+    if not record.is_intact:
+        return "the record was changed: its own hash does not fit"
+    if record.sequence > chain.next_sequence:
+        missing = record.sequence - chain.next_sequence
+        return f"{missing} record(s) are missing before this one"
+    if record.sequence < chain.next_sequence:
+        return "the record stands out of order, or twice"
+    if record.previous != chain.sha256:
+        return "the record does not follow the one before it: that one was exchanged, or this one was inserted"
+    return None
+
+
+def _fault_of_start(record: Record, newest_hashes: deque[str]) -> str | None:
+    """The first record of a chain names the record that stood last in the file: is it still there?"""
+    if record.fields.get("kind") != Kind.CHAIN_START:
+        return None
+    detail = record.fields.get("detail")
+    follows = detail.get("follows") if isinstance(detail, dict) else None
+    if follows is None or follows in newest_hashes:
+        return None
+    return "the record that stood before this chain began is missing"
+
+
+def _check_missed_anchor(
+    result: Verification, chain_id: str, sequence: int, hashes: set[str], expect_all_chains: bool
+) -> None:
+    chain = result.chains.get(chain_id)
+    heads = [ChainHead(chain_id, sequence, sha256) for sha256 in sorted(hashes)]
+    if chain is None:
+        result.unknown_anchors.extend(heads)
+        if not expect_all_chains:
+            return
+        what = "CloudTrail shows an anchor of a chain that the log does not hold"
+    else:
+        what = (
+            f"CloudTrail anchored record {sequence}, the log ends at {chain.next_sequence - 1}: it was truncated"
+        )
+    result.add(Fault(Place("CloudTrail", 0), chain_id, sequence, what))

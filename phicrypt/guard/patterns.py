@@ -1,0 +1,210 @@
+"""What identifiers of people look like: the patterns of the guard and their checksums.
+
+Kept apart from :mod:`phicrypt.guard.phi_guard` because compiling them takes several milliseconds, which only a
+process that checks a first pair should pay. Every repetition is bounded, or anchored so that it is
+tried once: hostile values of any length are searched in linear time.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from typing import Final
+from urllib.parse import unquote
+
+DEFAULT_MRN_PATTERNS: Final = (
+    r"(?<![a-z0-9])(mrn|medrec|medical[-_ ]?record|chart)[-_ .:#=/]{0,3}(number|no|id)?[-_ .:#=/]{0,3}\d{4,12}\b",
+)
+"""Medical record numbers as they are commonly labelled inside a value; searched without case."""
+_DEFAULT_MRN: Final = tuple(re.compile(pattern, re.IGNORECASE) for pattern in DEFAULT_MRN_PATTERNS)
+
+
+def _pattern(verbose: str) -> re.Pattern[str]:
+    return re.compile(verbose, re.IGNORECASE | re.VERBOSE)
+
+
+_DIGEST: Final = _pattern(
+    r"(?<![0-9a-z]) ( [0-9a-f]{8} (-[0-9a-f]{4}){3} -[0-9a-f]{12} | [0-9a-f]{24,} ) (?![0-9a-z])"
+)
+"""UUIDs and long hexadecimal: digits in any shape that say nothing about a person."""
+_POINT_IN_TIME: Final = _pattern(
+    r"""(?<![0-9a-z]) (
+        \d{4}-\d\d-\d\d [t ] \d\d [:.-]? \d\d ( [:.-]? \d\d ([.,]\d{1,9})? )? ( z | [+-]\d\d:?\d\d )?
+      | \d{8} t \d{4} (\d\d)? ([.,]\d{1,9})? ( z | [+-]\d{4} )?
+    ) (?![0-9a-z])"""
+)
+"""A date with a time of day: when something ran, not when somebody was born."""
+
+_MONTH: Final = r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}"
+_YEAR: Final = r"(19|20)\d\d"
+_PHI: Final = _pattern(
+    rf"""
+    (?<=[^\s@/:=?&]) (@|%40) [^\s@/:%]{{1,253}} \.[a-z]{{2}}                      # e-mail
+  | (?<![0-9a-z+/]) \+\d ([-. ()]*\d){{7,14}} (?![0-9a-z] | [-. ]\d)             # telephone with country code
+  | (?<![0-9a-z+/.-]) 00[1-9]\d{{0,2}} [ ] \(?\d ([ ()-]*\d){{5,12}} (?![0-9a-z])   # the same, as it is dialled
+  | (?<![0-9a-z]) (
+        \d{{3}} (?P<ssn>[-_. ]) \d\d (?P=ssn) \d{{4}}                             # social security, taxpayer
+      | (\+?1[-. ]?)? ( \([2-9]\d\d\)[-. ]? | [2-9]\d\d[-. ] ) [2-9]\d\d [-. ] \d{{4}}   # telephone, North America
+      | \(\d{{3}}\)[-. ]? \d{{3}} [-. ] \d{{4}}                                  # the same, made up or misdialled
+      | (?<!\d[-. ]) \d{{3}} (?P<tel>[-. ]) \d{{3}} (?P=tel) \d{{4}} (?![-.]\d)
+      | (?<!\d-) \d{{5}}-\d{{4}} (?!-\d)                                          # ZIP+4
+      | (0?[1-9]|1[0-2]) (?P<us>[-/.]) (0?[1-9]|[12]\d|3[01]) (?P=us) {_YEAR}     # month first
+      | (1[3-9]|2\d|3[01]) (?P<eu>[-/.]) (0?[1-9]|1[0-2]) (?P=eu) {_YEAR}         # day first
+      | 19\d\d (?P<iso>[-/.]) (0[1-9]|1[0-2]) (?P=iso) (0[1-9]|[12]\d|3[01])      # a day before 2000
+      | (0?[1-9]|[12]\d|3[01]) (st|nd|rd|th)? [-. ]{{0,2}} {_MONTH} [-., ]{{1,2}} {_YEAR} (?![t ]\d\d:)
+      | {_MONTH} [-. ]{{1,2}} (0?[1-9]|[12]\d|3[01]) (st|nd|rd|th)? [-., ]{{1,2}} {_YEAR} (?![t ]\d\d:)
+      | [1-9] [ac-hjkmnp-rt-y] [0-9ac-hjkmnp-rt-y] \d -? [ac-hjkmnp-rt-y] [0-9ac-hjkmnp-rt-y] \d
+        -? [ac-hjkmnp-rt-y]{{2}} \d\d                                             # Medicare beneficiary
+      | (?<!\.) ((25[0-5]|2[0-4]\d|1?\d?\d)\.){{3}} (25[0-5]|2[0-4]\d|1?\d?\d) (?!\.\d)   # IPv4
+    ) (?![0-9a-z])
+  | (dob|d\.o\.b|birth|born) [a-z_ ]{{0,16}} [-_ .:\#=/]{{0,3}} (                     # labelled birthday
+        {_YEAR} [-_/.]? [01]\d [-_/.]? [0-3]\d | {_YEAR} [-/.] \d\d? [-/.] \d
+      | [0-3]?\d [-_/.] [0-3]?\d [-_/.] (\d\d){{1,2}} (?!\d) )
+  | (?<![a-z0-9]) (ssn|social[-_ ]?security) [a-z_ ]{{0,8}} [-_ .:\#=/]{{0,3}} \d{{9}} (?!\d)   # labelled number
+    """
+)
+_CARD: Final = _pattern(
+    r"""(?<![0-9a-z]) (?<!\d[- ]) ( \d ([ -]?\d){12,18} | \d{4} ([._/]) \d{4} (\3\d{4}){2} )
+        (?![0-9a-z] | [ -]\d)"""
+)
+_CARD_ISSUERS: Final = _pattern(
+    r"""4 (\d{12} | \d{15} | \d{18}) | (5[1-5] | 2[2-7]) \d{14} | 3[47] \d{13} | 3 (0[0-5] | [689]\d) \d{11}
+      | 35 \d{14} | 6 (011 | 2\d\d | 4[4-9]\d | 5\d\d) \d{12}"""
+)
+# Upper case only: AWS's own resource ids are seventeen lower-case hexadecimal digits.
+_VIN: Final = re.compile(r"(?<![0-9A-Za-z])(?=[0-9]*[A-Z])[A-HJ-NPR-Z0-9]{13}\d{4}(?![0-9A-Za-z])")
+_VIN_VALUES: Final = dict(
+    zip("0123456789ABCDEFGHJKLMNPRSTUVWXYZ", map(int, "012345678912345678123457923456789"), strict=True)
+)
+_VIN_WEIGHTS: Final = (8, 7, 6, 5, 4, 3, 2, 10, 0, 9, 8, 7, 6, 5, 4, 3, 2)
+_IPV6: Final = _pattern(r"(?<![\w:.]) ([0-9a-f]{0,4}:){2,7} ([0-9a-f]{1,4} | [\d.]{7,15})? (?![\w:])")
+_FOREIGN_DASHES: Final = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\u00ad"), "-")
+
+_HINTS: Final = tuple(
+    (_pattern(rf"\b({names})\b"), _pattern(value))
+    for names, value in {
+        r"ssn|social|social\ ?security(\ ?number|\ ?no)?|itin": r"\d ([-_. ]?\d){8}",
+        r"phone|telephone|tel|mobile|fax|contact\ ?number": r"\d ([-_. ()/]*\d){6}",
+        r"zip|zip\ ?code|postal\ ?code|postcode": r"\d{5} | [a-z]\d[a-z][ ]?\d | [a-z]\d[a-z]?[ ]?\d[a-z]{2}",
+        r"dob|dod|birth|birthday|birth\ ?date|born|bday|date\ ?of\ ?(birth|death|service)"
+        r"|(birth|death|admission|discharge|service)\ ?date": rf"""
+            \d{{4}}[-/. ]?\d{{1,2}}[-/. ]?\d{{1,2}} | \d{{1,2}}[-/. ]\d{{1,2}}[-/. ]\d{{2}}
+          | \d{{1,2}}\D{{0,3}}{_MONTH} | {_MONTH}\D{{0,3}}\d""",
+        r"mrn|medical\ ?record(\ ?number|\ ?no|\ ?id)?|chart\ ?(number|no)|mbi|hicn": r"\d (\D?\d){3}",
+        r"vin": r"[0-9a-z]{17}",
+        r"card\ ?number|credit\ ?card|pan": r"\d ([ -]?\d){11}",
+        r"ip|ip\ ?address|remote\ ?addr": r"\d+\.\d+\.\d+ | : [^:]* :",
+        r"(patient|person|first|last|middle|given|family|full|maiden|legal)\ ?name|surname|forename": r"\w",
+        r"((home|street|postal|mailing)\ ?)?address": r"[\s,]",
+    }.items()
+)
+"""Names, split into words, and what a value under such a name must not contain."""
+_DIGEST_LENGTH: Final = 24
+_MRN_DIGITS: Final = 4
+_PHI_DIGITS: Final = 4
+_POINT_IN_TIME_DIGITS: Final = 12
+_CARD_DIGITS: Final = 13
+_VIN_LENGTH: Final = 17
+"""What the patterns above need at least, to match anywhere; :data:`_PHI` without ``@`` and ``::``."""
+_WORD_BREAK: Final = re.compile(r"(?<=[a-z])(?=[A-Z])|[^A-Za-z]+")
+
+
+def looks_like_phi(
+    name: str, text: str, *, extra: Iterable[re.Pattern[str]] = (), mrn: Iterable[re.Pattern[str]] | None = None
+) -> bool:
+    """Whether this value, under this name, holds one of the identifiers that can be recognized.
+
+    ``extra`` patterns are searched as well, ``mrn`` patterns instead of :data:`DEFAULT_MRN_PATTERNS`.
+    """
+    return any(_matches(name, spelling, extra, mrn) for spelling in _spellings(text))
+
+
+def _spellings(text: str) -> Iterator[str]:
+    """The text itself, and what it stands for if it is percent-encoded, up to three times."""
+    for _ in range(4):
+        yield text if text.isascii() else _folded(text)
+        if "%" not in text or (decoded := unquote(text)) == text:
+            return
+        text = decoded
+
+
+def _matches(
+    name: str, text: str, extra: Iterable[re.Pattern[str]], mrn: Iterable[re.Pattern[str]] | None
+) -> bool:
+    # Every new key of an item passes here, so no pattern is searched where it has too little to match.
+    digit_count = _count_digits(text)
+    for pattern in extra:
+        if pattern.search(text):
+            return True
+    for pattern in (_DEFAULT_MRN if digit_count >= _MRN_DIGITS else ()) if mrn is None else mrn:
+        if pattern.search(text):
+            return True
+    rest = text
+    if len(text) >= _DIGEST_LENGTH:
+        rest = _DIGEST.sub("\x00", text)
+        digit_count = _count_digits(rest)
+    for pattern in _hinted_patterns(name) if name else ():
+        if pattern.search(rest):
+            return True
+    if digit_count >= _POINT_IN_TIME_DIGITS:
+        rest = _POINT_IN_TIME.sub("\x00", rest)
+        digit_count = _count_digits(rest)
+    if digit_count < _PHI_DIGITS and "@" not in rest and "%40" not in rest and "::" not in rest:
+        return False
+    return (
+        _PHI.search(rest) is not None
+        or (digit_count >= _CARD_DIGITS and any(_is_card(match[0]) for match in _CARD.finditer(rest)))
+        or (len(rest) >= _VIN_LENGTH and any(_is_vin(match[0]) for match in _VIN.finditer(rest)))
+        or (rest.count(":") >= 2 and any(_is_ipv6(match[0]) for match in _IPV6.finditer(rest)))
+    )
+
+
+def _folded(text: str) -> str:
+    """Foreign digits and dashes as their ASCII forms, and nothing invisible, so that they are found as well."""
+    folded = unicodedata.normalize("NFKC", text).translate(_FOREIGN_DASHES)
+    folded = "".join(character for character in folded if unicodedata.category(character) != "Cf")
+    return "".join(
+        str(unicodedata.decimal(character)) if not character.isascii() and character.isdecimal() else character
+        for character in folded
+    )
+
+
+@lru_cache(maxsize=1_024)
+def _hinted_patterns(name: str) -> tuple[re.Pattern[str], ...]:
+    words = _WORD_BREAK.sub(" ", name)
+    return tuple(value_pattern for name_pattern, value_pattern in _HINTS if name_pattern.search(words))
+
+
+def _count_digits(text: str) -> int:
+    """How many ASCII digits there are; other characters may be any."""
+    encoded = text.encode("ascii", "replace")
+    return len(encoded) - len(encoded.translate(None, b"0123456789"))
+
+
+def _is_card(candidate: str) -> bool:
+    digits = "".join(filter(str.isdecimal, candidate))
+    if not _CARD_ISSUERS.fullmatch(digits):
+        return False
+    doubled = (int(digit) * 2 for digit in digits[-2::-2])
+    return (sum(map(int, digits[::-2])) + sum(value - 9 if value > 9 else value for value in doubled)) % 10 == 0
+
+
+def _is_vin(candidate: str) -> bool:
+    """Whether the ninth character is the check digit of North American vehicle numbers."""
+    remainder = sum(
+        _VIN_VALUES[character] * weight for character, weight in zip(candidate, _VIN_WEIGHTS, strict=True)
+    )
+    return candidate[8] == "0123456789X"[remainder % 11]
+
+
+def _is_ipv6(candidate: str) -> bool:
+    # "a::b" is an address to the letter, and a separator to everyone else: the first group must be a real one.
+    if "::" in candidate and len(candidate.partition(":")[0]) < 3:
+        return False
+    try:
+        return bool(ipaddress.IPv6Address(candidate))
+    except ValueError:
+        return False

@@ -1,0 +1,359 @@
+"""``BranchKeyStore``: branch keys in a DynamoDB table, in AWS's published layout.
+
+``framework/branch-key-store.md`` of the AWS Encryption SDK specification; tables are shared with
+AWS's libraries in every language. Creation and rotation are one transaction each, so a half-written
+branch key cannot exist. See :mod:`phicrypt.keys.branch_keys.records` for the rows.
+
+Within a process a branch key never goes back: an ACTIVE or beacon row with an older create-time than
+one that was already seen is refused (rule 14). A rollback before the process began is not detected;
+``max_active_age_seconds`` bounds how old an ACTIVE row may be.
+
+With a ``trail`` each operation that touches a branch key leaves a begin and an end record, the end
+with every KMS call that it made. What a keyring fetches within a client's use belongs to that use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from phicrypt.audit.uses import RecordedCalls, recorded_calls
+from phicrypt.core.context import AuditContext, plain_context
+from phicrypt.core.kms_arn import KmsArn, configured_key_arn
+from phicrypt.core.materials import KeyHolder
+from phicrypt.errors import ConfigurationError, KeyAccessError
+from phicrypt.guard.phi_guard import PhiGuard
+from phicrypt.keys.branch_keys import records
+from phicrypt.keys.branch_keys.kms import BranchKeyKms, KeyDiscovery
+from phicrypt.keys.branch_keys.memory import process_memory
+from phicrypt.keys.branch_keys.records import (
+    ACTIVE_TYPE,
+    BEACON_TYPE,
+    BranchKeyRecord,
+    BranchKeyRow,
+)
+from phicrypt.keys.branch_keys.shredding import ShredCertificate, Shredder
+from phicrypt.keys.branch_keys.table import BranchKeyTable
+from phicrypt.keys.branch_keys.values import BeaconKey, BranchKey, check_branch_key_id, no_such_branch_key
+from phicrypt.keys.branch_keys.writes import write_new_branch_key, write_next_version
+from phicrypt.keys.kms.answers import KmsCalls
+
+if TYPE_CHECKING:
+    from phicrypt.audit.trail import AuditTrail
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class FailoverRegion:
+    """Another Region that is asked, in order, when the ones before it do not answer.
+
+    The table must be a global table and the KMS key a multi-Region key with a replica there. To
+    revoke a multi-Region key, disable every replica.
+
+    Attributes:
+        region: the Region's name.
+        dynamodb_client, kms_client: boto3 clients of that Region, with timeouts of your choice. If
+            None they are made, and leave a Region that does not answer after at most 7 seconds.
+    """
+
+    region: str
+    dynamodb_client: Any = None
+    kms_client: Any = None
+
+
+class BranchKeyStore(KeyHolder):
+    """Creates, rotates and fetches branch keys.
+
+    Args:
+        table_name: the DynamoDB table.
+        logical_name: the store's name, bound to every row; stays when a table is restored under
+            another name. One logical name per table.
+        kms_key_arn: the KMS key that wraps the branch keys, an ARN and no alias; or a
+            :class:`KeyDiscovery`, which serves :meth:`fetch_version` only.
+        multi_region: accept rows wrapped under another replica of the same multi-Region key.
+        dynamodb_client, kms_client: boto3 clients, never changed; made for the key's Region, with
+            short timeouts, if None.
+        failover: Regions to ask in order when the ones before do not answer; only for reads, only
+            with ``multi_region`` and a multi-Region key.
+        max_active_age_seconds: refuse an ACTIVE row that was created longer ago; rotate in time.
+        grant_tokens: KMS grant tokens, sent with each call.
+        guard: checks branch key ids and custom contexts, which KMS and CloudTrail show in clear.
+        trail: gets a begin and an end record of each creation, rotation, fetch and shred; what
+            cannot be recorded is not done. A client's own uses go to the client's trail.
+
+    Attributes:
+        table_name, logical_name: as given.
+        kms_key_arn: the pinned KMS key; None with discovery.
+
+    Safe to share among threads and after a fork. Raises ConfigurationError.
+    """
+
+    def __init__(
+        self,
+        table_name: str,
+        logical_name: str,
+        kms_key_arn: str | KeyDiscovery,
+        *,
+        dynamodb_client: Any = None,
+        kms_client: Any = None,
+        multi_region: bool = False,
+        failover: Sequence[FailoverRegion] = (),
+        max_active_age_seconds: float | None = None,
+        grant_tokens: Sequence[str] = (),
+        guard: PhiGuard | None = None,
+        trail: AuditTrail | None = None,
+    ) -> None:
+        if not table_name or not logical_name:
+            raise ConfigurationError("a branch key store has a table_name and a logical_name")
+        if max_active_age_seconds is not None and not max_active_age_seconds > 0:
+            raise ConfigurationError("max_active_age_seconds is above 0")
+        key = _checked_key(kms_key_arn, multi_region=multi_region, failover=failover)
+        self.table_name = table_name
+        self.logical_name = logical_name
+        self.kms_key_arn = None if isinstance(key, KeyDiscovery) else str(key)
+        self._max_active_age_seconds = max_active_age_seconds
+        self._guard = guard or PhiGuard()
+        self._trail = trail
+        region = key.region
+        self._table = BranchKeyTable(
+            table_name, [(region, dynamodb_client), *((one.region, one.dynamodb_client) for one in failover)]
+        )
+        self._kms = BranchKeyKms(
+            key,
+            multi_region=multi_region,
+            client=kms_client,
+            failover=[(one.region, one.kms_client) for one in failover],
+            grant_tokens=tuple(grant_tokens),
+        )
+        account = key.account_ids if isinstance(key, KeyDiscovery) else (key.account, key.resource_id)
+        # What two objects must have in common to be about the same rows, whatever Region they ask.
+        self._scope = (table_name, logical_name, key.partition, account)
+        self._identity = (
+            "branch-key-store",
+            *self._scope,
+            region,
+            multi_region,
+            tuple(hashlib.sha256(token.encode()).digest() for token in grant_tokens),
+            max_active_age_seconds,
+            self._kms.authority,
+        )
+
+    def __repr__(self) -> str:
+        return f"<BranchKeyStore {self.table_name!r}, logical name {self.logical_name!r}>"
+
+    @property
+    def identity(self) -> Hashable:
+        return self._identity
+
+    def create_table(self, *, deletion_protection: bool = True) -> str:
+        """Create the table, or check the one that exists; its ARN. Waits until it is active.
+
+        Losing the table loses everything that its branch keys protect: deletion protection is on
+        unless it is switched off here, and a replica or backup is yours to choose (both delay what
+        :meth:`shred` achieves).
+        """
+        return self._table.ensure_created(deletion_protection=deletion_protection)
+
+    def create_key(
+        self, branch_key_id: str | None = None, context: Mapping[str, str] | AuditContext | None = None
+    ) -> str:
+        """Create a branch key with its first version and its beacon key; the id.
+
+        Args:
+            branch_key_id: an opaque id, a random UUID if None. Stands in clear in CloudTrail.
+            context: pairs bound to the key for good, in clear in CloudTrail as well.
+
+        Raises KeyAccessError where the id exists or was shredded (codes ``BranchKeyExists`` and
+        ``BranchKeyShredded``), PhiInContextError, ConfigurationError.
+        """
+        kms_key_arn = str(self._kms.pinned("create_key"))
+        branch_key_id = check_branch_key_id(branch_key_id if branch_key_id is not None else str(uuid.uuid4()))
+        with self._recorded("create-branch-key", branch_key_id) as use:
+            custom_context = plain_context(context)
+            self._guard.check({records.PARTITION_KEY: branch_key_id, **custom_context}, where="branch key")
+            version = records.first_version_context(
+                branch_key_id,
+                logical_name=self.logical_name,
+                kms_key_arn=kms_key_arn,
+                custom_context=custom_context,
+            )
+            beacon = records.beacon_context(version)
+            rows = [
+                *self._wrapped_version(version, use.calls),
+                BranchKeyRecord(beacon, self._kms.generate(beacon, use.calls)),
+            ]
+            write_new_branch_key(self._table, rows)
+            self._see(rows[1])
+            use.name = f"{branch_key_id}/{rows[1].version}"
+        return branch_key_id
+
+    def rotate(self, branch_key_id: str) -> str:
+        """Make a new version the active one; its UUID. Older versions go on decrypting.
+
+        The ACTIVE row is authenticated by KMS first and replaced on the condition that it is still
+        the same. Raises KeyAccessError; with code ``BranchKeyChanged`` where another rotation won.
+        """
+        self._kms.pinned("rotate")
+        with self._recorded("rotate-branch-key", check_branch_key_id(branch_key_id)) as use:
+            old, _ = self._authentic(branch_key_id, ACTIVE_TYPE, self._kms.authenticate, use.calls)
+            version_row, active_row = self._wrapped_version(records.next_version_context(old), use.calls)
+            write_next_version(self._table, old, version_row, active_row)
+            self._see(active_row)
+            self._tell_keyrings(branch_key_id)
+            use.name = f"{branch_key_id}/{active_row.version}"
+        return active_row.version
+
+    def fetch_active(self, branch_key_id: str) -> BranchKey:
+        """The version that encrypts now. Raises KeyAccessError, ConfigurationError with discovery."""
+        self._kms.pinned("fetch_active")
+        with self._recorded("fetch-branch-key", check_branch_key_id(branch_key_id)) as use:
+            record, key_bytes = self._authentic(branch_key_id, ACTIVE_TYPE, self._kms.decrypt, use.calls)
+            self._check_age(record)
+            return _branch_key(record, key_bytes, use)
+
+    def fetch_version(self, branch_key_id: str, version: str) -> BranchKey:
+        """One version, by its UUID. Raises KeyAccessError."""
+        row_type = records.version_type(version)
+        with self._recorded("fetch-branch-key", check_branch_key_id(branch_key_id)) as use:
+            record = self._record(branch_key_id, row_type)
+            return _branch_key(record, self._kms.decrypt(record, use.calls), use)
+
+    def fetch_beacon_key(self, branch_key_id: str) -> BeaconKey:
+        """The beacon key. Raises KeyAccessError, ConfigurationError with discovery."""
+        self._kms.pinned("fetch_beacon_key")
+        with self._recorded("fetch-beacon-key", check_branch_key_id(branch_key_id)) as use:
+            record, key_bytes = self._authentic(branch_key_id, BEACON_TYPE, self._kms.decrypt, use.calls)
+            use.name = f"{branch_key_id}/beacon"
+            return BeaconKey(branch_key_id, key_bytes, context=record.custom_context, call=use.calls.origin)
+
+    def shred(self, branch_key_id: str, *, dry_run: bool = False) -> ShredCertificate:
+        """Delete every row of a branch key, for good; repeat it after an interruption.
+
+        Args:
+            branch_key_id: whose rows are deleted; the id is never created again.
+            dry_run: change nothing; say what would be deleted and what else holds it.
+
+        The certificate says *rows deleted* and from which date nothing that DynamoDB keeps holds
+        them (:mod:`phicrypt.keys.branch_keys.shredding`). Raises KeyAccessError.
+        """
+        self._kms.pinned("shred")
+        shredder = Shredder(self._table, self.logical_name, self._tell_keyrings)
+        check_branch_key_id(branch_key_id)
+        if dry_run:
+            return shredder.plan(branch_key_id)
+        with self._recorded("shred-branch-key", branch_key_id) as use:
+            certificate = shredder.shred(branch_key_id)
+            use.name = branch_key_id
+        return certificate
+
+    def list_keys(self) -> list[BranchKeyRow]:
+        """The ACTIVE row or the tombstone of every branch key, by id: a scan of the table, not authenticated."""
+        return self._table.list_keys()
+
+    def list_rows(self, branch_key_id: str) -> list[BranchKeyRow]:
+        """Every row of one branch key, the newest first; not authenticated."""
+        return self._table.list_rows(check_branch_key_id(branch_key_id))
+
+    def on_purge(self, forget: Callable[[str], None]) -> None:
+        """Have the bound method ``forget(branch_key_id)`` called after each rotation and shred.
+
+        Called for every store object of this process that is about the same rows; held weakly.
+        """
+        process_memory.add_holder(self._scope, forget)
+
+    @contextmanager
+    def _recorded(self, operation: str, branch_key_id: str) -> Iterator[RecordedCalls]:
+        resource = ("branch-key", self.logical_name, branch_key_id)
+        with recorded_calls(self._trail, operation, self.kms_key_arn, resource) as use:
+            yield use
+
+    def _tell_keyrings(self, branch_key_id: str) -> None:
+        process_memory.forget(self._scope, branch_key_id)
+
+    def _record(self, branch_key_id: str, row_type: str) -> BranchKeyRecord:
+        item = self._table.read(branch_key_id, row_type)
+        if item is None:
+            what = {ACTIVE_TYPE: "active branch key", BEACON_TYPE: "beacon key"}.get(row_type, "such version")
+            raise no_such_branch_key(f"{what} of that id", operation="GetItem", table_arn=self.table_name)
+        return records.parse_record(
+            item, branch_key_id=branch_key_id, row_type=row_type, logical_name=self.logical_name
+        )
+
+    def _wrapped_version(
+        self, version_context: dict[str, str], calls: KmsCalls
+    ) -> tuple[BranchKeyRecord, BranchKeyRecord]:
+        """The version's row and the ACTIVE row that copies it, under one new key."""
+        wrapped_key = self._kms.generate(version_context, calls)
+        active = records.active_context(version_context)
+        return (
+            BranchKeyRecord(version_context, wrapped_key),
+            BranchKeyRecord(active, self._kms.reencrypt(wrapped_key, version_context, active, calls)),
+        )
+
+    def _authentic(
+        self, branch_key_id: str, row_type: str, prove: Callable[[BranchKeyRecord, KmsCalls], T], calls: KmsCalls
+    ) -> tuple[BranchKeyRecord, T]:
+        """The ACTIVE or beacon row, what KMS proved it by, and not older than one seen before."""
+        record = self._record(branch_key_id, row_type)
+        proof = prove(record, calls)
+        try:
+            self._see(record)
+        except KeyAccessError:
+            # Another thread may have seen a rotation after this one had read: then a consistent read shows it.
+            record = self._record(branch_key_id, row_type)
+            proof = prove(record, calls)
+            self._see(record)
+        return record, proof
+
+    def _see(self, record: BranchKeyRecord) -> None:
+        """Rule 14: an id never goes back; called only with a record that KMS has authenticated."""
+        row = (self._scope, record.context[records.PARTITION_KEY], record.context[records.SORT_KEY])
+        process_memory.check_not_older(row, record.create_time)
+
+    def _check_age(self, record: BranchKeyRecord) -> None:
+        if self._max_active_age_seconds is None:
+            return
+        age = datetime.now(UTC) - records.time_of(record.create_time)
+        if age.total_seconds() > self._max_active_age_seconds:
+            raise KeyAccessError(
+                f"the active branch key is older than max_active_age_seconds ({self._max_active_age_seconds}): "
+                "rotate it, and check that no old row was put back",
+                operation="GetItem",
+                code="BranchKeyTooOld",
+                key_arn=self.table_name,
+            )
+
+
+def _branch_key(record: BranchKeyRecord, key_bytes: bytes, use: RecordedCalls) -> BranchKey:
+    branch_key_id = record.context[records.PARTITION_KEY]
+    use.name = f"{branch_key_id}/{record.version}"
+    return BranchKey(
+        branch_key_id,
+        record.version,
+        key_bytes,
+        create_time=record.create_time,
+        context=record.custom_context,
+        call=use.calls.origin,
+    )
+
+
+def _checked_key(
+    kms_key_arn: str | KeyDiscovery, *, multi_region: bool, failover: Sequence[FailoverRegion]
+) -> KmsArn | KeyDiscovery:
+    if isinstance(kms_key_arn, KeyDiscovery):
+        if multi_region or failover:
+            raise ConfigurationError("multi_region and failover need a pinned KMS key ARN; discovery has a region")
+        return kms_key_arn
+    key = configured_key_arn(kms_key_arn)
+    if failover and not (multi_region and key.is_multi_region):
+        raise ConfigurationError("failover needs multi_region=True and a multi-Region KMS key (mrk-…)")
+    regions = [key.region, *(one.region for one in failover)]
+    if len(set(regions)) != len(regions):
+        raise ConfigurationError(f"failover names Regions other than the first one, each once; {regions} came")
+    return key

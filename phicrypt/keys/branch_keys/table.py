@@ -1,0 +1,295 @@
+"""Every call to the DynamoDB table of a branch key store: reads, transactions, schema, errors.
+
+Reads are strongly consistent, because a rotation or a shred must be seen at once, and go to the next
+Region in order only when a Region does not answer (rule 13). Writes go to the first Region only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final
+
+from phicrypt.errors import ConfigurationError, KeyAccessError
+from phicrypt.keys.branch_keys.kms import (
+    FAILOVER_ATTEMPTS,
+    FAILOVER_CONNECT_TIMEOUT_SECONDS,
+    FAILOVER_READ_TIMEOUT_SECONDS,
+)
+from phicrypt.keys.branch_keys.records import (
+    ACTIVE_TYPE,
+    LISTED_NAMES,
+    PARTITION_KEY,
+    SORT_KEY,
+    TOMBSTONE_TYPE,
+    BranchKeyRow,
+    Item,
+    listed_row,
+)
+from phicrypt.keys.kms.calls import CONNECT_TIMEOUT_SECONDS, MAX_ATTEMPTS, READ_TIMEOUT_SECONDS
+from phicrypt.keys.kms.tagging import tagged
+
+MAX_TRANSACTION_ITEMS: Final = 100
+
+_KEY_SCHEMA: Final = [
+    {"AttributeName": PARTITION_KEY, "KeyType": "HASH"},
+    {"AttributeName": SORT_KEY, "KeyType": "RANGE"},
+]
+_ATTRIBUTES: Final = [
+    {"AttributeName": PARTITION_KEY, "AttributeType": "S"},
+    {"AttributeName": SORT_KEY, "AttributeType": "S"},
+]
+_ADVICE: Final = {
+    "ResourceNotFoundException": "there is no such table in this account and Region: see create_table()",
+    "ValidationException": "the table has another key schema than branch-key-id and type, both S, or the call is "
+    "not valid for it",
+    "AccessDeniedException": "the caller may not do this to the table: allow it in the identity policy",
+    "ProvisionedThroughputExceededException": "the table's capacity was passed beyond the retries",
+    "TransactionConflict": "another write to the same rows was under way: try again",
+}
+_RETRYABLE: Final = frozenset(
+    (
+        "ProvisionedThroughputExceededException",
+        "RequestLimitExceeded",
+        "ThrottlingException",
+        "TransactionConflict",
+        "TransactionInProgressException",
+    )
+)
+
+
+class ConditionFailed(Exception):  # noqa: N818  (an outcome that the callers tell apart, not an error that leaves)
+    """A transaction was refused by a condition.
+
+    Attributes:
+        failed: for each item of the transaction, whether its condition failed.
+    """
+
+    def __init__(self, failed: tuple[bool, ...]) -> None:
+        super().__init__()
+        self.failed = failed
+
+
+class BranchKeyTable:
+    """The table of one store, in one or more Regions.
+
+    Args:
+        table_name: the same in each Region (a global table).
+        regions: for each Region in order, its name and a boto3 DynamoDB client, either may be None:
+            without a client one is made, with short timeouts.
+    """
+
+    def __init__(self, table_name: str, regions: Sequence[tuple[str | None, Any]]) -> None:
+        self.name = table_name
+        self._regions = tuple(regions)
+        self._owner_pid = os.getpid()
+        self._clients: dict[tuple[int, int], Any] = {}
+
+    def read(self, branch_key_id: str, row_type: str) -> Item | None:
+        """The row, or None. Raises KeyAccessError where a tombstone says that the branch key was shredded."""
+        for index in range(len(self._regions)):
+            try:
+                row = self._get(index, branch_key_id, row_type)
+                # Read second: a shred between the two reads is seen, a row from before it is not returned.
+                if self._get(index, branch_key_id, TOMBSTONE_TYPE) is not None:
+                    raise shredded()
+            except KeyAccessError as error:
+                if not error.is_outage or index + 1 == len(self._regions):
+                    raise
+            else:
+                return row
+        raise AssertionError("there is at least one Region")
+
+    def tombstone(self, branch_key_id: str) -> Item | None:
+        """The tombstone of a shredded branch key, or None."""
+        return self._get(0, branch_key_id, TOMBSTONE_TYPE)
+
+    def list_keys(self) -> list[BranchKeyRow]:
+        """The ACTIVE row or the tombstone of every branch key, by id: a scan, not authenticated."""
+        listed = map(listed_row, self._rows("scan"))
+        rows = [row for row in listed if row.row_type in (ACTIVE_TYPE, TOMBSTONE_TYPE)]
+        return sorted(rows, key=lambda row: (row.branch_key_id, row.row_type))
+
+    def list_rows(self, branch_key_id: str) -> list[BranchKeyRow]:
+        """Every row of one branch key, the newest first; not authenticated."""
+        rows = self._rows(
+            "query",
+            KeyConditionExpression="#partition_key = :id",
+            ExpressionAttributeValues={":id": {"S": branch_key_id}},
+            names={"#partition_key": PARTITION_KEY},
+        )
+        return sorted(map(listed_row, rows), key=lambda row: (row.create_time, row.row_type), reverse=True)
+
+    def pages(
+        self, method: str, member: str, token: str, start_token: str, **parameters: Any
+    ) -> Iterator[dict[str, Any]]:
+        """The entries of a paginated answer: ``member`` of each page, until there is no ``token``."""
+        while True:
+            page = self.call(method, **parameters)
+            yield from page[member]
+            if not page.get(token):
+                return
+            parameters[start_token] = page[token]
+
+    def write(self, items: Sequence[Mapping[str, Any]]) -> None:
+        """One TransactWriteItems: all of it or nothing.
+
+        Each item is ``{"Put" | "Delete" | "Update" | "ConditionCheck": parameters}`` without the table name.
+        Raises ConditionFailed, KeyAccessError.
+        """
+        named = [
+            {kind: {"TableName": self.name, **parameters} for kind, parameters in item.items()} for item in items
+        ]
+        self.call("transact_write_items", TransactItems=named)
+
+    def ensure_created(self, *, deletion_protection: bool) -> str:
+        """Create the table, or check the one that exists; its ARN. Waits until it is active.
+
+        Raises ConfigurationError for an existing table with another key schema, KeyAccessError.
+        """
+        try:
+            description = self.describe()
+        except KeyAccessError as error:
+            if error.code != "ResourceNotFoundException":
+                raise
+            self.call(
+                "create_table",
+                TableName=self.name,
+                KeySchema=_KEY_SCHEMA,
+                AttributeDefinitions=_ATTRIBUTES,
+                BillingMode="PAY_PER_REQUEST",
+                DeletionProtectionEnabled=deletion_protection,
+            )
+            self._client(0).get_waiter("table_exists").wait(
+                TableName=self.name, WaiterConfig={"Delay": 1, "MaxAttempts": 120}
+            )
+            description = self.describe()
+        arn: str = description["TableArn"]
+        return arn
+
+    def describe(self) -> dict[str, Any]:
+        """DescribeTable's answer; ConfigurationError unless the table has the key schema of a key store."""
+        description: dict[str, Any] = self.call("describe_table", TableName=self.name)["Table"]
+        types = {one["AttributeName"]: one["AttributeType"] for one in description["AttributeDefinitions"]}
+        if description["KeySchema"] != _KEY_SCHEMA or (types[PARTITION_KEY], types[SORT_KEY]) != ("S", "S"):
+            raise ConfigurationError(
+                f"the table {self.name!r} is no branch key store: its key schema must be branch-key-id (S) as "
+                "partition key and type (S) as sort key"
+            )
+        return description
+
+    def call(self, method: str, *, region_index: int = 0, **parameters: Any) -> dict[str, Any]:
+        """One DynamoDB call; ConditionFailed for a refused condition, else KeyAccessError."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            answer: dict[str, Any] = getattr(self._client(region_index), method)(**parameters)
+        except ClientError as error:
+            raise self._refusal(error, method) from None
+        except BotoCoreError as error:
+            raise self._no_answer(error, method) from None
+        return answer
+
+    def _get(self, region_index: int, branch_key_id: str, row_type: str) -> Item | None:
+        item: Item | None = self.call(
+            "get_item",
+            region_index=region_index,
+            TableName=self.name,
+            Key={PARTITION_KEY: {"S": branch_key_id}, SORT_KEY: {"S": row_type}},
+            ConsistentRead=True,
+        ).get("Item")
+        return item
+
+    def _rows(
+        self, method: str, *, names: Mapping[str, str] = MappingProxyType({}), **parameters: Any
+    ) -> Iterator[Item]:
+        listed = {f"#n{index}": name for index, name in enumerate(LISTED_NAMES)}
+        return self.pages(
+            method,
+            "Items",
+            "LastEvaluatedKey",
+            "ExclusiveStartKey",
+            TableName=self.name,
+            ConsistentRead=True,
+            ProjectionExpression=", ".join(listed),
+            ExpressionAttributeNames={**listed, **names},
+            **parameters,
+        )
+
+    def _client(self, region_index: int) -> Any:
+        # By process: a forked child must not write into its parent's connections.
+        process_key = (os.getpid(), region_index)
+        client = self._clients.get(process_key)
+        if client is None:
+            region, given = self._regions[region_index]
+            client = _dynamodb_client(region, in_haste=len(self._regions) > 1) if given is None else given
+            client = tagged(client, own_connections=os.getpid() != self._owner_pid)
+            self._clients[process_key] = client
+        return client
+
+    def _refusal(self, error: Any, method: str) -> KeyAccessError | ConditionFailed:
+        code = str(error.response.get("Error", {}).get("Code", "Unknown"))
+        reasons = [reason.get("Code") for reason in error.response.get("CancellationReasons", ())]
+        if "ConditionalCheckFailed" in reasons:
+            return ConditionFailed(tuple(reason == "ConditionalCheckFailed" for reason in reasons))
+        if "TransactionConflict" in reasons:
+            code = "TransactionConflict"
+        metadata = error.response.get("ResponseMetadata", {})
+        is_outage = (metadata.get("HTTPStatusCode") or 0) >= 500
+        advice = "the service failed: try again" if is_outage else _ADVICE.get(code, "AWS refused the call")
+        return self._error(method, code, advice, is_outage=is_outage, request_id=metadata.get("RequestId"))
+
+    def _no_answer(self, error: Exception, method: str) -> KeyAccessError:
+        from botocore.exceptions import ConnectionError as BotocoreConnectionError
+        from botocore.exceptions import HTTPClientError, SSLError
+
+        is_outage = isinstance(error, BotocoreConnectionError | HTTPClientError) and not isinstance(
+            error, SSLError
+        )
+        advice = (
+            "the endpoint did not answer: check the Region, the network path and DNS"
+            if is_outage
+            else "the call could not be made; see the credentials and the client's settings"
+        )
+        return self._error(method, type(error).__name__, advice, is_outage=is_outage)
+
+    def _error(
+        self, method: str, code: str, advice: str, *, is_outage: bool, request_id: str | None = None
+    ) -> KeyAccessError:
+        operation = "".join(word.capitalize() for word in method.split("_"))
+        return KeyAccessError(
+            f"{operation} on the branch key store {self.name!r} failed with {code}: {advice}",
+            operation=operation,
+            code=code,
+            key_arn=self.name,
+            request_id=request_id,
+            is_retryable=is_outage or code in _RETRYABLE,
+            is_outage=is_outage,
+        )
+
+
+def shredded() -> KeyAccessError:
+    """The error for whatever is asked of a branch key that was shredded."""
+    return KeyAccessError(
+        "this branch key was shredded: what it protected cannot be opened, and its id is not used again",
+        operation="GetItem",
+        code="BranchKeyShredded",
+    )
+
+
+def _dynamodb_client(region: str | None, *, in_haste: bool) -> Any:
+    """A client with short timeouts; shorter ones where another Region is waiting to be asked."""
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
+
+    config = Config(
+        connect_timeout=FAILOVER_CONNECT_TIMEOUT_SECONDS if in_haste else CONNECT_TIMEOUT_SECONDS,
+        read_timeout=FAILOVER_READ_TIMEOUT_SECONDS if in_haste else READ_TIMEOUT_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": FAILOVER_ATTEMPTS if in_haste else MAX_ATTEMPTS},
+    )
+    try:
+        return boto3.Session().client("dynamodb", region_name=region, config=config)
+    except (BotoCoreError, ValueError) as error:
+        raise ConfigurationError(f"no DynamoDB client for Region {region!r}: {error}") from None

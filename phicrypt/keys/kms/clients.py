@@ -1,0 +1,167 @@
+"""The KMS clients of one keyring: one per Region and process, made when first needed."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any
+
+from phicrypt.errors import ConfigurationError
+from phicrypt.keys.kms.calls import kms_client, require_safe_endpoint, safe_kms_client
+from phicrypt.keys.kms.tagging import check_application
+
+if TYPE_CHECKING:
+    from botocore.config import Config
+
+
+class SameObject:
+    """Equal only to itself's kind around the very same object, which it keeps alive.
+
+    In a cache key it stands for a client's or session's authority: an ``id()`` alone could be
+    given to another object after the first one died.
+    """
+
+    __slots__ = ("_subject",)
+
+    def __init__(self, subject: object) -> None:
+        self._subject = subject
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SameObject) and other._subject is self._subject
+
+    def __hash__(self) -> int:
+        return id(self._subject)
+
+    def __repr__(self) -> str:
+        return f"<the same {type(self._subject).__name__}>"
+
+
+class KmsClients:
+    """Finds, makes and keeps clients.
+
+    Args:
+        client: serves its own Region (every Region, if it does not say which one it has).
+        client_factory: ``Region -> client``, the caller's code; runs without any lock, once per
+            Region and process (twice if two threads ask at once; the first result is kept).
+        session, endpoint_url, use_fips_endpoint, config: for clients made here.
+        application: the program's name in the user agent of every client.
+
+    After a fork the child makes clients of its own; a handed client is kept, with connections of
+    the child's own.
+    """
+
+    def __init__(
+        self,
+        *,
+        client: Any = None,
+        client_factory: Callable[[str], Any] | None = None,
+        session: Any = None,
+        endpoint_url: str | None = None,
+        use_fips_endpoint: bool = False,
+        application: str | None = None,
+        config: Config | None = None,
+    ) -> None:
+        shaping = session or endpoint_url or use_fips_endpoint or config
+        if shaping and (client is not None or client_factory is not None):
+            raise ConfigurationError(
+                "session=, endpoint_url=, use_fips_endpoint= and config= shape clients that phicrypt makes; a "
+                "client or client_factory that you give has them already"
+            )
+        check_application(application)
+        if endpoint_url is not None:
+            require_safe_endpoint(endpoint_url)
+        self._handed_client = client
+        self._handed_region = _region_of(client)
+        self._factory = client_factory
+        self._session = session
+        self._settings: dict[str, Any] = {
+            "endpoint_url": endpoint_url,
+            "use_fips_endpoint": use_fips_endpoint,
+            "application": application,
+            "config": config,
+        }
+        self._made_in = os.getpid()
+        self._own = _ProcessClients()
+        if client is not None:
+            # Checked now, so that a client with a plain http endpoint fails at construction.
+            safe_kms_client(client, application)
+
+    @property
+    def handed_region(self) -> str | None:
+        """The Region of the handed client, if there is one and it says so."""
+        return self._handed_region
+
+    @property
+    def authority(self) -> Hashable:
+        """Equal for equal credentials only: those of one client, factory or session object."""
+        handed = [one for one in (self._handed_client, self._factory, self._session) if one is not None]
+        settings = (self._settings["endpoint_url"], self._settings["use_fips_endpoint"])
+        # Default credentials may differ from one moment to the next, so they equal only themselves.
+        return (tuple(SameObject(one) for one in handed or [self]), settings)
+
+    def give_up_early(self) -> None:
+        """Clients made here leave a Region that does not answer after about 7 seconds: another one may serve."""
+        self._settings.update(connect_timeout_seconds=1.0, read_timeout_seconds=2.0, max_attempts=2)
+
+    def check_region(self, region: str) -> None:
+        """Raise ConfigurationError if no client of this Region can be had."""
+        if self._handed_client is None or self._factory is not None or self._handed_region in (None, region):
+            return
+        raise ConfigurationError(
+            f"the KMS client is of Region {self._handed_region}, the key of {region}: give a client of that "
+            "Region, or client_factory= for several Regions"
+        )
+
+    def prepare(self, regions: set[str]) -> None:
+        """Let the caller's factory make what is missing, before any flight (rule 12)."""
+        if self._factory is not None:
+            for region in regions:
+                self.client(region)
+
+    def client(self, region: str) -> Any:
+        """The client for a Region."""
+        own = self._own
+        if own.pid != os.getpid():
+            own = self._own = _ProcessClients()
+        found = own.clients.get(region)
+        if found is not None:
+            return found
+        if self._handed_client is not None and self._handed_region in (None, region):
+            made = self._tag(self._handed_client, forked=own.pid != self._made_in)
+        elif self._factory is not None:
+            made = self._tag(self._made_by_factory(self._factory, region), forked=False)
+        else:
+            return self._make(own, region)
+        return own.clients.setdefault(region, made)
+
+    @staticmethod
+    def _made_by_factory(factory: Callable[[str], Any], region: str) -> Any:
+        made = factory(region)
+        if _region_of(made) not in (None, region):
+            raise ConfigurationError(f"client_factory({region!r}) gave a client of Region {_region_of(made)}")
+        return made
+
+    def _tag(self, client: Any, *, forked: bool) -> Any:
+        return safe_kms_client(client, self._settings["application"], own_connections=forked)
+
+    def _make(self, own: _ProcessClients, region: str) -> Any:
+        # boto3 sessions are not safe to share while they make clients.
+        with own.lock:
+            if region not in own.clients:
+                own.clients[region] = kms_client(region, session=self._session, **self._settings)
+            return own.clients[region]
+
+
+class _ProcessClients:
+    """What one process has made; never used by another, whose locks and sockets it must not share."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.lock = threading.Lock()
+        self.clients: dict[str, Any] = {}
+
+
+def _region_of(client: Any) -> str | None:
+    region = getattr(getattr(client, "meta", None), "region_name", None)
+    return region if isinstance(region, str) else None

@@ -1,0 +1,378 @@
+"""``KmsKeyring``: data keys generated, wrapped and opened by AWS KMS.
+
+``framework/aws-kms/aws-kms-keyring.md``, ``aws-kms-mrk-keyring.md`` (multi-Region keys) and
+``aws-kms-mrk-discovery-keyring.md``. Its encrypted data keys are::
+
+    provider id     "aws-kms"
+    provider info   the key's ARN, as KMS answered it
+    ciphertext      KMS's CiphertextBlob (after the sealed data key, for DB-ESDK suites: ``wrapping``)
+
+The encryption context goes to KMS with every call and stands in CloudTrail.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from phicrypt.core.kms_arn import KmsArn, configured_key_arn, key_arn_of_message, parse_kms_arn
+from phicrypt.core.materials import (
+    DecryptionMaterials,
+    EncryptedDataKey,
+    EncryptionMaterials,
+    KeyHolder,
+    KeyOrigin,
+    joined_origin,
+)
+from phicrypt.errors import AuthenticationError, ConfigurationError, KeyAccessError
+from phicrypt.keys.kms.answers import (
+    KMS_PROVIDER_ID,
+    MAX_CIPHERTEXT_LENGTH_BYTES,
+    ciphertext_of,
+    origin_of,
+    plaintext_of,
+    unexpected_answer,
+)
+from phicrypt.keys.kms.calls import KmsAnswer, call_kms
+from phicrypt.keys.kms.clients import KmsClients
+from phicrypt.keys.kms.errors import combined_refusal, refused_calls
+from phicrypt.keys.wrapping import unwrap_data_key, wrap_data_key
+
+if TYPE_CHECKING:
+    from botocore.config import Config
+
+_ABOUT_THE_CIPHERTEXT: Final = frozenset(
+    ("InvalidCiphertextException", "IncorrectKeyException", "UnexpectedAnswer")
+)
+"""Refusals that say nothing about the key or the permission: another encrypted data key may open."""
+
+
+class _DiscoveryFilter(NamedTuple):
+    partition: str
+    account_ids: frozenset[str]
+    regions: tuple[str, ...]
+
+
+class KmsKeyring(KeyHolder):
+    """Data keys under one KMS key; decrypts under that key and any others that are named.
+
+    Args:
+        key_arn: the key ARN that generates and wraps; aliases and bare ids are refused.
+        decrypt_key_arns: more key ARNs whose encrypted data keys are opened, never written.
+        client: a boto3 KMS client of the key's Region; it is not changed (see ``tagging``).
+        client_factory: ``Region -> client``, for keys in several Regions.
+        grant_tokens: sent with every call.
+        failover_regions: Regions with replicas of the multi-Region keys above, tried in this order
+            on decrypt when a Region gives no answer or a 5xx (rule 13). A refusal ends the
+            search: revoking a multi-Region key means disabling every replica. Clients made here
+            then give up after about 7 seconds instead of 30.
+        use_fips_endpoint, endpoint_url, session, application, config: for clients made here; see
+            :func:`phicrypt.keys.kms.calls.kms_client`. ``endpoint_url`` serves every Region.
+
+    An encrypted data key is sent to KMS only if its ARN is one of those configured (or, for a
+    multi-Region key, a replica of one), and always with the configured ARN as ``KeyId``.
+
+    Raises ConfigurationError for anything that is not a key ARN, for a client of another Region,
+    for a plain http endpoint that is not on loopback.
+    """
+
+    __slots__ = ("_clients", "_discovery", "_failover_regions", "_grant_tokens", "_identity", "_keys")
+
+    def __init__(
+        self,
+        key_arn: str,
+        *,
+        decrypt_key_arns: Iterable[str] = (),
+        client: Any = None,
+        client_factory: Callable[[str], Any] | None = None,
+        grant_tokens: Iterable[str] = (),
+        failover_regions: Iterable[str] = (),
+        use_fips_endpoint: bool = False,
+        endpoint_url: str | None = None,
+        session: Any = None,
+        application: str | None = None,
+        config: Config | None = None,
+    ) -> None:
+        clients = KmsClients(
+            client=client,
+            client_factory=client_factory,
+            session=session,
+            endpoint_url=endpoint_url,
+            use_fips_endpoint=use_fips_endpoint,
+            application=application,
+            config=config,
+        )
+        more = _texts(decrypt_key_arns, "decrypt_key_arns")
+        keys = tuple(dict.fromkeys(configured_key_arn(text) for text in (key_arn, *more)))
+        failover = _texts(failover_regions, "failover_regions")
+        if failover and not any(key.is_multi_region for key in keys):
+            raise ConfigurationError("failover_regions needs a multi-Region key (its id begins with mrk-)")
+        self._configure(clients, keys, failover, None, _texts(grant_tokens, "grant_tokens"))
+
+    def _configure(
+        self,
+        clients: KmsClients,
+        keys: tuple[KmsArn, ...],
+        failover_regions: tuple[str, ...],
+        discovery: _DiscoveryFilter | None,
+        grant_tokens: tuple[str, ...],
+    ) -> None:
+        self._clients = clients
+        self._keys = keys
+        self._failover_regions = failover_regions
+        self._discovery = discovery
+        self._grant_tokens = grant_tokens
+        spare_regions = (*failover_regions, *(discovery.regions[1:] if discovery else ()))
+        if spare_regions:
+            clients.give_up_early()
+        for region in (
+            *(key.region for key in keys),
+            *(discovery.regions[:1] if discovery else ()),
+            *spare_regions,
+        ):
+            clients.check_region(region)
+        self._identity = (
+            KMS_PROVIDER_ID,
+            tuple(str(key) for key in keys),
+            failover_regions,
+            discovery,
+            clients.authority,
+            tuple(hashlib.sha256(token.encode()).digest() for token in grant_tokens),
+        )
+
+    @classmethod
+    def from_alias(
+        cls,
+        alias: str,
+        *,
+        region: str | None = None,
+        client: Any = None,
+        client_factory: Callable[[str], Any] | None = None,
+        use_fips_endpoint: bool = False,
+        endpoint_url: str | None = None,
+        session: Any = None,
+        application: str | None = None,
+        config: Config | None = None,
+        **settings: Any,
+    ) -> KmsKeyring:
+        """A keyring for the key that an alias names now; one DescribeKey call, then the ARN is pinned.
+
+        Args:
+            alias: ``"alias/name"`` (with ``region=`` or ``client=``) or an alias ARN.
+            settings: the remaining arguments of :class:`KmsKeyring`.
+
+        Raises ConfigurationError for anything but an alias, KeyAccessError if KMS refuses.
+        """
+        from phicrypt.keys.kms.alias import key_arn_of_alias
+
+        made: dict[str, Any] = {
+            "client": client,
+            "client_factory": client_factory,
+            "use_fips_endpoint": use_fips_endpoint,
+            "endpoint_url": endpoint_url,
+            "session": session,
+            "application": application,
+            "config": config,
+        }
+        return cls(key_arn_of_alias(KmsClients(**made), alias, region), **made, **settings)
+
+    @classmethod
+    def discovery(
+        cls,
+        *,
+        account_ids: Iterable[str],
+        partition: str,
+        regions: Iterable[str] = (),
+        grant_tokens: Iterable[str] = (),
+        **clients: Any,
+    ) -> KmsKeyring:
+        """A keyring that only decrypts, under whatever key of these accounts a message names.
+
+        Args:
+            account_ids: accounts whose keys may be asked; at least one.
+            partition: ``"aws"``, ``"aws-us-gov"`` or ``"aws-cn"``.
+            regions: Regions that may be asked, in order of failover for multi-Region keys; by
+                default the client's own.
+            clients: ``client``, ``client_factory``, ``use_fips_endpoint``, ``endpoint_url``,
+                ``session``, ``application``, ``config`` as of :class:`KmsKeyring`.
+        """
+        made = KmsClients(**clients)
+        asked = _texts(regions, "regions") or ((made.handed_region,) if made.handed_region else ())
+        accounts = _texts(account_ids, "account_ids")
+        if not accounts or not partition or not asked:
+            raise ConfigurationError(
+                "discovery needs an explicit filter: account_ids=, partition= and regions= (or a client of one "
+                "Region); without it, any key that a message names would be asked"
+            )
+        keyring = cls.__new__(cls)
+        found = _DiscoveryFilter(partition, frozenset(accounts), asked)
+        keyring._configure(made, (), (), found, _texts(grant_tokens, "grant_tokens"))
+        return keyring
+
+    def __repr__(self) -> str:
+        if self._discovery is not None:
+            return f"<KmsKeyring discovery in {', '.join(self._discovery.regions)}>"
+        return f"<KmsKeyring {', '.join(str(key) for key in self._keys)}>"
+
+    @property
+    def key_arn(self) -> str | None:
+        """The ARN of the key that generates and wraps; None for discovery."""
+        return str(self._keys[0]) if self._keys else None
+
+    @property
+    def identity(self) -> Hashable:
+        return self._identity
+
+    @property
+    def caches_data_keys(self) -> bool:
+        return True
+
+    def prepare(self, encrypted_data_keys: Sequence[EncryptedDataKey]) -> None:
+        """Let ``client_factory`` make the clients that these encrypted data keys need."""
+        targets: list[KmsArn] = list(self._keys[:1])
+        if encrypted_data_keys:
+            ours = (one for one in encrypted_data_keys if one.provider_id == KMS_PROVIDER_ID)
+            # An invalid ARN fails in on_decrypt, where another child of a MultiKeyring may still succeed.
+            stored = (parse_kms_arn(one.provider_info.decode("ascii", "replace")) for one in ours)
+            targets = [target for arn in stored if arn is not None for target in self._targets(arn)]
+        self._clients.prepare({target.region for target in targets})
+
+    def on_encrypt(self, materials: EncryptionMaterials) -> EncryptionMaterials:
+        if not self._keys:
+            raise ConfigurationError("a discovery keyring only decrypts: encrypt under a named key ARN")
+        key = self._keys[0]
+        calls: list[KeyOrigin] = []
+
+        def ask(operation: str, **parameters: Any) -> KmsAnswer:
+            answer = self._call(operation, key, materials, **parameters)
+            calls.append(origin_of(answer, operation, key))
+            return answer
+
+        def generate(length_bytes: int) -> tuple[bytes, bytes]:
+            answer = ask("GenerateDataKey", NumberOfBytes=length_bytes)
+            ciphertext = ciphertext_of(answer, "GenerateDataKey", key)
+            return plaintext_of(answer, "GenerateDataKey", key, length_bytes), ciphertext
+
+        def wrap(plaintext_key: bytes) -> bytes:
+            return ciphertext_of(ask("Encrypt", Plaintext=plaintext_key), "Encrypt", key)
+
+        wrapped = wrap_data_key(materials, wrap, generate=generate)
+        return materials.with_recipient(
+            EncryptedDataKey(KMS_PROVIDER_ID, str(key).encode(), wrapped.ciphertext),
+            data_key=wrapped.generated_data_key,
+            symmetric_signing_key=wrapped.symmetric_signing_key,
+            origin=joined_origin(materials.origin, *calls),
+        )
+
+    def on_decrypt(
+        self, materials: DecryptionMaterials, encrypted_data_keys: Sequence[EncryptedDataKey]
+    ) -> DecryptionMaterials:
+        if materials.data_key is not None:
+            raise ValueError("these decryption materials already hold a data key")
+        refusals: list[KeyAccessError] = []
+        refused_keys: list[KmsArn] = []
+        for index, encrypted_data_key in enumerate(encrypted_data_keys):
+            if encrypted_data_key.provider_id != KMS_PROVIDER_ID:
+                continue
+            for target in self._targets(key_arn_of_message(encrypted_data_key.provider_info)):
+                if any(key != target and key.is_same_key_as(target) for key in refused_keys):
+                    break  # a replica of this key has refused: its answer holds for every Region (rule 13)
+                try:
+                    return self._open(materials, index, encrypted_data_key, target, refusals)
+                except KeyAccessError as refusal:
+                    refusals.append(refusal)
+                    if refusal.is_outage:
+                        continue
+                    if refusal.code not in _ABOUT_THE_CIPHERTEXT:
+                        refused_keys.append(target)
+                    break
+        if not refusals:
+            raise self._no_match(encrypted_data_keys)
+        raise combined_refusal(refusals)
+
+    def _targets(self, stored: KmsArn) -> list[KmsArn]:
+        """The ARNs under which an encrypted data key may be sent, in order; none if it is not ours."""
+        if self._discovery is not None:
+            partition, account_ids, regions = self._discovery
+            if stored.partition != partition or stored.account not in account_ids:
+                return []
+            if not stored.is_multi_region:
+                return [stored] if stored.region in regions else []
+            # The Region that wrote it surely has the key, so it goes first.
+            ordered = sorted(regions, key=lambda region: region != stored.region)
+            return [stored.in_region(region) for region in ordered]
+        matches = [key for key in self._keys if key.is_same_key_as(stored)]
+        if matches and stored.is_multi_region:
+            matches += [stored.in_region(region) for region in self._failover_regions]
+        return list(dict.fromkeys(matches))
+
+    def _open(
+        self,
+        materials: DecryptionMaterials,
+        index: int,
+        encrypted_data_key: EncryptedDataKey,
+        target: KmsArn,
+        refusals: Sequence[KeyAccessError],
+    ) -> DecryptionMaterials:
+        answers: list[KmsAnswer] = []
+
+        def unwrap(ciphertext: bytes) -> bytes:
+            if not 0 < len(ciphertext) <= MAX_CIPHERTEXT_LENGTH_BYTES:
+                raise unexpected_answer(
+                    "Decrypt", target, "the encrypted data key has not the length of a KMS ciphertext"
+                )
+            answers.append(self._call("Decrypt", target, materials, CiphertextBlob=ciphertext))
+            return plaintext_of(answers[0], "Decrypt", target, materials.suite.data_key_length_bytes)
+
+        try:
+            unwrapped = unwrap_data_key(materials, encrypted_data_key.ciphertext, unwrap)
+        except AuthenticationError:
+            raise unexpected_answer(
+                "Decrypt", target, "the encrypted data key does not verify under the key that KMS opened", *answers
+            ) from None
+        origin = origin_of(answers[0], "Decrypt", target, other_calls=refused_calls(refusals))
+        return materials.with_data_key(
+            unwrapped.data_key,
+            recipient_index=index,
+            origin=origin,
+            symmetric_signing_key=unwrapped.symmetric_signing_key,
+        )
+
+    def _call(
+        self, operation: str, key: KmsArn, materials: EncryptionMaterials | DecryptionMaterials, **parameters: Any
+    ) -> KmsAnswer:
+        answer = call_kms(
+            self._clients.client(key.region),
+            operation,
+            key_arn=str(key),
+            KeyId=str(key),
+            EncryptionContext=dict(materials.context),
+            GrantTokens=list(self._grant_tokens),
+            **parameters,
+        )
+        if answer.response.get("KeyId") != str(key):
+            raise unexpected_answer(
+                operation, key, "the answer names another key than the one that was asked", answer
+            )
+        return answer
+
+    def _no_match(self, encrypted_data_keys: Sequence[EncryptedDataKey]) -> KeyAccessError:
+        theirs = [
+            one.provider_info.decode() for one in encrypted_data_keys if one.provider_id == KMS_PROVIDER_ID
+        ] or ["none of KMS"]
+        ours = repr(self).strip("<>")
+        return KeyAccessError(
+            f"the message is for other keys ({', '.join(theirs)}) than {ours} may ask; name the message's key "
+            "in decrypt_key_arns=, if it is to be trusted",
+            operation="Decrypt",
+            code="NoMatchingDataKey",
+            key_arn=self.key_arn,
+        )
+
+
+def _texts(values: Iterable[str], name: str) -> tuple[str, ...]:
+    texts = () if isinstance(values, str) else tuple(values)
+    if isinstance(values, str) or not all(isinstance(text, str) and text for text in texts):
+        raise ConfigurationError(f"{name}= takes a sequence of non-empty texts")
+    return texts

@@ -1,0 +1,221 @@
+"""``KmsRsaKeyring``: data keys wrapped offline with an RSA public key, opened by KMS only.
+
+The recovery or break-glass recipient beside a ``HierarchicalKeyring`` (rule 16): writing makes no
+KMS call and shows KMS no context, and only a role that may call Decrypt with the private key in KMS
+opens. ``framework/aws-kms/aws-kms-rsa-keyring.md``; its encrypted data keys are::
+
+    provider id     "aws-kms-rsa"
+    provider info   the KMS key's ARN
+    ciphertext      RSAES-OAEP(SHA-384 of the serialized context (48 bytes) ‖ data key)
+
+Whoever has the public key can make such a data key, so it says nothing about who wrote a message;
+signed suites, which would pretend to, are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any, Final, Literal
+
+from phicrypt.core.kms_arn import configured_key_arn, key_arn_of_message
+from phicrypt.core.materials import (
+    DecryptionMaterials,
+    EncryptedDataKey,
+    EncryptionMaterials,
+    KeyHolder,
+    KeyOrigin,
+    joined_origin,
+)
+from phicrypt.core.primitives import RsaPublicKey, constant_time_equal
+from phicrypt.errors import AuthenticationError, ConfigurationError, KeyAccessError
+from phicrypt.keys.kms.answers import origin_of, unexpected_answer
+from phicrypt.keys.kms.calls import KmsAnswer, call_kms
+from phicrypt.keys.kms.clients import KmsClients
+from phicrypt.keys.kms.errors import combined_refusal
+from phicrypt.keys.wrapping import unwrap_data_key, wrap_data_key
+
+RSA_PROVIDER_ID: Final = "aws-kms-rsa"
+MIN_MODULUS_LENGTH_BITS: Final = 2_048
+_HASHES: Final = {"RSAES_OAEP_SHA_1": "sha1", "RSAES_OAEP_SHA_256": "sha256"}
+_DIGEST_LENGTH_BYTES: Final = 48
+_CIPHERTEXT_LENGTHS_BYTES: Final = (256, 384, 512)
+"""Of KMS's RSA keys: 2,048, 3,072 and 4,096 bits."""
+
+
+class KmsRsaKeyring(KeyHolder):
+    """Wraps data keys under an RSA public key; opens them with the private key in KMS.
+
+    Args:
+        key_arn: the ARN of the RSA KMS key (KeyUsage ENCRYPT_DECRYPT); aliases are refused.
+        public_key: its public key as KMS GetPublicKey gives it (DER), or PEM, of at least 2,048
+            bits; None for a keyring that only opens. That it belongs to ``key_arn`` is the
+            caller's word: check with one decryption (``phicrypt drill``) before relying on it.
+        algorithm: the padding, ``RSAES_OAEP_SHA_256`` or ``RSAES_OAEP_SHA_1``.
+        client, grant_tokens, session, endpoint_url, use_fips_endpoint, application: as for
+            ``KmsKeyring``; used for opening only. **With a public key and none of client, session
+            and endpoint the keyring only writes** and never calls KMS, so that daily readers do
+            not knock at the recovery key.
+
+    Raises ConfigurationError for an unsuitable key, ARN or algorithm.
+    """
+
+    __slots__ = ("_clients", "_grant_tokens", "_identity", "_key", "_public_key", "algorithm")
+
+    def __init__(
+        self,
+        key_arn: str,
+        *,
+        public_key: bytes | str | None = None,
+        algorithm: Literal["RSAES_OAEP_SHA_256", "RSAES_OAEP_SHA_1"] = "RSAES_OAEP_SHA_256",
+        client: Any = None,
+        grant_tokens: Iterable[str] = (),
+        session: Any = None,
+        endpoint_url: str | None = None,
+        use_fips_endpoint: bool = False,
+        application: str | None = None,
+    ) -> None:
+        if algorithm not in _HASHES:
+            raise ConfigurationError(f"the RSA padding is one of {', '.join(_HASHES)}, not {algorithm!r}")
+        self._key = configured_key_arn(key_arn)
+        self.algorithm = algorithm
+        self._public_key = None if public_key is None else _checked(public_key)
+        self._grant_tokens = list(grant_tokens)
+        self._clients: KmsClients | None = None
+        if public_key is None or client is not None or session is not None or endpoint_url or use_fips_endpoint:
+            self._clients = KmsClients(
+                client=client,
+                session=session,
+                endpoint_url=endpoint_url,
+                use_fips_endpoint=use_fips_endpoint,
+                application=application,
+            )
+            self._clients.check_region(self._key.region)
+        self._identity = (
+            RSA_PROVIDER_ID,
+            str(self._key),
+            algorithm,
+            self._public_key.der if self._public_key else None,
+            self._clients.authority if self._clients else None,
+            tuple(hashlib.sha256(token.encode()).digest() for token in self._grant_tokens),
+        )
+
+    def __repr__(self) -> str:
+        return f"<KmsRsaKeyring {self._key}>"
+
+    @property
+    def key_arn(self) -> str:
+        """The RSA KMS key's ARN."""
+        return str(self._key)
+
+    @property
+    def identity(self) -> Hashable:
+        return self._identity
+
+    @property
+    def caches_data_keys(self) -> bool:
+        return True
+
+    def prepare(self, encrypted_data_keys: Sequence[EncryptedDataKey]) -> None:
+        pass
+
+    def on_encrypt(self, materials: EncryptionMaterials) -> EncryptionMaterials:
+        public_key = self._public_key
+        if public_key is None:
+            raise ConfigurationError(f"{self!r} has no public key: it opens, and cannot be written for")
+        if materials.suite.is_signed:
+            raise ConfigurationError(
+                "an RSA recipient is for unsigned messages: everyone has the public key, so a signature beside "
+                "it would prove nothing; leave signed=False or leave this keyring out"
+            )
+        digest = hashlib.sha384(materials.context_bytes).digest()
+
+        def wrap(plaintext_key: bytes) -> bytes:
+            return public_key.encrypt_oaep(digest + plaintext_key, hash_name=_HASHES[self.algorithm])
+
+        wrapped = wrap_data_key(materials, wrap)
+        return materials.with_recipient(
+            EncryptedDataKey(RSA_PROVIDER_ID, self.key_arn.encode(), wrapped.ciphertext),
+            data_key=wrapped.generated_data_key,
+            symmetric_signing_key=wrapped.symmetric_signing_key,
+            origin=joined_origin(materials.origin, KeyOrigin(RSA_PROVIDER_ID, self.key_arn)),
+        )
+
+    def on_decrypt(
+        self, materials: DecryptionMaterials, encrypted_data_keys: Sequence[EncryptedDataKey]
+    ) -> DecryptionMaterials:
+        failures: list[AuthenticationError | KeyAccessError] = []
+        for index, data_key in enumerate(encrypted_data_keys):
+            if self._clients is None or materials.suite.is_signed or data_key.provider_id != RSA_PROVIDER_ID:
+                continue
+            if not self._key.is_same_key_as(key_arn_of_message(data_key.provider_info)):
+                continue
+            try:
+                return self._open(self._clients, materials, index, data_key)
+            except (AuthenticationError, KeyAccessError) as error:
+                failures.append(error)
+        refusals = [error for error in failures if isinstance(error, KeyAccessError)]
+        if refusals:
+            raise combined_refusal(refusals)
+        raise failures[0] if failures else self._no_match(materials)
+
+    def _open(
+        self, clients: KmsClients, materials: DecryptionMaterials, index: int, data_key: EncryptedDataKey
+    ) -> DecryptionMaterials:
+        answers: list[KmsAnswer] = []
+
+        def unwrap(ciphertext: bytes) -> bytes:
+            answers.append(self._decrypt(clients, ciphertext))
+            plaintext: bytes = answers[0].response["Plaintext"]
+            digest = hashlib.sha384(materials.context_bytes).digest()
+            if not constant_time_equal(plaintext[:_DIGEST_LENGTH_BYTES], digest):
+                raise AuthenticationError("context digest")
+            return plaintext[_DIGEST_LENGTH_BYTES:]
+
+        unwrapped = unwrap_data_key(materials, data_key.ciphertext, unwrap)
+        return materials.with_data_key(
+            unwrapped.data_key,
+            recipient_index=index,
+            origin=origin_of(answers[0], "Decrypt", self._key),
+            symmetric_signing_key=unwrapped.symmetric_signing_key,
+        )
+
+    def _decrypt(self, clients: KmsClients, ciphertext: bytes) -> KmsAnswer:
+        if len(ciphertext) not in _CIPHERTEXT_LENGTHS_BYTES:
+            raise AuthenticationError("encrypted data key length")
+        answer = call_kms(
+            clients.client(self._key.region),
+            "Decrypt",
+            key_arn=self.key_arn,
+            KeyId=self.key_arn,
+            CiphertextBlob=ciphertext,
+            EncryptionAlgorithm=self.algorithm,
+            GrantTokens=self._grant_tokens,
+        )
+        if answer.response.get("KeyId") != self.key_arn or not isinstance(answer.response.get("Plaintext"), bytes):
+            raise unexpected_answer("Decrypt", self._key, "the answer names another key, or holds none", answer)
+        return answer
+
+    def _no_match(self, materials: DecryptionMaterials) -> KeyAccessError:
+        if self._clients is None:
+            why = "this keyring has a public key and no KMS client, and only writes"
+        elif materials.suite.is_signed:
+            why = "the message is signed, and an RSA recipient is for unsigned messages"
+        else:
+            why = "none of the message's encrypted data keys is for it"
+        return KeyAccessError(
+            f"the RSA key {self.key_arn} cannot open the message: {why}",
+            operation="Decrypt",
+            code="NoMatchingDataKey",
+            key_arn=self.key_arn,
+        )
+
+
+def _checked(public_key: bytes | str) -> RsaPublicKey:
+    checked = RsaPublicKey(public_key.encode() if isinstance(public_key, str) else bytes(public_key))
+    if checked.modulus_length_bits < MIN_MODULUS_LENGTH_BITS:
+        raise ConfigurationError(
+            f"an RSA recipient's key has at least {MIN_MODULUS_LENGTH_BITS} bits, this one has "
+            f"{checked.modulus_length_bits}"
+        )
+    return checked

@@ -1,0 +1,1 @@
+"""Messages: bytes and streams to and from the AWS Encryption SDK's format."""

@@ -1,0 +1,1 @@
+"""Pure judgements of the account's settings."""

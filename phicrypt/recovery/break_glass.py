@@ -1,0 +1,179 @@
+"""Break-glass: opening messages by their emergency recipient, under a role of its own, on record.
+
+Messages that are to be opened so carry a second encrypted data key for an RSA key in KMS
+(:class:`phicrypt.keys.kms.rsa_keyring.KmsRsaKeyring`, rule 16). Only the emergency role may call Decrypt with
+it. A grant here leaves a record when it opens and when it closes, and each use under it carries its
+id; ``phicrypt audit break-glass`` lists what awaits review.
+
+The expiry that is checked here is advice: whoever holds the role's credentials can go on without
+phicrypt. What enforces it is the session's duration, or a condition in the key's policy.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from phicrypt.audit.acting import acting_as
+from phicrypt.audit.events import AuditEvent, Kind, Outcome, Purpose, describe_error
+from phicrypt.audit.trail import AuditTrail
+from phicrypt.errors import AuditError, ConfigurationError, UnsupportedOperationError
+
+if TYPE_CHECKING:
+    from phicrypt.client import PhiCrypt
+    from phicrypt.core.materials import Keyring
+
+MAX_EXPIRY_SECONDS: Final = 12 * 3_600
+_MIN_REASON_LENGTH: Final = 10
+_MAX_REASON_LENGTH: Final = 1_000
+_OPENING: Final = ("decrypt", "decrypt_stream", "decrypting_reader", "inspect")
+
+
+class BreakGlass:
+    """What a grant allows: to decrypt, until it expires. Made by :func:`break_glass` only.
+
+    ``decrypt``, ``decrypt_stream``, ``decrypting_reader`` and ``inspect`` are those of
+    :class:`phicrypt.PhiCrypt`. After the grant has expired or its block has ended, each raises
+    UnsupportedOperationError before any key is used; a reader that was opened before goes on.
+    """
+
+    def __init__(
+        self, phi: PhiCrypt, grant_id: str, actor: str, expires_at: float, clock: Callable[[], float]
+    ) -> None:
+        self._phi = phi
+        self._actor = actor
+        self._clock = clock
+        self._is_open = True
+        self.grant_id = grant_id
+        self.expires_at = expires_at
+        self.uses = 0
+
+    def __repr__(self) -> str:
+        return f"<BreakGlass {self.grant_id!r}>"
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _OPENING:
+            raise AttributeError(f"a break-glass grant can {', '.join(_OPENING)}; it has no {name!r}")
+        method = getattr(self._phi, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            if not self._is_open or self._clock() >= self.expires_at:
+                raise UnsupportedOperationError(
+                    "the break-glass grant has expired or was closed; ask for a new one, with its reason"
+                )
+            self.uses += 1
+            with acting_as(self._actor, Purpose.EMERGENCY, break_glass=self.grant_id):
+                return method(*arguments, **options)
+
+        return call
+
+
+@contextmanager
+def break_glass(
+    phi: PhiCrypt,
+    *,
+    actor: str,
+    reason: str,
+    expires_in_seconds: int,
+    session: Any = None,
+    client: Any = None,
+    keyring: Keyring | None = None,
+    principal: str | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[BreakGlass]:
+    """Open messages through their break-glass recipient, on record: ``with … as grant: grant.decrypt(…)``.
+
+    Args:
+        phi: gives the audit trail, without which there is no break-glass, and the RSA recipient
+            among its keyrings.
+        actor: who breaks the glass.
+        reason: why, 10 to 1,000 characters. It stands in the audit log: no PHI.
+        expires_in_seconds: until when, at most twelve hours.
+        session, client: a boto3 session or KMS client of the emergency role.
+        keyring: the emergency recipient's keyring, in place of the RSA recipient found in ``phi``'s.
+        principal: ARN of the emergency role, which the join with CloudTrail requires to be equal there.
+            Without it, uses under a ``session`` or ``client`` are at most *probable* (rule 22).
+
+    Nothing is cached under the grant. Raises ConfigurationError without a sufficient reason, actor,
+    expiry or recipient, PhiInContextError for a reason that looks like PHI, AuditError if the trail
+    cannot be written: then nothing is opened.
+    """
+    trail = phi.trail
+    if trail is None:
+        raise AuditError("break-glass needs an audit trail: pass audit=[…] to PhiCrypt")
+    if not isinstance(reason, str) or not _MIN_REASON_LENGTH <= len(reason.strip()) <= _MAX_REASON_LENGTH:
+        raise ConfigurationError(
+            f"break-glass needs a reason of {_MIN_REASON_LENGTH} to {_MAX_REASON_LENGTH} characters"
+        )
+    if isinstance(expires_in_seconds, bool) or not 0 < expires_in_seconds <= MAX_EXPIRY_SECONDS:
+        raise ConfigurationError(f"expires_in_seconds is between 1 and {MAX_EXPIRY_SECONDS:,}")
+    if principal is not None or session is not None or client is not None:
+        trail = copy.copy(trail)  # the same sinks, for calls under other credentials
+        trail.principal = principal
+    from phicrypt.client import PhiCrypt
+    from phicrypt.guard.phi_guard import PhiGuard
+
+    emergency = keyring or _emergency_keyring(phi.provider.keyring, session, client)
+    PhiGuard().check({"reason": reason}, where="break-glass reason")
+    if phi.guard is not None and phi.guard.mode == "refuse":  # it may know the house's own record numbers
+        phi.guard.check({"reason": reason}, where="break-glass reason")
+    grant_id = trail.next_use_id()
+    opener = PhiCrypt(keyring=emergency, cache=None, audit=trail)
+    terms = {"reason": reason, "expires_in_seconds": expires_in_seconds}
+    with acting_as(actor, Purpose.EMERGENCY, break_glass=grant_id):
+        trail.write(_event(trail, Kind.BREAK_GLASS_OPEN, grant_id, actor, **terms))
+    grant = BreakGlass(opener, grant_id, actor, clock() + expires_in_seconds, clock)
+    failure: BaseException | None = None
+    try:
+        yield grant
+    except BaseException as error:
+        failure = error
+        raise
+    finally:
+        grant._is_open = False
+        _, error_name, _ = describe_error(failure)
+        closing = _event(trail, Kind.BREAK_GLASS_CLOSE, grant_id, actor, uses=grant.uses)
+        trail.write(closing._replace(error=error_name))
+
+
+def record_review(trail: AuditTrail, grant_id: str, *, reviewer: str, note: str = "") -> None:
+    """Write that a grant was reviewed, and by whom. Raises AuditError, ConfigurationError, PhiInContextError."""
+    from phicrypt.guard.phi_guard import PhiGuard
+
+    PhiGuard().check({"note": note}, where="review note")
+    with acting_as(reviewer):
+        trail.write(_event(trail, Kind.BREAK_GLASS_REVIEW, grant_id, reviewer, note=note[:_MAX_REASON_LENGTH]))
+
+
+def _emergency_keyring(keyring: Keyring, session: Any, client: Any) -> Keyring:
+    """The RSA recipient among the keyrings, with the emergency role's session or client."""
+    from phicrypt.keys.kms.rsa_keyring import KmsRsaKeyring
+
+    recipients = [one for one in (keyring, *getattr(keyring, "_keyrings", ())) if isinstance(one, KmsRsaKeyring)]
+    if len(recipients) != 1:
+        raise ConfigurationError(
+            f"break-glass needs one KmsRsaKeyring among the keyrings, there are {len(recipients)}: write messages "
+            "for MultiKeyring(…, KmsRsaKeyring(key_arn, public_key=…)), or pass keyring="
+        )
+    if session is None and client is None:
+        return recipients[0]
+    return KmsRsaKeyring(recipients[0].key_arn, algorithm=recipients[0].algorithm, session=session, client=client)
+
+
+def _event(trail: AuditTrail, kind: str, grant_id: str, actor: str, **detail: Any) -> AuditEvent:
+    return AuditEvent(
+        time.time_ns(),
+        kind,
+        f"{grant_id}-{kind.rpartition('-')[2]}",
+        "break_glass",
+        Outcome.SUCCESS,
+        actor=actor,
+        purpose=Purpose.EMERGENCY.value,
+        break_glass=grant_id,
+        application=trail.application,
+        principal=trail.principal,
+        detail=detail,
+    )

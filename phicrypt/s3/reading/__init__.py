@@ -1,0 +1,1 @@
+"""Stored objects opened: whole, by ranges, as streams."""

@@ -1,0 +1,1 @@
+"""Objects sealed and sent: at once, in parts, as copies."""

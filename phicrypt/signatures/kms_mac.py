@@ -1,0 +1,130 @@
+"""MAC keys: an HMAC key that stays in KMS, and local HMAC keys that KMS envelopes."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import json
+from typing import Any, Final
+
+from phicrypt.core.kms_arn import configured_key_arn
+from phicrypt.core.materials import KeyHolder
+from phicrypt.core.primitives import random_bytes
+from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, KeyAccessError
+from phicrypt.keys.kms.calls import KmsAnswer, call_kms
+from phicrypt.keys.kms.clients import KmsClients
+
+MAC_ALGORITHMS: Final = {"HMAC_SHA_256": "sha256", "HMAC_SHA_384": "sha384", "HMAC_SHA_512": "sha512"}
+"""KMS's names, and hashlib's."""
+MAX_ENVELOPE_LENGTH_BYTES: Final = 16 * 1024
+_LOCAL_KEY_LENGTH_BYTES: Final = 64
+_KEY_ID_LENGTH_BYTES: Final = 8
+
+
+class KmsMacKey:
+    """One KMS key, pinned by its ARN, that makes MACs or envelopes local MAC keys.
+
+    KMS makes MACs with keys of usage GENERATE_VERIFY_MAC and envelopes with symmetric encryption
+    keys; a key of the other kind is refused by KMS (InvalidKeyUsageException).
+
+    Raises ConfigurationError for an alias, a client of another Region or an unknown algorithm.
+    """
+
+    def __init__(self, key_arn: str, *, client: Any = None, algorithm: str = "HMAC_SHA_256") -> None:
+        arn = configured_key_arn(key_arn)
+        self.key_arn = key_arn
+        if algorithm not in MAC_ALGORITHMS:
+            raise ConfigurationError(f"the MAC algorithm is one of {', '.join(MAC_ALGORITHMS)}, not {algorithm!r}")
+        self.algorithm = algorithm
+        self._region = arn.region
+        self._clients = KmsClients(client=client)
+        self._clients.check_region(arn.region)
+
+    def __repr__(self) -> str:
+        return f"<KmsMacKey {self.key_arn}>"
+
+    def generate(self, message: bytes) -> KmsAnswer:
+        """GenerateMac over at most 4,096 bytes; ``response["Mac"]``. Raises KeyAccessError."""
+        return self._call("GenerateMac", Message=message, MacAlgorithm=self.algorithm)
+
+    def verify(self, message: bytes, mac: bytes) -> KmsAnswer:
+        """VerifyMac. Raises AuthenticationError for a bad MAC, KeyAccessError for a refusal."""
+        try:
+            answer = self._call("VerifyMac", Message=message, Mac=mac, MacAlgorithm=self.algorithm)
+        except KeyAccessError as error:
+            if error.code == "KMSInvalidMacException":
+                raise AuthenticationError("MAC") from error
+            raise
+        if answer.response.get("MacValid") is not True:
+            raise AuthenticationError("MAC")
+        return answer
+
+    def new_local_key(self, purpose: str) -> tuple[bytes, KmsAnswer]:
+        """The envelope of a new local key, to be stored wherever configuration is stored."""
+        key_id = random_bytes(_KEY_ID_LENGTH_BYTES).hex()
+        answer = self._call(
+            "GenerateDataKey",
+            NumberOfBytes=_LOCAL_KEY_LENGTH_BYTES,
+            EncryptionContext=_envelope_context(key_id, purpose),
+        )
+        envelope = {
+            "localMacKey": key_id,
+            "kmsKey": self.key_arn,
+            "ciphertext": base64.b64encode(answer.response["CiphertextBlob"]).decode(),
+        }
+        return json.dumps(envelope).encode(), answer
+
+    def open_local_key(self, envelope: bytes, purpose: str) -> tuple[LocalMacKey, KmsAnswer]:
+        """The local key of an envelope, under this KMS key and made for this purpose.
+
+        Raises FormatError for no envelope, KeyAccessError if KMS does not open it.
+        """
+        key_id, ciphertext = _read_envelope(envelope)
+        answer = self._call(
+            "Decrypt", CiphertextBlob=ciphertext, EncryptionContext=_envelope_context(key_id, purpose)
+        )
+        if len(answer.response["Plaintext"]) != _LOCAL_KEY_LENGTH_BYTES:
+            raise AuthenticationError("local MAC key length")
+        return LocalMacKey(key_id, answer.response["Plaintext"]), answer
+
+    def _call(self, operation: str, **parameters: Any) -> KmsAnswer:
+        client = self._clients.client(self._region)
+        return call_kms(client, operation, key_arn=self.key_arn, KeyId=self.key_arn, **parameters)
+
+
+class LocalMacKey(KeyHolder):
+    """A 64-byte HMAC key in this process. Its ``repr`` shows its id only."""
+
+    __slots__ = ("_mac_key", "key_id")
+
+    def __init__(self, key_id: str, mac_key: bytes) -> None:
+        self.key_id = key_id
+        self._mac_key = mac_key
+
+    def __repr__(self) -> str:
+        return f"<LocalMacKey {self.key_id}>"
+
+    def generate(self, message: bytes, digest_name: str) -> bytes:
+        """HMAC with hashlib's digest of that name."""
+        return hmac.digest(self._mac_key, message, digest_name)
+
+
+def _envelope_context(key_id: str, purpose: str) -> dict[str, str]:
+    if not isinstance(purpose, str) or not purpose:
+        raise ConfigurationError("a purpose is non-empty text, such as 'search-tokens'")
+    return {"phicrypt-mac-key": key_id, "phicrypt-mac-purpose": purpose}
+
+
+def _read_envelope(envelope: bytes) -> tuple[str, bytes]:
+    if len(envelope) > MAX_ENVELOPE_LENGTH_BYTES:
+        raise FormatError("too long for an enveloped MAC key", field="MAC key envelope")
+    try:
+        members = json.loads(envelope)
+        key_id, text = members["localMacKey"], members["ciphertext"]
+        bytes.fromhex(key_id)
+        if len(key_id) != 2 * _KEY_ID_LENGTH_BYTES:
+            raise ValueError
+        return key_id, base64.b64decode(text, validate=True)
+    except (ValueError, KeyError, TypeError, RecursionError, binascii.Error):
+        raise FormatError("the JSON that new_local_key returned was expected", field="MAC key envelope") from None

@@ -1,0 +1,43 @@
+"""For users' tests: keyrings with fixed keys, an audit sink that records, and an embedded local AWS.
+
+Nothing here is for production: :class:`StaticKeyring` opens whatever it is given.
+
+The local stack as a pytest fixture::
+
+    @pytest.fixture(scope="session")
+    def aws():
+        with phicrypt.testing.local_aws() as stack:
+            yield stack
+
+    def test_round_trip(aws):
+        phi = PhiCrypt(keyring=KmsKeyring(aws.kms_key_arn, client=aws.client("kms")))
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from phicrypt._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from phicrypt.audit.sinks.memory import RecordingSink
+    from phicrypt.testing.doubles import StaticBranchKeyStore, StaticKeyring, local_aws
+    from phicrypt.testing.local_stack import LocalAws
+
+_HOMES = {
+    "LocalAws": "phicrypt.testing.local_stack",
+    "RecordingSink": "phicrypt.audit.sinks.memory",
+    "StaticBranchKeyStore": "phicrypt.testing.doubles",
+    "StaticKeyring": "phicrypt.testing.doubles",
+    "local_aws": "phicrypt.testing.doubles",
+}
+
+__all__ = [
+    "LocalAws",
+    "RecordingSink",
+    "StaticBranchKeyStore",
+    "StaticKeyring",
+    "local_aws",
+]
+
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -1,0 +1,177 @@
+"""Asymmetric and HMAC keys for the stricter local KMS, as AWS's API reference describes them.
+
+Real signatures by ``cryptography``; RSA-PSS salts are as long as the digest, as in KMS. A bad
+signature or MAC is an error, never an answer ``false``.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from functools import cached_property
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from support.strict_kms import StrictKms
+from support.strict_kms_operations import KeyRecord, KmsError, Operations, Request
+
+_RSA = [f"RSASSA_{scheme}_SHA_{bits}" for scheme in ("PSS", "PKCS1_V1_5") for bits in (256, 384, 512)]
+ALGORITHMS = {
+    "ECC_NIST_P256": ["ECDSA_SHA_256"],
+    "ECC_NIST_P384": ["ECDSA_SHA_384"],
+    "ECC_NIST_P521": ["ECDSA_SHA_512"],
+    "ECC_SECG_P256K1": ["ECDSA_SHA_256"],
+    "RSA_2048": _RSA,
+    "RSA_3072": _RSA,
+    "ECC_NIST_EDWARDS25519": ["ED25519_SHA_512", "ED25519_PH_SHA_512"],
+    "ML_DSA_44": ["ML_DSA_SHAKE_256"],
+    "ML_DSA_65": ["ML_DSA_SHAKE_256"],
+    "ML_DSA_87": ["ML_DSA_SHAKE_256"],
+}
+MACS = {"HMAC_256": "HMAC_SHA_256", "HMAC_384": "HMAC_SHA_384", "HMAC_512": "HMAC_SHA_512"}
+_HASHES = {"256": hashes.SHA256(), "384": hashes.SHA384(), "512": hashes.SHA512()}
+
+
+def _new_private_key(spec: str) -> Any:
+    makers = {
+        "ECC_NIST_P256": lambda: ec.generate_private_key(ec.SECP256R1()),
+        "ECC_NIST_P384": lambda: ec.generate_private_key(ec.SECP384R1()),
+        "ECC_NIST_P521": lambda: ec.generate_private_key(ec.SECP521R1()),
+        "ECC_SECG_P256K1": lambda: ec.generate_private_key(ec.SECP256K1()),
+        "RSA_2048": lambda: rsa.generate_private_key(65537, 2048),
+        "RSA_3072": lambda: rsa.generate_private_key(65537, 3072),
+        "ECC_NIST_EDWARDS25519": ed25519.Ed25519PrivateKey.generate,
+        "ML_DSA_44": mldsa.MLDSA44PrivateKey.generate,
+        "ML_DSA_65": mldsa.MLDSA65PrivateKey.generate,
+        "ML_DSA_87": mldsa.MLDSA87PrivateKey.generate,
+    }
+    return makers[spec]()
+
+
+class AsymmetricOperations(Operations):
+    """Sign, Verify, GetPublicKey, GenerateMac and VerifyMac."""
+
+    @cached_property
+    def _private_keys(self) -> dict[str, Any]:
+        return {}
+
+    def _private_key(self, key: KeyRecord) -> Any:
+        """One key pair per key id: replicas of a multi-Region key share it."""
+        if key.key_id not in self._private_keys:
+            self._private_keys[key.key_id] = _new_private_key(key.spec)
+        return self._private_keys[key.key_id]
+
+    def GetPublicKey(self, request: Request) -> dict[str, Any]:
+        key = self.account.find(request.parameters["KeyId"], request.region)
+        self.account.authorize(request, key)
+        if key.state == "Disabled":
+            raise KmsError("DisabledException", f"{key.arn} is disabled.")
+        if key.spec not in ALGORITHMS:
+            raise KmsError("UnsupportedOperationException", f"{key.arn} is not an asymmetric key.")
+        der = self._private_key(key).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return {
+            "KeyId": key.arn,
+            "PublicKey": _b64(der),
+            "KeySpec": key.spec,
+            "CustomerMasterKeySpec": key.spec,
+            "KeyUsage": key.usage,
+            "SigningAlgorithms": ALGORITHMS[key.spec] if key.usage == "SIGN_VERIFY" else [],
+        }
+
+    def Sign(self, request: Request) -> dict[str, Any]:
+        key, algorithm, message, is_digest = self._signing(request)
+        private_key = self._private_key(key)
+        if algorithm.startswith("ECDSA"):
+            signature = private_key.sign(message, ec.ECDSA(_hash(algorithm, is_digest)))
+        elif algorithm.startswith("RSASSA"):
+            signature = private_key.sign(message, _padding(algorithm), _hash(algorithm, is_digest))
+        else:
+            signature = private_key.sign(message)
+        return {"KeyId": key.arn, "Signature": _b64(signature), "SigningAlgorithm": algorithm}
+
+    def Verify(self, request: Request) -> dict[str, Any]:
+        key, algorithm, message, is_digest = self._signing(request)
+        signature = base64.b64decode(request.parameters["Signature"])
+        public_key = self._private_key(key).public_key()
+        try:
+            if algorithm.startswith("ECDSA"):
+                public_key.verify(signature, message, ec.ECDSA(_hash(algorithm, is_digest)))
+            elif algorithm.startswith("RSASSA"):
+                public_key.verify(signature, message, _padding(algorithm), _hash(algorithm, is_digest))
+            else:
+                public_key.verify(signature, message)
+        except InvalidSignature:
+            raise KmsError("KMSInvalidSignatureException", "The signature is not valid.") from None
+        return {"KeyId": key.arn, "SignatureValid": True, "SigningAlgorithm": algorithm}
+
+    def _signing(self, request: Request) -> tuple[KeyRecord, str, bytes, bool]:
+        key = self.usable(request, request.parameters["KeyId"], "SIGN_VERIFY")
+        algorithm = request.parameters["SigningAlgorithm"]
+        if algorithm not in ALGORITHMS[key.spec]:
+            raise KmsError(
+                "InvalidKeyUsageException", f"Algorithm {algorithm} and key spec {key.spec} do not match."
+            )
+        message = base64.b64decode(request.parameters["Message"])
+        if not 1 <= len(message) <= 4096:
+            raise KmsError("ValidationException", "1 validation error detected: Value at 'message' …")
+        message_type = request.parameters.get("MessageType", "RAW")
+        if message_type == "EXTERNAL_MU" or (message_type == "DIGEST" and not algorithm.startswith(("EC", "RS"))):
+            raise KmsError("ValidationException", f"Message type {message_type} is not valid for {algorithm}.")
+        return key, algorithm, message, message_type == "DIGEST"
+
+    def GenerateMac(self, request: Request) -> dict[str, Any]:
+        key, algorithm, tag = self._mac(request)
+        return {"KeyId": key.arn, "Mac": _b64(tag), "MacAlgorithm": algorithm}
+
+    def VerifyMac(self, request: Request) -> dict[str, Any]:
+        key, algorithm, tag = self._mac(request)
+        if not hmac.compare_digest(tag, base64.b64decode(request.parameters["Mac"])):
+            raise KmsError("KMSInvalidMacException", "The MAC is not valid.")
+        return {"KeyId": key.arn, "MacValid": True, "MacAlgorithm": algorithm}
+
+    def _mac(self, request: Request) -> tuple[KeyRecord, str, bytes]:
+        key = self.usable(request, request.parameters["KeyId"], "GENERATE_VERIFY_MAC")
+        algorithm = request.parameters["MacAlgorithm"]
+        if MACS[key.spec] != algorithm:
+            raise KmsError(
+                "InvalidKeyUsageException", f"Algorithm {algorithm} and key spec {key.spec} do not match."
+            )
+        message = base64.b64decode(request.parameters["Message"])
+        if not 1 <= len(message) <= 4096:
+            raise KmsError("ValidationException", "1 validation error detected: Value at 'message' …")
+        digest = getattr(hashlib, f"sha{algorithm[-3:]}")
+        return key, algorithm, hmac.new(key.materials[-1][1], message, digest).digest()
+
+
+class StrictSigningKms(StrictKms):
+    """The stricter local KMS, with keys that sign and make MACs."""
+
+    operations = AsymmetricOperations
+
+    def create_signing_key(self, spec: str, **parameters: Any) -> str:
+        return self.create_key(KeySpec=spec, KeyUsage="SIGN_VERIFY", **parameters)
+
+    def create_mac_key(self, spec: str = "HMAC_256") -> str:
+        return self.create_key(KeySpec=spec, KeyUsage="GENERATE_VERIFY_MAC")
+
+
+def _hash(algorithm: str, is_digest: bool) -> Any:
+    chosen = _HASHES[algorithm[-3:]]
+    return Prehashed(chosen) if is_digest else chosen
+
+
+def _padding(algorithm: str) -> Any:
+    if "PKCS1" in algorithm:
+        return padding.PKCS1v15()
+    chosen = _HASHES[algorithm[-3:]]
+    return padding.PSS(padding.MGF1(chosen), chosen.digest_size)
+
+
+def _b64(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()

@@ -207,7 +207,7 @@ def item_parts() -> Iterator[Part]:
 
 def stream_parts() -> Iterator[Part]:
     """One run of frames of ``encrypt_stream`` and ``decrypt_stream``, from file to file."""
-    from phicrypt.core.page_memory import page_memory
+    from phicrypt.core.memory import page_memory
     from phicrypt.core.primitives import AESGCM
     from phicrypt.formats.esdk.frames import REGULAR_OVERHEAD_BYTES, FrameCipher, frames_in_run
     from phicrypt.formats.esdk.sealing import DEFAULT_FRAME_LENGTH_BYTES as FRAME_LENGTH

@@ -50,7 +50,7 @@ MOVED: Final = {
     "phicrypt.mac": "phicrypt.signatures.mac",
     "phicrypt.materials": "phicrypt.core.materials",
     "phicrypt.message_uses": "phicrypt.messages.uses",
-    "phicrypt.page_memory": "phicrypt.core.page_memory",
+    "phicrypt.page_memory": "phicrypt.core.memory",
     "phicrypt.posture.account": "phicrypt.posture.reading.aws_account",
     "phicrypt.posture.answers": "phicrypt.posture.reading.answers",
     "phicrypt.posture.checks_cloudtrail": "phicrypt.posture.rules.cloudtrail",

@@ -7,10 +7,10 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from phicrypt.core.limits import ReadLimits
 from phicrypt.core.materials import Keyring
 from phicrypt.errors import ConfigurationError
 from phicrypt.formats.esdk.sealing import DEFAULT_FRAME_LENGTH_BYTES
-from phicrypt.formats.reader import ReadLimits
 from phicrypt.guard.phi_guard import PhiGuard
 from phicrypt.keys.cache import CachePolicy
 from phicrypt.keys.provider import CacheControl, MaterialsProvider

@@ -25,7 +25,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from phicrypt.core.materials import KeyOrigin
+    from phicrypt.core.key_origin import KeyOrigin
 
 
 class PhiCryptError(Exception):

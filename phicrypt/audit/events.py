@@ -19,7 +19,7 @@ from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any, Final, NamedTuple
 
-from phicrypt.core.materials import KeyOrigin
+from phicrypt.core.key_origin import KeyOrigin
 from phicrypt.errors import AuthenticationError, KeyAccessError
 
 
@@ -339,7 +339,7 @@ def refused_origin(error: BaseException | None) -> KeyOrigin | None:
     """The KMS calls that ended in this refusal, as an origin: CloudTrail shows them too."""
     if not isinstance(error, KeyAccessError):
         return None
-    from phicrypt.keys.kms.errors import refused_calls
+    from phicrypt.core.kms_calls import refused_calls
 
     first, *others = (*refused_calls([error]), *error.earlier_calls) or (None,)
     return None if first is None else replace(first, other_calls=tuple(call for call in others if call))

@@ -30,7 +30,7 @@ from phicrypt.audit.acting import Acting, acting_as, current_acting
 from phicrypt.audit.delivery import BUFFERED, WRITE_THROUGH, AuditSink, Channel, Delivery, WithPolicy
 from phicrypt.audit.events import AuditEvent, Kind, Outcome, describe_error, refused_origin
 from phicrypt.audit.resource_tokens import Resource, ResourceTokens
-from phicrypt.core.materials import KeyOrigin
+from phicrypt.core.key_origin import KeyOrigin
 from phicrypt.errors import AuditError, ConfigurationError
 
 __all__ = ["Acting", "AuditTrail", "Use", "acting_as"]

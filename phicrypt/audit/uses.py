@@ -13,14 +13,13 @@ from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from phicrypt.core.materials import KeyOrigin
-from phicrypt.keys.branch_keys.values import branch_key_origin
-from phicrypt.keys.kms.answers import KMS_PROVIDER_ID, KmsCalls
+from phicrypt.core.key_origin import KMS_PROVIDER_ID, KeyOrigin, branch_key_origin
+from phicrypt.core.kms_calls import KmsCalls
 
 if TYPE_CHECKING:
     from phicrypt.audit.resource_tokens import Resource
     from phicrypt.audit.trail import AuditTrail
-    from phicrypt.keys.kms.calls import KmsAnswer
+    from phicrypt.core.kms_calls import KmsAnswer
 
 T = TypeVar("T")
 

@@ -166,8 +166,8 @@ def inspect(
 
     Context values are not shown.
     """
+    from phicrypt.core.limits import ReadLimits
     from phicrypt.formats.esdk.summary import summarize
-    from phicrypt.formats.reader import ReadLimits
 
     if source != PIPE and Path(source).is_dir():
         found: list[dict[str, Any]] = []

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 from phicrypt.audit.events import AuditEvent
-from phicrypt.core.materials import KeyOrigin
+from phicrypt.core.key_origin import KeyOrigin
 from phicrypt.evidence.cloudtrail import TrailEvent
 
 PROBABLE_WINDOW_NS: Final = 15 * 60 * 10**9

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from phicrypt.audit.events import AuditEvent, Kind, Outcome, Purpose, format_time
 from phicrypt.audit.uses import BRANCH_KEY_FORMAT, SIGNATURE_FORMAT
-from phicrypt.core.materials import KeyOrigin
+from phicrypt.core.key_origin import KeyOrigin
 from phicrypt.evidence.join import whole_uses
 
 _USES: Final = (Kind.USE, Kind.BEGIN, Kind.END)

@@ -6,46 +6,14 @@ the input ends too early. Neither allocates for a length that the caller has not
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final
 
-from phicrypt.core.page_memory import PAGE_BYTES, page_memory
-from phicrypt.errors import ConfigurationError, FormatError
+from phicrypt._lazy import lazy_names
+from phicrypt.core.memory import PAGE_BYTES, page_memory
+from phicrypt.core.streams import ReadableStream, read_some_into
+from phicrypt.errors import FormatError
 
 _READ_AHEAD_BYTES: Final = 256 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class ReadLimits:
-    """Bounds on what a reader believes of a message, checked before anything is allocated (rule 6).
-
-    Attributes:
-        max_encrypted_data_keys: more recipients than this are refused.
-        max_header_length_bytes: whole header, authentication tag included.
-        max_context_length_bytes: serialized encryption context.
-        max_frame_length_bytes: longest frame; a stream holds a few of them in memory.
-        max_spool_bytes: longest non-framed body (or S3 Encryption Client object) that is spooled.
-        spool_memory_bytes: how much of a spool stays in memory before an unlinked file takes it.
-    """
-
-    max_encrypted_data_keys: int = 8
-    max_header_length_bytes: int = 128 * 1024
-    max_context_length_bytes: int = 0xFFFF
-    max_frame_length_bytes: int = 16 * 1024 * 1024
-    max_spool_bytes: int = 64 * 1024**3
-    spool_memory_bytes: int = 8 * 1024 * 1024
-
-    def __post_init__(self) -> None:
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigurationError(f"{name} is a whole number above zero")
-
-
-class ReadableStream(Protocol):
-    """A binary source: ``read(n)`` gives at most n bytes, and ``b""`` at the end."""
-
-    def read(self, size: int = ..., /) -> Any: ...
 
 
 class ByteReader:
@@ -158,7 +126,7 @@ class StreamReader:
         if self._start + wanted_bytes > self._full:
             self._make_room(max(wanted_bytes, self._capacity_bytes))
         while self._end - self._start < wanted_bytes and not self._ended:
-            count = _read_some_into(self._source, self._memory[self._end : self._full])
+            count = read_some_into(self._source, self._memory[self._end : self._full])
             self._ended = count == 0
             self._end += count
         return self._end - self._start >= wanted_bytes
@@ -181,44 +149,6 @@ class StreamReader:
         self._full = start + capacity_bytes
 
 
-def read_into(source: ReadableStream, room: memoryview) -> int:
-    """Fill ``room`` from a binary source, repeating short reads; fewer bytes only at the source's end.
-
-    Raises ConfigurationError for a source that is non-blocking or gives more than was asked.
-    """
-    filled = 0
-    while filled < len(room) and (count := _read_some_into(source, room[filled:])):
-        filled += count
-    return filled
-
-
-def _read_some_into(source: ReadableStream, room: memoryview) -> int:
-    """One read; 0 at the end."""
-    own_read_into = getattr(source, "readinto", None)
-    if own_read_into is not None:
-        count = own_read_into(room)
-    else:
-        data = source.read(len(room))
-        count = None if data is None else _checked_length(data, len(room))
-        if count:
-            room[:count] = data
-    if count is None:
-        raise ConfigurationError("the source is non-blocking; a blocking binary file object is expected")
-    if not 0 <= count <= len(room):
-        raise ConfigurationError(f"the source's readinto() of {len(room)} bytes returned {count}")
-    return int(count)
-
-
-def _checked_length(data: object, room: int) -> int:
-    if not isinstance(data, bytes | bytearray | memoryview):
-        raise ConfigurationError(
-            f"the source's read() returned {type(data).__name__}; open it in binary mode ('rb')"
-        )
-    if len(data) > room:
-        raise ConfigurationError(f"the source's read({room}) returned {len(data)} bytes")
-    return len(data)
-
-
 def truncated(field: str, offset: int, wanted_bytes: int, found_bytes: int) -> FormatError:
     """The error for input that ends inside a field."""
     return FormatError(
@@ -226,3 +156,6 @@ def truncated(field: str, offset: int, wanted_bytes: int, found_bytes: int) -> F
         field=field,
         offset=offset,
     )
+
+
+__getattr__, _ = lazy_names(__name__, {}, {"ReadLimits": "phicrypt.core.limits"})

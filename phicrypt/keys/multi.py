@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
+from phicrypt.core.kms_calls import combined_refusal, refused_calls
 from phicrypt.core.materials import (
     DecryptionMaterials,
     EncryptedDataKey,
@@ -20,7 +21,6 @@ from phicrypt.errors import (
     KeyAccessError,
     LimitExceededError,
 )
-from phicrypt.keys.kms.errors import combined_refusal, refused_calls
 
 MAX_ENCRYPTED_DATA_KEYS: Final = 8
 """What phicrypt's own reader accepts by default (rule 16)."""

@@ -10,14 +10,8 @@ import hashlib
 from collections.abc import Hashable, Sequence
 from typing import Final
 
-from phicrypt.core.materials import (
-    DecryptionMaterials,
-    EncryptedDataKey,
-    EncryptionMaterials,
-    KeyHolder,
-    KeyOrigin,
-    joined_origin,
-)
+from phicrypt.core.key_origin import KeyOrigin, joined_origin
+from phicrypt.core.materials import DecryptionMaterials, EncryptedDataKey, EncryptionMaterials, KeyHolder
 from phicrypt.core.primitives import open_gcm, random_bytes, seal_gcm
 from phicrypt.errors import AuthenticationError, ConfigurationError, KeyAccessError
 from phicrypt.keys.wrapping import UnwrappedDataKey, unwrap_data_key, wrap_data_key

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
-from phicrypt.core.page_memory import FILE_BLOCK_BYTES, PAGE_BYTES, page_memory
-from phicrypt.errors import ConfigurationError, UnsupportedOperationError
+from phicrypt.core.memory import FILE_BLOCK_BYTES, PAGE_BYTES, page_memory
+from phicrypt.core.streams import ReadableStream, read_into
 from phicrypt.formats.esdk.frames import FINAL_OVERHEAD_BYTES, REGULAR_OVERHEAD_BYTES, frames_in_run
 from phicrypt.formats.esdk.sealing import MessageSealer
-from phicrypt.formats.reader import ReadableStream, read_into
 
 if TYPE_CHECKING:
     from phicrypt.audit.trail import Use
-
-T = TypeVar("T")
-
-
-class WritableStream(Protocol):
-    """A binary sink: ``write(b)`` takes bytes and returns how many it took, or None for all."""
-
-    def write(self, data: Any, /) -> Any: ...
 
 
 class StreamUse:
@@ -62,57 +50,6 @@ class StreamUse:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.end(error)
-
-
-class OneThread:
-    """Lets one thread at a time read what opens frames into a buffer that is used again.
-
-    A second one would be given what stands there before it is verified. It is refused and not kept
-    waiting, because sources and audit sinks, which may be anybody's, are called inside.
-    """
-
-    __slots__ = ("_lock",)
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-
-    def run(self, step: Callable[[], T], fail: Callable[[BaseException], None]) -> T:
-        """The result of ``step()``. ``fail`` is told of its error, or of an interrupt that costs the result."""
-        if not self._lock.acquire(blocking=False):
-            raise UnsupportedOperationError("this is being read already; one thread at a time can read it")
-        try:
-            result = step()
-            self._lock.release()
-        except BaseException as error:
-            fail(error)
-            with contextlib.suppress(RuntimeError):  # an interrupt came after the release
-                self._lock.release()
-            raise
-        return result
-
-
-def write_all(sink: WritableStream, piece: memoryview | bytes) -> int:
-    """Write a whole piece, in as many calls as the sink wants; returns its length.
-
-    Real file objects take views, since they keep no reference to what they are given. Any other
-    sink might keep one, and the view's buffer is reused for the next frame: it gets bytes.
-
-    Raises ConfigurationError for a sink that takes nothing, or says that it took more than it got.
-    """
-    is_file = isinstance(sink, io.IOBase)
-    rest: memoryview | bytes = memoryview(piece) if is_file else bytes(piece)
-    while len(rest):
-        written = sink.write(rest)
-        if written is None:
-            if is_file:
-                raise ConfigurationError("the sink is non-blocking; a blocking binary file object is expected")
-            break
-        if not isinstance(written, int) or not 0 < written <= len(rest):
-            raise ConfigurationError(
-                f"the sink's write() of {len(rest)} bytes answered {written!r}; it returns what it took, or None"
-            )
-        rest = rest[written:]
-    return len(piece)
 
 
 def sealed_pieces(

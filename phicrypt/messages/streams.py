@@ -13,13 +13,15 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from phicrypt.core.limits import ReadLimits
 from phicrypt.core.materials import KeyHolder
 from phicrypt.core.spool import CiphertextSpool
+from phicrypt.core.streams import OneThread, ReadableStream
 from phicrypt.formats.esdk.frames import FINAL_OVERHEAD_BYTES, REGULAR_OVERHEAD_BYTES, FramedLayout, layout_of_body
 from phicrypt.formats.esdk.opening import MessageOpener
 from phicrypt.formats.esdk.sealing import MessageSealer
-from phicrypt.formats.reader import ReadableStream, ReadLimits, StreamReader, truncated
-from phicrypt.messages.stream_uses import OneThread, StreamUse, sealed_pieces
+from phicrypt.formats.reader import StreamReader, truncated
+from phicrypt.messages.stream_uses import StreamUse, sealed_pieces
 
 if TYPE_CHECKING:
     pass

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from phicrypt.core.context import AnyContext
+from phicrypt.core.limits import ReadLimits
 from phicrypt.core.materials import DecryptionMaterials, EncryptionMaterials, KeyHolder
 from phicrypt.core.spool import CiphertextSpool
 from phicrypt.core.suites import (
@@ -24,7 +25,7 @@ from phicrypt.formats.esdk.header import MessageHeader, parse_header
 from phicrypt.formats.esdk.header_memo import HeaderMemo
 from phicrypt.formats.esdk.opening import MessageOpener
 from phicrypt.formats.esdk.sealing import MessageSealer, check_frame_length
-from phicrypt.formats.reader import ByteReader, ReadLimits, StreamReader
+from phicrypt.formats.reader import ByteReader, StreamReader
 from phicrypt.guard.bound_contexts import Context, ContextBinding
 from phicrypt.guard.phi_guard import PhiGuard
 from phicrypt.keys.provider import MaterialsProvider

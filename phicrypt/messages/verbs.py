@@ -6,15 +6,16 @@ from typing import Any
 
 from phicrypt.core.context import AnyContext
 from phicrypt.core.materials import DecryptionMaterials, EncryptionMaterials
+from phicrypt.core.streams import ReadableStream, WritableStream, write_all
 from phicrypt.errors import ConfigurationError
 from phicrypt.formats.esdk.frames import Buffer
 from phicrypt.formats.esdk.header import MessageHeader
 from phicrypt.formats.esdk.opening import open_message, open_message_into
 from phicrypt.formats.esdk.sealing import seal_message, seal_message_into
 from phicrypt.formats.esdk.summary import MessageSummary, summarize
-from phicrypt.formats.reader import ByteReader, ReadableStream, StreamReader
+from phicrypt.formats.reader import ByteReader, StreamReader
 from phicrypt.guard.bound_contexts import Context
-from phicrypt.messages.stream_uses import StreamUse, WritableStream, sealed_pieces, write_all
+from phicrypt.messages.stream_uses import StreamUse, sealed_pieces
 from phicrypt.messages.streams import DecryptingReader, EncryptingReader, SeekableDecryptingReader
 from phicrypt.messages.uses import MessageUses
 

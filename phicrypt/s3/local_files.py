@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-from phicrypt.messages.stream_uses import write_all
+from phicrypt.core.streams import write_all
 
 
 def write_all_pieces(

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from phicrypt.core.context import AuditContext, plain_context
+from phicrypt.core.limits import ReadLimits
 from phicrypt.errors import ConfigurationError
 from phicrypt.formats.esdk.sealing import DEFAULT_FRAME_LENGTH_BYTES, check_frame_length
-from phicrypt.formats.reader import ReadLimits
 
 READ_FORMATS: Final = ("esdk", "s3ec-v3", "s3ec-v2", "s3ec-instruction-files")
 """What ``read_formats`` may name; each is switched on by name (rule 7)."""

@@ -9,10 +9,11 @@ import json
 from typing import Any, Final
 
 from phicrypt.core.kms_arn import configured_key_arn
+from phicrypt.core.kms_calls import KmsAnswer
 from phicrypt.core.materials import KeyHolder
 from phicrypt.core.primitives import random_bytes
 from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, KeyAccessError
-from phicrypt.keys.kms.calls import KmsAnswer, call_kms
+from phicrypt.keys.kms.calls import call_kms
 from phicrypt.keys.kms.clients import KmsClients
 
 MAC_ALGORITHMS: Final = {"HMAC_SHA_256": "sha256", "HMAC_SHA_384": "sha384", "HMAC_SHA_512": "sha512"}

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from phicrypt.core.kms_arn import configured_key_arn
+from phicrypt.core.kms_calls import KmsAnswer
 from phicrypt.core.primitives import SIGNING_ALGORITHMS, SignaturePublicKey
 from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, KeyAccessError
-from phicrypt.keys.kms.calls import KmsAnswer, call_kms
+from phicrypt.keys.kms.calls import call_kms
 from phicrypt.keys.kms.clients import KmsClients
 
 MAX_RAW_MESSAGE_LENGTH_BYTES: Final = 4_096

@@ -14,7 +14,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 from phicrypt.audit.uses import recorded_local_use, recorded_use
-from phicrypt.core.materials import KeyHolder, KeyOrigin
+from phicrypt.core.key_origin import KeyOrigin
+from phicrypt.core.materials import KeyHolder
 from phicrypt.core.primitives import constant_time_equal
 from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, PhiInContextError
 from phicrypt.formats.signatures import (

@@ -43,7 +43,7 @@ from phicrypt.signatures.kms_signing import KmsSigningKey
 
 if TYPE_CHECKING:
     from phicrypt.audit.trail import AuditTrail
-    from phicrypt.keys.kms.calls import KmsAnswer
+    from phicrypt.core.kms_calls import KmsAnswer
 
 Source = bytes | bytearray | memoryview | Readable
 

@@ -20,14 +20,8 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from phicrypt.audit.sinks.memory import RecordingSink as RecordingSink
-from phicrypt.core.materials import (
-    DataKey,
-    DecryptionMaterials,
-    EncryptedDataKey,
-    EncryptionMaterials,
-    KeyHolder,
-    KeyOrigin,
-)
+from phicrypt.core.key_origin import KeyOrigin
+from phicrypt.core.materials import DataKey, DecryptionMaterials, EncryptedDataKey, EncryptionMaterials, KeyHolder
 from phicrypt.keys.branch_keys.values import BeaconKey, BranchKey, no_such_branch_key
 
 if TYPE_CHECKING:

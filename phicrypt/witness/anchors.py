@@ -25,7 +25,7 @@ from typing import Any, Final
 from phicrypt.audit.events import AuditEvent, Kind, describe_error, refused_origin
 from phicrypt.audit.sinks.chain import ChainHead
 from phicrypt.audit.sinks.jsonl import JsonlSink
-from phicrypt.core.materials import KeyOrigin
+from phicrypt.core.key_origin import KeyOrigin
 from phicrypt.errors import ConfigurationError, KeyAccessError
 from phicrypt.evidence.cloudtrail import TrailEvent
 

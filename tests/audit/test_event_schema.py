@@ -11,7 +11,7 @@ import pytest
 
 from phicrypt.audit import AuditEvent, AuditTrail, JsonlSink, Purpose, ResourceTokens, acting_as
 from phicrypt.audit.events import Kind, Outcome
-from phicrypt.core.materials import KeyOrigin
+from phicrypt.core.key_origin import KeyOrigin
 from phicrypt.errors import AuthenticationError
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "audit-event.schema.json").read_text())

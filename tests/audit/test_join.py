@@ -21,7 +21,7 @@ from support.strict_kms import StrictKms
 
 from phicrypt import CachePolicy, HierarchicalKeyring, KmsKeyring, MultiKeyring, PhiCrypt, Purpose
 from phicrypt.audit import AuditEvent, AuditTrail, JsonlSink
-from phicrypt.core.materials import KeyOrigin
+from phicrypt.core.key_origin import KeyOrigin
 from phicrypt.errors import ConfigurationError, KeyAccessError
 from phicrypt.evidence.cloudtrail import Reading, TrailEvent, look_up, parse_record, read_bucket, read_folder
 from phicrypt.evidence.join import Joined, join, log_events, trail_source, whole_uses

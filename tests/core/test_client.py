@@ -12,6 +12,7 @@ from support.messages import CONTEXT, raw_client, take_apart
 
 from phicrypt import ANY_CONTEXT, AuditContext, MultiKeyring, PhiCrypt, Purpose, RawAesKeyring
 from phicrypt.audit import AuditEvent
+from phicrypt.core.limits import ReadLimits
 from phicrypt.errors import (
     AuditError,
     AuthenticationError,
@@ -23,7 +24,7 @@ from phicrypt.errors import (
     PhiInContextError,
 )
 from phicrypt.formats.esdk.header import parse_header
-from phicrypt.formats.reader import ByteReader, ReadLimits
+from phicrypt.formats.reader import ByteReader
 from phicrypt.guard.phi_guard import PhiGuard
 
 

@@ -12,10 +12,11 @@ from support.messages import CONTEXT, WRAPPING_KEY, raw_client
 
 from phicrypt import ANY_CONTEXT, PhiCrypt, RawAesKeyring
 from phicrypt.core.context import parse_context, serialize_context
+from phicrypt.core.limits import ReadLimits
 from phicrypt.errors import PhiCryptError
 from phicrypt.formats.esdk.frames import layout_for_plaintext, layout_of_body
 from phicrypt.formats.esdk.header import parse_header
-from phicrypt.formats.reader import ByteReader, ReadLimits, StreamReader
+from phicrypt.formats.reader import ByteReader, StreamReader
 
 FUZZ_CASES = int(os.environ.get("PHICRYPT_FUZZ_CASES", "2000"))
 UNGUARDED = PhiCrypt(RawAesKeyring("clinic", "key-1", WRAPPING_KEY), guard=None)

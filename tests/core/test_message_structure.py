@@ -10,6 +10,7 @@ from support.messages import CONTEXT, Parts, raw_client, take_apart
 
 from phicrypt import ANY_CONTEXT, PhiCrypt
 from phicrypt.core.context import serialize_context
+from phicrypt.core.limits import ReadLimits
 from phicrypt.core.suites import AES_256_GCM_HKDF_SHA512_COMMIT_KEY
 from phicrypt.errors import (
     AuthenticationError,
@@ -20,7 +21,7 @@ from phicrypt.errors import (
 )
 from phicrypt.formats.esdk.header import parse_header
 from phicrypt.formats.esdk.sealing import MessageSealer
-from phicrypt.formats.reader import ByteReader, ReadLimits
+from phicrypt.formats.reader import ByteReader
 from phicrypt.testing import StaticKeyring
 
 

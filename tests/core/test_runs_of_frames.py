@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from support.interrupts import Interrupted, interrupted_everywhere
 from support.messages import CONTEXT, raw_client
 
-from phicrypt.core.page_memory import FILE_BLOCK_BYTES, PAGE_BYTES, page_memory
+from phicrypt.core.memory import FILE_BLOCK_BYTES, PAGE_BYTES, page_memory
 from phicrypt.core.primitives import AESGCM
+from phicrypt.core.streams import read_into
 from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, PhiCryptError
 from phicrypt.formats.esdk import frames
 from phicrypt.formats.esdk.frames import FINAL_OVERHEAD_BYTES, REGULAR_OVERHEAD_BYTES, FrameCipher, frames_in_run
-from phicrypt.formats.reader import StreamReader, read_into
+from phicrypt.formats.reader import StreamReader
 
 FRAME_LENGTH = 128 * 1024
 RUN = frames_in_run(FRAME_LENGTH) * FRAME_LENGTH

@@ -19,6 +19,7 @@ from support.messages import CONTEXT, raw_client, take_apart
 from support.sdk_providers import raw_provider
 
 from phicrypt import PhiCrypt, RawAesKeyring
+from phicrypt.core.limits import ReadLimits
 from phicrypt.core.spool import CiphertextSpool
 from phicrypt.core.suites import AES_256_GCM_HKDF_SHA512_COMMIT_KEY
 from phicrypt.errors import (
@@ -30,7 +31,6 @@ from phicrypt.errors import (
     UnsupportedOperationError,
 )
 from phicrypt.formats.esdk.sealing import MessageSealer
-from phicrypt.formats.reader import ReadLimits
 
 
 class CountingSource(io.BytesIO):

@@ -9,6 +9,7 @@ from itertools import compress
 import pytest
 
 from phicrypt.core.context import serialize_context
+from phicrypt.core.limits import ReadLimits
 from phicrypt.core.materials import DataKey, DecryptionMaterials, EncryptedDataKey, EncryptionMaterials
 from phicrypt.core.suites import DBE_SUITES
 from phicrypt.errors import AuthenticationError
@@ -16,7 +17,6 @@ from phicrypt.formats.dbesdk.attributes import serialize
 from phicrypt.formats.dbesdk.header import parse_header
 from phicrypt.formats.dbesdk.layout import Layout, LegendAction, canonical_path, layout_to_write
 from phicrypt.formats.dbesdk.record import SealedRecord, open_record, seal_record
-from phicrypt.formats.reader import ReadLimits
 
 SUITE = DBE_SUITES[0x6700]
 CONTEXT = {"aws-crypto-table-name": "t", "a": "b"}

@@ -19,6 +19,7 @@ from support.dbesdk_support import (
     table_of_every_type,
 )
 
+from phicrypt.core.limits import ReadLimits
 from phicrypt.dynamodb import Action, attributes_of_context
 from phicrypt.dynamodb.items import open_item, seal_item
 from phicrypt.errors import FormatError, LimitExceededError, PhiCryptError
@@ -26,7 +27,6 @@ from phicrypt.formats.dbesdk.attributes import serialize
 from phicrypt.formats.dbesdk.header import parse_header
 from phicrypt.formats.dbesdk.item_context import item_context
 from phicrypt.formats.dbesdk.layout import LegendAction, canonical_path, layout_to_read, layout_to_write
-from phicrypt.formats.reader import ReadLimits
 
 CASES = int(os.environ.get("PHICRYPT_FUZZ_CASES", "300"))
 LIMITS = ReadLimits()

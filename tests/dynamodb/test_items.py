@@ -24,6 +24,7 @@ from support.dbesdk_support import (
     table_of_every_type,
 )
 
+from phicrypt.core.limits import ReadLimits
 from phicrypt.dynamodb import Action, KmsContextWarning, PhiKeyNameWarning, PlaintextPolicy, TableConfig
 from phicrypt.dynamodb.items import is_legacy, open_item, seal_item
 from phicrypt.errors import (
@@ -38,7 +39,6 @@ from phicrypt.errors import (
 )
 from phicrypt.formats.dbesdk.attributes import serialize
 from phicrypt.formats.dbesdk.header import parse_header
-from phicrypt.formats.reader import ReadLimits
 from phicrypt.keys.cache import CachePolicy
 from phicrypt.keys.kms.keyring import KmsKeyring
 from phicrypt.keys.multi import MultiKeyring

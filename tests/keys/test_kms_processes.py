@@ -20,10 +20,10 @@ from support.keyring_support import (
 )
 from support.strict_kms import StrictKms
 
+from phicrypt.core.kms_calls import KmsAnswer
 from phicrypt.core.suites import ESDK_SUITES
 from phicrypt.errors import ConfigurationError
 from phicrypt.keys.cache import CachePolicy
-from phicrypt.keys.kms.calls import KmsAnswer
 from phicrypt.keys.kms.keyring import KmsKeyring
 from phicrypt.keys.provider import MaterialsProvider
 from phicrypt.keys.raw_aes import RawAesKeyring

@@ -12,6 +12,7 @@ from botocore.exceptions import ClientError
 from support.s3_support import WatchedS3, flip
 
 from phicrypt import ANY_CONTEXT, KmsKeyring, PhiCrypt, RawAesKeyring
+from phicrypt.core.limits import ReadLimits
 from phicrypt.core.materials import DecryptionMaterials
 from phicrypt.errors import (
     ConfigurationError,
@@ -21,7 +22,7 @@ from phicrypt.errors import (
     UnsupportedOperationError,
 )
 from phicrypt.formats.esdk.header import parse_header
-from phicrypt.formats.reader import ByteReader, ReadLimits
+from phicrypt.formats.reader import ByteReader
 from phicrypt.s3.client import S3Client
 from phicrypt.s3.writing.copy import parse_copy_source
 

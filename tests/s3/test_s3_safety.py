@@ -20,6 +20,7 @@ from support.sdk_providers import raw_provider
 
 from phicrypt import ANY_CONTEXT, CachePolicy, KmsKeyring, PhiCrypt, RawAesKeyring
 from phicrypt.audit.sinks.memory import RecordingSink
+from phicrypt.core.limits import ReadLimits
 from phicrypt.errors import (
     AuditError,
     AuthenticationError,
@@ -30,7 +31,6 @@ from phicrypt.errors import (
     PhiCryptError,
     UnsupportedOperationError,
 )
-from phicrypt.formats.reader import ReadLimits
 from phicrypt.s3.client import S3Client
 from phicrypt.s3.location import LOCATION_NAME, location_pair
 

@@ -15,6 +15,7 @@ from interop.s3ec_python import S3ecPython, S3ecRefusedError, S3ecUnavailableErr
 from support.s3_support import WatchedS3, flip
 
 from phicrypt import ANY_CONTEXT, KmsKeyring, MultiKeyring, PhiCrypt
+from phicrypt.core.limits import ReadLimits
 from phicrypt.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -25,7 +26,6 @@ from phicrypt.errors import (
     PhiCryptError,
     UnsupportedOperationError,
 )
-from phicrypt.formats.reader import ReadLimits
 from phicrypt.s3.client import S3Client
 from phicrypt.s3.writing import copy as copying
 

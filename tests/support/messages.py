@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from phicrypt import PhiCrypt, RawAesKeyring
+from phicrypt.core.limits import ReadLimits
 from phicrypt.formats.esdk.frames import REGULAR_OVERHEAD_BYTES
 from phicrypt.formats.esdk.header import parse_header
-from phicrypt.formats.reader import ByteReader, ReadLimits
+from phicrypt.formats.reader import ByteReader
 
 WRAPPING_KEY = bytes(range(32))
 CONTEXT = {"tenant": "clinic-7"}

@@ -20,12 +20,13 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 from phicrypt.core.context import MAX_FIELD_LENGTH_BYTES, PUBLIC_KEY_NAME, parse_context, serialize_context
+from phicrypt.core.limits import ReadLimits
 from phicrypt.core.materials import EncryptedDataKey, EncryptionMaterials
 from phicrypt.core.primitives import constant_time_equal, hmac_sha512
 from phicrypt.core.suites import COMMITMENT_LENGTH_BYTES, DBE_SUITES, AlgorithmSuite
 from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, LimitExceededError
 from phicrypt.formats.dbesdk.layout import Layout
-from phicrypt.formats.reader import ReadLimits, truncated
+from phicrypt.formats.reader import truncated
 
 HEADER_ATTRIBUTE: Final = "aws_dbe_head"
 FOOTER_ATTRIBUTE: Final = "aws_dbe_foot"

@@ -30,6 +30,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from phicrypt.core.context import PUBLIC_KEY_NAME, parse_context, serialize_context
+from phicrypt.core.limits import ReadLimits
 from phicrypt.core.materials import EncryptedDataKey
 from phicrypt.core.suites import (
     COMMITMENT_LENGTH_BYTES,
@@ -39,7 +40,7 @@ from phicrypt.core.suites import (
     AlgorithmSuite,
 )
 from phicrypt.errors import FormatError, LimitExceededError
-from phicrypt.formats.reader import ByteReader, ReadLimits, StreamReader
+from phicrypt.formats.reader import ByteReader, StreamReader
 
 NON_FRAMED: Final = 1
 FRAMED: Final = 2

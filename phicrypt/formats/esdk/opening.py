@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
+from phicrypt.core.limits import ReadLimits
 from phicrypt.core.materials import DecryptionMaterials
-from phicrypt.core.memory import bytes_to_fill
-from phicrypt.core.page_memory import page_memory
+from phicrypt.core.memory import bytes_to_fill, page_memory
 from phicrypt.core.primitives import AESGCM, GcmStreamOpener, InvalidTag, constant_time_equal, new_signature_digest
 from phicrypt.core.process import ProcessBound
 from phicrypt.core.suites import IV_LENGTH_BYTES, TAG_LENGTH_BYTES
@@ -34,7 +34,7 @@ from phicrypt.formats.esdk.frames import (
 )
 from phicrypt.formats.esdk.header import MessageHeader
 from phicrypt.formats.esdk.parallel import in_shares
-from phicrypt.formats.reader import ByteReader, ReadLimits, StreamReader
+from phicrypt.formats.reader import ByteReader, StreamReader
 
 if TYPE_CHECKING:
     import hashlib

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from phicrypt.core.limits import ReadLimits
 from phicrypt.core.materials import EncryptionMaterials
 from phicrypt.core.memory import bytes_to_fill
 from phicrypt.core.primitives import AESGCM, FIXED_SIGNATURE_LENGTH_BYTES, new_signature_digest, random_bytes
@@ -26,7 +27,6 @@ from phicrypt.formats.esdk.frames import (
 )
 from phicrypt.formats.esdk.header import constant_header_part_v2, serialize_header_body_v2
 from phicrypt.formats.esdk.parallel import in_shares
-from phicrypt.formats.reader import ReadLimits
 
 if TYPE_CHECKING:
     import hashlib

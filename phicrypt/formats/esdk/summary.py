@@ -6,11 +6,13 @@ import io
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from phicrypt.core.limits import ReadLimits
 from phicrypt.core.materials import EncryptedDataKey
+from phicrypt.core.streams import ReadableStream
 from phicrypt.errors import FormatError
 from phicrypt.formats.esdk.frames import Buffer, layout_of_body
 from phicrypt.formats.esdk.header import MessageHeader, parse_header
-from phicrypt.formats.reader import ByteReader, ReadableStream, ReadLimits, StreamReader
+from phicrypt.formats.reader import ByteReader, StreamReader
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,19 +23,13 @@ from typing import Final
 
 from phicrypt.audit.uses import within_recorded_use
 from phicrypt.core.context import PUBLIC_KEY_NAME
-from phicrypt.core.materials import (
-    DecryptionMaterials,
-    EncryptedDataKey,
-    EncryptionMaterials,
-    KeyHolder,
-    joined_origin,
-)
+from phicrypt.core.key_origin import HIERARCHY_PROVIDER_ID, joined_origin
+from phicrypt.core.materials import DecryptionMaterials, EncryptedDataKey, EncryptionMaterials, KeyHolder
 from phicrypt.core.primitives import kdf_counter_mode_sha256, open_gcm, random_bytes, seal_gcm
 from phicrypt.core.suites import IV_LENGTH_BYTES, TAG_LENGTH_BYTES, AlgorithmSuite
 from phicrypt.errors import AuthenticationError, ConfigurationError, KeyAccessError
 from phicrypt.keys.branch_keys.values import (
     BRANCH_KEY_LENGTH_BYTES,
-    HIERARCHY_PROVIDER_ID,
     BranchKey,
     BranchKeySource,
     check_branch_key_id,

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from phicrypt.core.kms_arn import KmsArn, parse_kms_arn
+from phicrypt.core.kms_calls import KmsAnswer, KmsCalls, combined_refusal
 from phicrypt.errors import ConfigurationError, KeyAccessError
 from phicrypt.keys.branch_keys.records import BranchKeyRecord
 from phicrypt.keys.branch_keys.values import BRANCH_KEY_LENGTH_BYTES
-from phicrypt.keys.kms.answers import KmsCalls, ciphertext_of, plaintext_of, unexpected_answer
-from phicrypt.keys.kms.calls import KmsAnswer, call_kms, kms_client
+from phicrypt.keys.kms.answers import ciphertext_of, plaintext_of, unexpected_answer
+from phicrypt.keys.kms.calls import call_kms, kms_client
 from phicrypt.keys.kms.clients import KmsClients
-from phicrypt.keys.kms.errors import combined_refusal
 
 FAILOVER_CONNECT_TIMEOUT_SECONDS: Final = 1.0
 FAILOVER_READ_TIMEOUT_SECONDS: Final = 2.0

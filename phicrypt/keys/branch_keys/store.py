@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from phicrypt.audit.uses import RecordedCalls, recorded_calls
 from phicrypt.core.context import AuditContext, plain_context
 from phicrypt.core.kms_arn import KmsArn, configured_key_arn
+from phicrypt.core.kms_calls import KmsCalls
 from phicrypt.core.materials import KeyHolder
 from phicrypt.errors import ConfigurationError, KeyAccessError
 from phicrypt.guard.phi_guard import PhiGuard
@@ -41,7 +42,6 @@ from phicrypt.keys.branch_keys.shredding import ShredCertificate, Shredder
 from phicrypt.keys.branch_keys.table import BranchKeyTable
 from phicrypt.keys.branch_keys.values import BeaconKey, BranchKey, check_branch_key_id, no_such_branch_key
 from phicrypt.keys.branch_keys.writes import write_new_branch_key, write_next_version
-from phicrypt.keys.kms.answers import KmsCalls
 
 if TYPE_CHECKING:
     from phicrypt.audit.trail import AuditTrail

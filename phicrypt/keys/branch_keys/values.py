@@ -10,16 +10,14 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable, Hashable
-from dataclasses import replace
 from typing import Final, Protocol
 
-from phicrypt.core.materials import KeyHolder, KeyOrigin
+from phicrypt.core.key_origin import KeyOrigin, branch_key_origin
+from phicrypt.core.materials import KeyHolder
 from phicrypt.errors import ConfigurationError, KeyAccessError
 
 BRANCH_KEY_LENGTH_BYTES: Final = 32
 """Length of branch keys and beacon keys."""
-HIERARCHY_PROVIDER_ID: Final = "aws-kms-hierarchy"
-"""Provider id of data keys that a branch key wraps."""
 MAX_BRANCH_KEY_ID_LENGTH_BYTES: Final = 2_048
 """DynamoDB's bound on a partition key, and so on a branch key id in UTF-8."""
 
@@ -114,13 +112,6 @@ class BeaconKey(KeyHolder):
 
     def __repr__(self) -> str:
         return f"<BeaconKey {self.branch_key_id!r}>"
-
-
-def branch_key_origin(name: str, call: KeyOrigin | None) -> KeyOrigin:
-    """The KMS call that made or opened a branch key, in the branch key's name; local without a call."""
-    if call is None:
-        return KeyOrigin(HIERARCHY_PROVIDER_ID, name)
-    return replace(call, provider_id=HIERARCHY_PROVIDER_ID, key_id=f"{call.key_id}#{name}")
 
 
 class BranchKeySource(Protocol):

@@ -2,58 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 from phicrypt.core.kms_arn import KmsArn
-from phicrypt.core.materials import KeyOrigin
+from phicrypt.core.kms_calls import KmsAnswer
 from phicrypt.errors import KeyAccessError
-from phicrypt.keys.kms.calls import KmsAnswer
-from phicrypt.keys.kms.errors import refused_calls
 
-KMS_PROVIDER_ID: Final = "aws-kms"
 MAX_CIPHERTEXT_LENGTH_BYTES: Final = 6144
 """KMS's own bound on a CiphertextBlob."""
-
-
-def origin_of(
-    answer: KmsAnswer, operation: str, key: KmsArn, *, other_calls: tuple[KeyOrigin, ...] = ()
-) -> KeyOrigin:
-    """The call as the audit trail names it."""
-    return KeyOrigin(
-        KMS_PROVIDER_ID,
-        str(key),
-        key_material_id=answer.response.get("KeyMaterialId"),
-        request_ids=answer.request_ids,
-        correlation_id=answer.correlation_id,
-        operation=operation,
-        other_calls=other_calls,
-        unanswered_attempts=answer.unanswered_attempts,
-    )
-
-
-class KmsCalls:
-    """The KMS calls of one operation in order, answered and refused: CloudTrail shows each of them."""
-
-    __slots__ = ("_calls",)
-
-    def __init__(self) -> None:
-        self._calls: list[KeyOrigin] = []
-
-    def add_answer(self, answer: KmsAnswer, operation: str, key: KmsArn) -> None:
-        self._calls.append(origin_of(answer, operation, key))
-
-    def add_refusals(self, refusals: Sequence[KeyAccessError]) -> None:
-        self._calls.extend(refused_calls(refusals))
-
-    @property
-    def origin(self) -> KeyOrigin | None:
-        """The last call, and the earlier ones as its ``other_calls``; None if none was made."""
-        if not self._calls:
-            return None
-        *earlier, last = self._calls
-        return replace(last, other_calls=tuple(earlier))
 
 
 def plaintext_of(answer: KmsAnswer, operation: str, key: KmsArn, length_bytes: int) -> bytes:

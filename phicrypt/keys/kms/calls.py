@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from phicrypt.core.kms_calls import KmsAnswer
 from phicrypt.errors import ConfigurationError
 from phicrypt.keys.kms.errors import key_access_error
 from phicrypt.keys.kms.redaction import redact_kms_logs
@@ -15,34 +16,12 @@ from phicrypt.keys.kms.tagging import check_application, has_botocore_internals,
 if TYPE_CHECKING:
     from botocore.config import Config
 
-__all__ = ["KmsAnswer", "call_kms", "kms_client", "redact_kms_logs", "require_safe_endpoint", "tagged"]
+__all__ = ["call_kms", "kms_client", "redact_kms_logs", "require_safe_endpoint", "tagged"]
 
 CONNECT_TIMEOUT_SECONDS: Final = 2.0
 READ_TIMEOUT_SECONDS: Final = 5.0
 MAX_ATTEMPTS: Final = 4
 """First try and retries, by botocore's standard mode (throttling, 5xx, network)."""
-
-
-class KmsAnswer(NamedTuple):
-    """What came back from one call.
-
-    Attributes:
-        response: the response as boto3 gives it.
-        request_ids: AWS's request id of each answered attempt, retries included, in order.
-        correlation_id: what the user agent carried; CloudTrail shows it.
-        unanswered_attempts: how many earlier attempts were given up without an answer.
-    """
-
-    response: dict[str, Any]
-    request_ids: tuple[str, ...]
-    correlation_id: str
-    unanswered_attempts: int = 0
-
-    def __repr__(self) -> str:
-        return f"<KmsAnswer, request ids {self.request_ids}>"
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("a KmsAnswer may hold a plaintext key and cannot be copied or pickled")
 
 
 def kms_client(

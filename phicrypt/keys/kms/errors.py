@@ -6,10 +6,9 @@ the policy), and never when a value of the call stands in it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from phicrypt.core.materials import KeyOrigin
 from phicrypt.errors import KeyAccessError
 
 if TYPE_CHECKING:
@@ -137,46 +136,3 @@ def _quoted(text: str, parameters: Mapping[str, Any]) -> str:
     if not text or any(value and value in text for value in context.values()):
         return ""
     return f" (AWS: {text[:400]})"
-
-
-def combined_refusal(refusals: Sequence[KeyAccessError]) -> KeyAccessError:
-    """One error for several refusals; a single one stands for itself.
-
-    Its code, key and request id are those of the first refusal by a service, because "no matching
-    data key" of another keyring says less.
-    """
-    if len(refusals) == 1:
-        return refusals[0]
-    causes = tuple(single for refusal in refusals for single in refusal.causes or (refusal,))
-    telling = next((cause for cause in causes if cause.code != "NoMatchingDataKey"), causes[0])
-    reasons = "; ".join(f"({number}) {cause}" for number, cause in enumerate(causes, 1))
-    return KeyAccessError(
-        f"none of the keys opened the message: {reasons}",
-        operation=telling.operation,
-        code=telling.code,
-        key_arn=telling.key_arn,
-        request_id=telling.request_id,
-        is_retryable=any(cause.is_retryable for cause in causes),
-        is_outage=all(cause.is_outage for cause in causes),
-        request_ids=tuple(request_id for cause in causes for request_id in cause.request_ids),
-        correlation_id=telling.correlation_id,
-        causes=causes,
-    )
-
-
-def refused_calls(refusals: Sequence[KeyAccessError]) -> tuple[KeyOrigin, ...]:
-    """The refusals that were calls, as the audit trail lists them."""
-    return tuple(
-        KeyOrigin(
-            "aws-kms",
-            cause.key_arn or "",
-            request_ids=cause.request_ids,
-            correlation_id=cause.correlation_id,
-            operation=cause.operation,
-            error_code=cause.code,
-            unanswered_attempts=cause.unanswered_attempts,
-        )
-        for refusal in refusals
-        for cause in refusal.causes or (refusal,)
-        if cause.correlation_id is not None
-    )

@@ -16,27 +16,14 @@ import hashlib
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from phicrypt.core.key_origin import KMS_PROVIDER_ID, KeyOrigin, joined_origin
 from phicrypt.core.kms_arn import KmsArn, configured_key_arn, key_arn_of_message, parse_kms_arn
-from phicrypt.core.materials import (
-    DecryptionMaterials,
-    EncryptedDataKey,
-    EncryptionMaterials,
-    KeyHolder,
-    KeyOrigin,
-    joined_origin,
-)
+from phicrypt.core.kms_calls import KmsAnswer, combined_refusal, origin_of, refused_calls
+from phicrypt.core.materials import DecryptionMaterials, EncryptedDataKey, EncryptionMaterials, KeyHolder
 from phicrypt.errors import AuthenticationError, ConfigurationError, KeyAccessError
-from phicrypt.keys.kms.answers import (
-    KMS_PROVIDER_ID,
-    MAX_CIPHERTEXT_LENGTH_BYTES,
-    ciphertext_of,
-    origin_of,
-    plaintext_of,
-    unexpected_answer,
-)
-from phicrypt.keys.kms.calls import KmsAnswer, call_kms
+from phicrypt.keys.kms.answers import MAX_CIPHERTEXT_LENGTH_BYTES, ciphertext_of, plaintext_of, unexpected_answer
+from phicrypt.keys.kms.calls import call_kms
 from phicrypt.keys.kms.clients import KmsClients
-from phicrypt.keys.kms.errors import combined_refusal, refused_calls
 from phicrypt.keys.wrapping import unwrap_data_key, wrap_data_key
 
 if TYPE_CHECKING:

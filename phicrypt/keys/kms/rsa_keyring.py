@@ -18,21 +18,15 @@ import hashlib
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, Final, Literal
 
+from phicrypt.core.key_origin import KeyOrigin, joined_origin
 from phicrypt.core.kms_arn import configured_key_arn, key_arn_of_message
-from phicrypt.core.materials import (
-    DecryptionMaterials,
-    EncryptedDataKey,
-    EncryptionMaterials,
-    KeyHolder,
-    KeyOrigin,
-    joined_origin,
-)
+from phicrypt.core.kms_calls import KmsAnswer, combined_refusal, origin_of
+from phicrypt.core.materials import DecryptionMaterials, EncryptedDataKey, EncryptionMaterials, KeyHolder
 from phicrypt.core.primitives import RsaPublicKey, constant_time_equal
 from phicrypt.errors import AuthenticationError, ConfigurationError, KeyAccessError
-from phicrypt.keys.kms.answers import origin_of, unexpected_answer
-from phicrypt.keys.kms.calls import KmsAnswer, call_kms
+from phicrypt.keys.kms.answers import unexpected_answer
+from phicrypt.keys.kms.calls import call_kms
 from phicrypt.keys.kms.clients import KmsClients
-from phicrypt.keys.kms.errors import combined_refusal
 from phicrypt.keys.wrapping import unwrap_data_key, wrap_data_key
 
 RSA_PROVIDER_ID: Final = "aws-kms-rsa"

@@ -10,9 +10,10 @@ from typing import Any, Final, TypeVar
 
 from phicrypt.core.materials import KeyHolder
 from phicrypt.core.memory import bytes_to_fill
+from phicrypt.core.streams import OneThread
 from phicrypt.errors import FormatError
 from phicrypt.formats.esdk.frames import FrameCipher, FramedLayout, frames_in_run
-from phicrypt.messages.stream_uses import OneThread, StreamUse
+from phicrypt.messages.stream_uses import StreamUse
 from phicrypt.s3.reading.frame_spans import final_number, frames_span
 
 T = TypeVar("T")

@@ -10,11 +10,12 @@ from typing import Final, Protocol
 
 from phicrypt.core.materials import EncryptionMaterials
 from phicrypt.core.primitives import FIXED_SIGNATURE_LENGTH_BYTES
+from phicrypt.core.streams import ReadableStream
 from phicrypt.core.suites import AlgorithmSuite
 from phicrypt.errors import ConfigurationError
 from phicrypt.formats.esdk.random_access import RandomAccessSealer
 from phicrypt.formats.esdk.sealing import MessageSealer
-from phicrypt.formats.reader import ReadableStream, StreamReader
+from phicrypt.formats.reader import StreamReader
 from phicrypt.formats.s3ec.content import S3ecSealer
 from phicrypt.messages.stream_uses import sealed_pieces
 

@@ -1,0 +1,114 @@
+"""Binary sources and sinks: what they need to offer, read and written whole."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from phicrypt.errors import ConfigurationError, UnsupportedOperationError
+
+T = TypeVar("T")
+
+
+class ReadableStream(Protocol):
+    """A binary source: ``read(n)`` gives at most n bytes, and ``b""`` at the end."""
+
+    def read(self, size: int = ..., /) -> Any: ...
+
+
+class WritableStream(Protocol):
+    """A binary sink: ``write(b)`` takes bytes and returns how many it took, or None for all."""
+
+    def write(self, data: Any, /) -> Any: ...
+
+
+def read_into(source: ReadableStream, room: memoryview) -> int:
+    """Fill ``room`` from a binary source, repeating short reads; fewer bytes only at the source's end.
+
+    Raises ConfigurationError for a source that is non-blocking or gives more than was asked.
+    """
+    filled = 0
+    while filled < len(room) and (count := read_some_into(source, room[filled:])):
+        filled += count
+    return filled
+
+
+def read_some_into(source: ReadableStream, room: memoryview) -> int:
+    """One read; 0 at the end."""
+    own_read_into = getattr(source, "readinto", None)
+    if own_read_into is not None:
+        count = own_read_into(room)
+    else:
+        data = source.read(len(room))
+        count = None if data is None else _checked_length(data, len(room))
+        if count:
+            room[:count] = data
+    if count is None:
+        raise ConfigurationError("the source is non-blocking; a blocking binary file object is expected")
+    if not 0 <= count <= len(room):
+        raise ConfigurationError(f"the source's readinto() of {len(room)} bytes returned {count}")
+    return int(count)
+
+
+def _checked_length(data: object, room: int) -> int:
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise ConfigurationError(
+            f"the source's read() returned {type(data).__name__}; open it in binary mode ('rb')"
+        )
+    if len(data) > room:
+        raise ConfigurationError(f"the source's read({room}) returned {len(data)} bytes")
+    return len(data)
+
+
+class OneThread:
+    """Lets one thread at a time read what opens frames into a buffer that is used again.
+
+    A second one would be given what stands there before it is verified. It is refused and not kept
+    waiting, because sources and audit sinks, which may be anybody's, are called inside.
+    """
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+
+    def run(self, step: Callable[[], T], fail: Callable[[BaseException], None]) -> T:
+        """The result of ``step()``. ``fail`` is told of its error, or of an interrupt that costs the result."""
+        if not self._lock.acquire(blocking=False):
+            raise UnsupportedOperationError("this is being read already; one thread at a time can read it")
+        try:
+            result = step()
+            self._lock.release()
+        except BaseException as error:
+            fail(error)
+            with contextlib.suppress(RuntimeError):  # an interrupt came after the release
+                self._lock.release()
+            raise
+        return result
+
+
+def write_all(sink: WritableStream, piece: memoryview | bytes) -> int:
+    """Write a whole piece, in as many calls as the sink wants; returns its length.
+
+    Real file objects take views, since they keep no reference to what they are given. Any other
+    sink might keep one, and the view's buffer is reused for the next frame: it gets bytes.
+
+    Raises ConfigurationError for a sink that takes nothing, or says that it took more than it got.
+    """
+    is_file = isinstance(sink, io.IOBase)
+    rest: memoryview | bytes = memoryview(piece) if is_file else bytes(piece)
+    while len(rest):
+        written = sink.write(rest)
+        if written is None:
+            if is_file:
+                raise ConfigurationError("the sink is non-blocking; a blocking binary file object is expected")
+            break
+        if not isinstance(written, int) or not 0 < written <= len(rest):
+            raise ConfigurationError(
+                f"the sink's write() of {len(rest)} bytes answered {written!r}; it returns what it took, or None"
+            )
+        rest = rest[written:]
+    return len(piece)

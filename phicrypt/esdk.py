@@ -126,7 +126,9 @@ class PhiCryptMaterialsManager(CryptoMaterialsManager):  # type: ignore[misc]
         use = None
         if self._phi.trail is not None:
             context = self._phi.contexts.loggable(request.encryption_context)
-            use = self._phi.trail.begin("esdk.decrypt", format=_FORMAT, suite_id=suite.suite_id, context=context)
+            use = self._phi.trail.recorded(
+                "esdk.decrypt", format=_FORMAT, suite_id=suite.suite_id, context=context
+            )
         try:
             materials, hit = self._phi.provider.decryption_materials(
                 suite, request.encryption_context, encrypted_data_keys, expected=expected

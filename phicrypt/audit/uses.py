@@ -1,173 +1,253 @@
-"""Audit events of signatures, MACs and branch keys, with the KMS request ids of their calls.
+"""One use of a key, from its begin to its end, and the events that tell of it (rule 20).
 
-A signature or MAC is at most one KMS call and leaves one event. An operation on a branch key makes several
-calls, and leaves a begin record before the first one and an end record that names them all.
+Whoever uses a key does so within one of these, whatever the format and the service::
+
+    with session.recorded("s3.get_object", format="esdk", context=…, resource=("s3", bucket, object_key)) as use:
+        materials, use.cache_hit = …
+        use.origin = materials.origin
+        plaintext = …
+        use.byte_count = len(plaintext)
+
+What opens, and every stream, leaves two events: the begin is on disk before the first plaintext byte
+exists. What seals one message or signs leaves one (``at_once=True``), written at its end. Without an audit
+trail the same code runs on a :class:`Use` that writes nothing.
 """
 
 from __future__ import annotations
 
+import itertools
+import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar, copy_context
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
 
-from phicrypt.core.key_origin import KMS_PROVIDER_ID, KeyOrigin, branch_key_origin
-from phicrypt.core.kms_calls import KmsCalls
+from phicrypt.audit.events import AuditEvent, Kind, Outcome, describe_error, refused_origin
+from phicrypt.core.key_origin import KeyOrigin
 
 if TYPE_CHECKING:
-    from phicrypt.audit.resource_tokens import Resource
-    from phicrypt.audit.trail import AuditTrail
-    from phicrypt.core.kms_calls import KmsAnswer
+    from phicrypt.audit.acting import Acting
 
-T = TypeVar("T")
-
-_KMS_OPERATIONS: Final = {
-    "sign": "Sign",
-    "verify": "Verify",
-    "mac": "GenerateMac",
-    "verify-mac": "VerifyMac",
-    "create-mac-key": "GenerateDataKey",
-    "open-mac-key": "Decrypt",
-}
-"""What CloudTrail calls them: the join requires equal operations (rule 22)."""
-SIGNATURE_FORMAT: Final = "dsse"
-BRANCH_KEY_FORMAT: Final = "branch-key"
-
-_is_within_use: ContextVar[bool] = ContextVar("phicrypt_within_recorded_use", default=False)
+_SUCCESS: Final = (Outcome.SUCCESS, None, None)
+_BEGUN: Final = (Outcome.BEGUN, None, None)
+_ABANDONED: Final = (Outcome.INTERRUPTED, "Abandoned", None)
 
 
-@dataclass(slots=True)
-class RecordedUse:
-    """What is learned while the use runs: KMS's answer if it was asked, and the resource's length."""
-
-    operation: str
-    key_arn: str
-    answer: KmsAnswer | None = None
-    byte_count: int | None = None
-
-    def origin(self) -> KeyOrigin:
-        """The KMS call, or the key alone where KMS was not asked."""
-        if self.answer is None:
-            return KeyOrigin(KMS_PROVIDER_ID, self.key_arn)
-        return KeyOrigin(
-            KMS_PROVIDER_ID,
-            self.key_arn,
-            request_ids=self.answer.request_ids,
-            correlation_id=self.answer.correlation_id,
-            operation=_KMS_OPERATIONS[self.operation],
-            unanswered_attempts=self.answer.unanswered_attempts,
-        )
-
-    def origin_of_local_key(self, key_id: str) -> KeyOrigin:
-        """The call that opened a local key, in that key's name."""
-        return replace(self.origin(), key_id=f"{self.key_arn}#{key_id}")
-
-
-@contextmanager
-def recorded_use(trail: AuditTrail | None, operation: str, key_arn: str, resource: str) -> Iterator[RecordedUse]:
-    """Record the block as one use of the key; without a trail, only run it.
-
-    The resource's name enters the trail as a token only (rule 23). Raises AuditError if nobody acts
-    where an actor is required, and if the event cannot be written.
-    """
-    use = RecordedUse(operation, key_arn)
-    if trail is None:
-        yield use
-        return
-
-    def known(error: BaseException | None) -> dict[str, Any]:
-        return {"origin": _origin(use, error), "byte_count": use.byte_count}
-
-    with _one_event(trail, operation, resource, known):
-        yield use
-
-
-@contextmanager
-def recorded_local_use(
-    trail: AuditTrail, operation: str, origin: KeyOrigin | None, resource: str
-) -> Iterator[None]:
-    """Record the block as one use of a key that was opened earlier, by the call of ``origin``."""
-    with _one_event(trail, operation, resource, lambda error: {"origin": origin, "cache_hit": True}):
-        yield
-
-
-@contextmanager
-def _one_event(
-    trail: AuditTrail, operation: str, resource: str, known: Callable[[BaseException | None], dict[str, Any]]
-) -> Iterator[None]:
-    trail.check_actor()
-    started_ns = time.perf_counter_ns()
-    error: BaseException | None = None
-    try:
-        yield
-    except BaseException as caught:
-        error = caught
-        raise
-    finally:
-        trail.record(
-            operation,
-            format=SIGNATURE_FORMAT,
-            resource=("signed", resource),
-            started_ns=started_ns,
-            error=error,
-            **known(error),
-        )
-
-
-@dataclass(slots=True)
-class RecordedCalls:
-    """What is learned while an operation on a branch key runs.
+class Use:
+    """A use that runs, of which nothing is recorded: there is no audit trail.
 
     Attributes:
-        calls: every KMS call that was made.
-        name: the branch key's name in the event, ``<id>/<version>``. Set once the branch key is known
-            to be one: an id that was only asked for may be anything, and enters as a token.
+        suite_id, message_id (hexadecimal), context, origin, cache_hit: what is learned while it runs.
+        byte_count: plaintext bytes; None where that says nothing.
+        charge: told the plaintext bytes of a stream as they pass, for the bounds of a cached data key.
     """
 
-    calls: KmsCalls = field(default_factory=KmsCalls)
-    name: str | None = None
+    # Defaults of the class and no slots: without a trail, making one must cost next to nothing.
+    suite_id: int | None = None
+    message_id: str | None = None
+    context: Mapping[str, str] | None = None
+    origin: KeyOrigin | None = None
+    cache_hit: bool | None = None
+    byte_count: int | None = None
+    charge: Callable[[int], None] | None = None
+
+    def count(self, byte_count: int) -> None:
+        """That many more plaintext bytes have passed."""
+        self.byte_count = (self.byte_count or 0) + byte_count
+        if self.charge is not None:
+            self.charge(byte_count)
+
+    def end(
+        self,
+        error: BaseException | None = None,
+        *,
+        origin: KeyOrigin | None = None,
+        cache_hit: bool | None = None,
+        byte_count: int | None = None,
+        suite_id: int | None = None,
+        message_id: bytes | None = None,
+        context: Mapping[str, str] | None = None,
+    ) -> None:
+        """The use is over: it succeeded, or failed with ``error``. Later calls do nothing.
+
+        Raises AuditError if the record cannot be written: then do not release what was opened. While
+        something that is no ``Exception`` passes (KeyboardInterrupt), a failing sink is logged only.
+        """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.end(error)
 
 
-@contextmanager
-def recorded_calls(
-    trail: AuditTrail | None, operation: str, key_arn: str | None, resource: Resource
-) -> Iterator[RecordedCalls]:
-    """Record the block as one use of a branch key, between a begin and an end record.
+class RecordedUse(Use):
+    """A use that leaves events. :meth:`end` must be called once; an abandoned use ends as interrupted.
 
-    Only runs it without a trail, and within a use that is recorded already. Both records are written
-    through: what cannot be recorded is not begun. Raises AuditError.
+    Args:
+        recorder: writes the events, and knows the application and its principal.
+        operation, format_name: as of :class:`~phicrypt.audit.events.AuditEvent`.
+        acting: on whose behalf it runs, to its end and in whatever thread.
+        resource: the resource's token.
+        sealing: deliver by the policy of encryption.
+        at_once: one event at the end instead of two.
     """
-    use = RecordedCalls()
-    if trail is None or _is_within_use.get():
-        yield use
-        return
-    with trail.begin(operation, format=BRANCH_KEY_FORMAT, resource=resource) as audit_use:
+
+    _is_open = False
+    _started_ns: int | None
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        operation: str,
+        format_name: str | None,
+        acting: Acting,
+        resource: str | None,
+        sealing: bool,
+        at_once: bool,
+    ) -> None:
+        self._recorder = recorder
+        self._operation = operation
+        self._format = format_name
+        self._acting = acting
+        self._resource = resource
+        self._sealing = sealing
+        self._at_once = at_once
+        self._process = _process
+        self._started_ns = time.perf_counter_ns()
+        self.use_id = _process.next_use_id()
+
+    def begin(self) -> None:
+        """Write the begin record, if there is to be one. Raises AuditError; then nothing may be released."""
+        self._is_open = True  # an interruption from here on leaves an end as well
+        if self._at_once:
+            return
         try:
-            yield use
-        finally:
-            origin = use.calls.origin
-            if origin is None and key_arn is not None:
-                origin = KeyOrigin(KMS_PROVIDER_ID, key_arn)
-            audit_use.origin = origin if use.name is None else branch_key_origin(use.name, origin)
+            self._recorder.deliver(self._event(Kind.BEGIN, _BEGUN), self._sealing)
+        except Exception:
+            self._is_open = False
+            raise
+
+    def end(
+        self,
+        error: BaseException | None = None,
+        *,
+        origin: KeyOrigin | None = None,
+        cache_hit: bool | None = None,
+        byte_count: int | None = None,
+        suite_id: int | None = None,
+        message_id: bytes | None = None,
+        context: Mapping[str, str] | None = None,
+    ) -> None:
+        if not self._is_open or self._process is not _process:
+            return
+        if cache_hit is not None:
+            self.cache_hit = cache_hit
+        if byte_count is not None:
+            self.byte_count = byte_count
+        if suite_id is not None:
+            self.suite_id = suite_id
+        if message_id is not None:
+            self.message_id = message_id.hex()
+        if context is not None:
+            self.context = context
+        if origin is not None:
+            self.origin = origin
+        elif self.origin is None and error is not None:
+            self.origin = refused_origin(error)
+        event = self._event(self._last_kind, _SUCCESS if error is None else describe_error(error))
+        self._is_open = False  # only now: a use that was interrupted before still ends, as abandoned
+        self._recorder.deliver(event, self._sealing, error)
+
+    @property
+    def _last_kind(self) -> str:
+        return Kind.USE if self._at_once else Kind.END
+
+    def __del__(self) -> None:
+        if self._is_open and self._process is _process:
+            self._is_open = False
+            self._recorder.let_wait(self._event(self._last_kind, _ABANDONED))
+
+    def _event(self, kind: str, result: tuple[str, str | None, str | None]) -> AuditEvent:
+        outcome, error_name, reason = result
+        actor, purpose, recipient, break_glass = self._acting
+        ended = kind != Kind.BEGIN
+        return AuditEvent._make(  # all fields in order: its constructor takes three times as long
+            (
+                time.time_ns(),
+                kind,
+                self.use_id,
+                self._operation,
+                outcome,
+                self._format,
+                self.suite_id,
+                self.message_id,
+                self.origin,
+                self.cache_hit,
+                # A copy: a sink may edit what it is given, and messages are bound to the original.
+                None if self.context is None else dict(self.context),
+                actor,
+                purpose,
+                recipient,
+                break_glass,
+                self._recorder.application,
+                self._recorder.principal,
+                self._resource,
+                error_name,
+                reason,
+                self.byte_count if ended else None,
+                (time.perf_counter_ns() - self._started_ns) // 1000
+                if ended and self._started_ns is not None
+                else None,
+                None,
+            )
+        )
+
+    def _duration_us(self) -> int | None:
+        return None if self._started_ns is None else (time.perf_counter_ns() - self._started_ns) // 1000
 
 
-def within_recorded_use(fetch: Callable[..., T], *arguments: Any) -> T:
-    """Call ``fetch``: the branch key that it fetches is a part of a use that leaves its own event.
+class Recorder:
+    """What a :class:`RecordedUse` needs of its trail."""
 
-    The mark is set in a copy of the context, so that no interrupt can leave it behind: later operations
-    would go unrecorded.
-    """
-    context = copy_context()
-    context.run(_is_within_use.set, True)
-    return context.run(fetch, *arguments)
+    application: str | None
+    principal: str | None
+
+    def deliver(self, event: AuditEvent, sealing: bool, error: BaseException | None = None) -> None:
+        """Hand an event to every sink. Raises AuditError, or only logs while an interrupt passes."""
+        raise NotImplementedError
+
+    def let_wait(self, event: AuditEvent) -> None:
+        """Keep an event for the next time that a sink is written to."""
+        raise NotImplementedError
 
 
-def _origin(use: RecordedUse, error: BaseException | None) -> KeyOrigin | None:
-    """The KMS call of the use. A bad signature or MAC is an error of KMS, kept as the error's cause."""
-    if use.answer is not None or error is None:
-        return use.origin()
-    from phicrypt.audit.events import refused_origin
+class _Process:
+    """This process: 64 random bits and a counter make ids that are unique over processes."""
 
-    return refused_origin(error) or refused_origin(error.__cause__)
+    __slots__ = ("counter", "prefix")
+
+    def __init__(self) -> None:
+        self.prefix = os.urandom(8).hex()
+        self.counter = itertools.count()
+
+    def next_use_id(self) -> str:
+        return f"{self.prefix}-{next(self.counter)}"
+
+
+_process = _Process()
+
+
+def next_use_id() -> str:
+    """An id that no other use has."""
+    return _process.next_use_id()
+
+
+def _renew_process() -> None:
+    global _process
+    _process = _Process()
+
+
+os.register_at_fork(after_in_child=_renew_process)

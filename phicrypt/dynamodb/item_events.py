@@ -27,7 +27,7 @@ PLAINTEXT_FORMAT: Final = "plaintext"
 
 def begin_opening(trail: AuditTrail, operation: str, item: Mapping[str, Any], table: TableConfig) -> Use:
     """The begin record of opening one low-level item; the handle ends it."""
-    return trail.begin(operation, format=FORMAT, context=_context(table), resource=_resource(item, table))
+    return trail.recorded(operation, format=FORMAT, context=_context(table), resource=_resource(item, table))
 
 
 def record_plaintext(

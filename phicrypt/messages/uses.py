@@ -147,7 +147,7 @@ class MessageUses(KeyHolder):
         frame_length = self._frame_length(frame_length_bytes)
         audit_use = None
         if self.trail is not None:
-            audit_use = self.trail.begin(
+            audit_use = self.trail.recorded(
                 operation, format=_FORMAT, suite_id=suite.suite_id, context=pairs, sealing=True
             )
         use = StreamUse(audit_use)
@@ -182,7 +182,7 @@ class MessageUses(KeyHolder):
             self._headers.keep(header)
         if trail is None:
             return header, None
-        return header, trail.begin(
+        return header, trail.recorded(
             operation,
             format=_FORMAT,
             suite_id=header.suite.suite_id,

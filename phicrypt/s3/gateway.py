@@ -326,7 +326,7 @@ class Gateway:
         """The begin record of a use, before any key is asked for (rule 20)."""
         if self.phi.trail is None:
             return None
-        return self.phi.trail.begin(
+        return self.phi.trail.recorded(
             operation,
             format=format_name,
             context=context,

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
-from phicrypt.audit.uses import recorded_local_use, recorded_use
+from phicrypt.audit.call_uses import recorded_local_use, recorded_use
 from phicrypt.core.key_origin import KeyOrigin
 from phicrypt.core.materials import KeyHolder
 from phicrypt.core.primitives import constant_time_equal

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from phicrypt.audit.uses import RecordedUse, recorded_use
+from phicrypt.audit.call_uses import RecordedUse, recorded_use
 from phicrypt.core.kms_arn import configured_key_arn, parse_kms_arn
 from phicrypt.core.primitives import SignaturePublicKey
 from phicrypt.errors import ConfigurationError, PhiInContextError

@@ -248,7 +248,7 @@ def test_rule_20_a_use_whose_end_was_interrupted_before_its_record_ends_all_the_
     trail = AuditTrail([sink])
     use = trail.begin("decrypt")
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(Use, "_event", interrupted)
+        patched.setattr(type(use), "_event", interrupted)
         use.end()
     del use
     gc.collect()

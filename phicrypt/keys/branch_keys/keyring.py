@@ -21,7 +21,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from phicrypt.audit.uses import within_recorded_use
+from phicrypt.audit.call_uses import within_recorded_use
 from phicrypt.core.context import PUBLIC_KEY_NAME
 from phicrypt.core.key_origin import HIERARCHY_PROVIDER_ID, joined_origin
 from phicrypt.core.materials import DecryptionMaterials, EncryptedDataKey, EncryptionMaterials, KeyHolder

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from phicrypt.audit.uses import RecordedCalls, recorded_calls
+from phicrypt.audit.call_uses import RecordedCalls, recorded_calls
 from phicrypt.core.context import AuditContext, plain_context
 from phicrypt.core.kms_arn import KmsArn, configured_key_arn
 from phicrypt.core.kms_calls import KmsCalls

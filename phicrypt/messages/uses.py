@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from phicrypt.audit.trail import NO_TRAIL
 from phicrypt.core.context import AnyContext
 from phicrypt.core.limits import ReadLimits
 from phicrypt.core.materials import DecryptionMaterials, EncryptionMaterials, KeyHolder
@@ -30,9 +31,11 @@ from phicrypt.guard.bound_contexts import Context, ContextBinding
 from phicrypt.guard.phi_guard import PhiGuard
 from phicrypt.keys.provider import MaterialsProvider
 from phicrypt.messages.stream_uses import StreamUse
+from phicrypt.session import Session
 
 if TYPE_CHECKING:
-    from phicrypt.audit.trail import AuditTrail, Use
+    from phicrypt.audit.trail import AuditTrail
+    from phicrypt.audit.uses import Use
 
 _FORMAT: Final = "esdk"
 T = TypeVar("T")
@@ -58,6 +61,9 @@ class MessageUses(KeyHolder):
         self.frame_length_bytes = frame_length_bytes
         self.threads = threads
         self.contexts = ContextBinding(guard)
+        self.session = Session(
+            provider, self.contexts, guard, trail or NO_TRAIL, limits, frame_length_bytes, threads
+        )
         self._headers = HeaderMemo()
 
     def _seal_once(

@@ -31,7 +31,6 @@ from phicrypt.audit import (
 )
 from phicrypt.audit.events import format_time, parse_time
 from phicrypt.audit.sinks.memory import LoggingSink, RecordingSink
-from phicrypt.audit.trail import Use
 from phicrypt.core.key_origin import KeyOrigin
 from phicrypt.errors import (
     AuditError,

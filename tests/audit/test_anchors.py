@@ -14,7 +14,7 @@ import pytest
 from support.cloudtrail_records import record_of
 from support.strict_kms import StrictKms
 
-from phicrypt.audit import AnchoredSink, AuditTrail, CloudWatchLogsSink, JsonlSink, S3SegmentSink
+from phicrypt.audit import AuditTrail, CloudWatchLogsSink, JsonlSink, S3SegmentSink
 from phicrypt.audit.delivery import SinkError
 from phicrypt.audit.events import AuditEvent
 from phicrypt.audit.sinks.chain import ChainHead
@@ -22,6 +22,7 @@ from phicrypt.errors import ConfigurationError, KeyAccessError
 from phicrypt.evidence.cloudtrail import TrailEvent, parse_record
 from phicrypt.evidence.join import log_events
 from phicrypt.evidence.verify import read_records, verify
+from phicrypt.witness import AnchoredSink
 from phicrypt.witness.anchors import ANCHOR_OPERATION, anchors_in
 
 

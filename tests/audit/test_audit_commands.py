@@ -20,7 +20,7 @@ from support.cloudtrail_records import ROLE_ARN, deliver, record_of
 from support.strict_kms import StrictKms
 
 from phicrypt import KmsKeyring, MultiKeyring, PhiCrypt, Purpose, RawAesKeyring
-from phicrypt.audit import AnchoredSink, AuditTrail, JsonlSink, ResourceTokens, acting_as
+from phicrypt.audit import AuditTrail, JsonlSink, ResourceTokens, acting_as
 from phicrypt.cli import run
 from phicrypt.evidence.join import join, log_events, trail_source
 from phicrypt.evidence.questions import incident
@@ -28,6 +28,7 @@ from phicrypt.evidence.report import render
 from phicrypt.evidence.verify import verify
 from phicrypt.keys.kms.rsa_keyring import KmsRsaKeyring
 from phicrypt.recovery.break_glass import break_glass
+from phicrypt.witness import AnchoredSink
 
 Run = Callable[..., tuple[int, str, str]]
 

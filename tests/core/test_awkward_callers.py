@@ -225,7 +225,7 @@ def test_a_reader_that_was_interrupted_never_goes_on_behind_a_gap(
 ) -> None:
     reader = open_reader(source)
     taken = reader.read(10)
-    with pytest.raises(KeyboardInterrupt), InterruptAt("phicrypt/streams.py", text, 2):
+    with pytest.raises(KeyboardInterrupt), InterruptAt("phicrypt/messages/streams.py", text, 2):
         while piece := reader.read(3_000):
             taken += piece
     with pytest.raises(KeyboardInterrupt):

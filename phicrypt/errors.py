@@ -22,10 +22,6 @@ values, object keys or partition keys: names and numbers only, because errors en
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from phicrypt.core.key_origin import KeyOrigin
 
 
 class PhiCryptError(Exception):
@@ -154,7 +150,7 @@ class KeyAccessError(PhiCryptError):
         self.request_ids = request_ids
         self.correlation_id = correlation_id
         self.unanswered_attempts = unanswered_attempts
-        self.earlier_calls: tuple[KeyOrigin, ...] = ()
+        self.earlier_calls: tuple[object, ...] = ()  # of KeyOrigin, which stands above the errors
         self.causes = causes
 
 

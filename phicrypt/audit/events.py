@@ -341,5 +341,6 @@ def refused_origin(error: BaseException | None) -> KeyOrigin | None:
         return None
     from phicrypt.core.kms_calls import refused_calls
 
-    first, *others = (*refused_calls([error]), *error.earlier_calls) or (None,)
+    earlier = (call for call in error.earlier_calls if isinstance(call, KeyOrigin))
+    first, *others = (*refused_calls([error]), *earlier) or (None,)
     return None if first is None else replace(first, other_calls=tuple(call for call in others if call))

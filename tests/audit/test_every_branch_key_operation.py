@@ -14,7 +14,7 @@ from support.cloudtrail_records import ROLE_ARN, deliver, record_of
 from support.key_stores import Intercepted, KeyStores, key_stores
 
 from phicrypt import BranchKeyStore, HierarchicalKeyring, PhiCrypt
-from phicrypt.audit import AuditEvent, AuditTrail, JsonlSink, RecordingSink, ResourceTokens, acting_as, call_uses
+from phicrypt.audit import AuditEvent, AuditTrail, JsonlSink, RecordingSink, ResourceTokens, acting_as
 from phicrypt.errors import AuditError, ConfigurationError, KeyAccessError, PhiInContextError
 from phicrypt.evidence.join import join, log_events, trail_source
 from phicrypt.evidence.matching import Category
@@ -305,21 +305,12 @@ def test_what_a_keyring_fetches_belongs_to_the_clients_use(stage: Stage) -> None
 def test_an_interruption_as_a_keyring_begins_to_fetch_leaves_later_operations_recorded(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mark = call_uses._is_within_use
-
-    class Interrupted:
-        """A signal comes right after the mark was set."""
-
-        get = staticmethod(mark.get)
-
-        @staticmethod
-        def set(value: bool) -> None:
-            mark.set(value)
-            raise KeyboardInterrupt
+    def interrupted(table: BranchKeyTable, branch_key_id: str, row_type: str) -> None:
+        raise KeyboardInterrupt
 
     phi = PhiCrypt(HierarchicalKeyring(stage.store, ID), audit=stage.trail)
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(call_uses, "_is_within_use", Interrupted)
+        patched.setattr(BranchKeyTable, "read", interrupted)
         phi.encrypt(b"x", context=CONTEXT)
     stage.store.rotate(ID)
     assert [(event.operation, event.kind) for event in stage.sink.events[-2:]] == [

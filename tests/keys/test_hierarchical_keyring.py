@@ -339,17 +339,20 @@ def test_rule_12_a_key_fetched_before_a_clear_is_neither_stored_nor_returned(sto
     store = stores.new_store()
     store.create_key(ID)
     arn = store.kms_key_arn
-    keyring = HierarchicalKeyring(store, ID)
     entered, go_on = threading.Event(), threading.Event()
-    fetch_active = store.fetch_active
 
-    def slow(branch_key_id: str) -> Any:
-        branch_key = fetch_active(branch_key_id)
-        entered.set()
-        go_on.wait(10)
-        return branch_key
+    class Slow:
+        """The store, whose answers wait."""
 
-    store.fetch_active = slow  # type: ignore[method-assign]
+        identity, on_purge, fetch_version = store.identity, store.on_purge, store.fetch_version
+
+        def fetch_active(self, branch_key_id: str) -> Any:
+            branch_key = store.fetch_active(branch_key_id)
+            entered.set()
+            go_on.wait(10)
+            return branch_key
+
+    keyring = HierarchicalKeyring(Slow(), ID)
     with ThreadPoolExecutor(1) as pool:
         flight = pool.submit(keyring.on_encrypt, to_encrypt())
         assert entered.wait(10)

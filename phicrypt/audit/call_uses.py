@@ -9,19 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar, copy_context
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
 
-from phicrypt.core.key_origin import KMS_PROVIDER_ID, KeyOrigin, branch_key_origin
-from phicrypt.core.kms_calls import KmsCalls
+from phicrypt.audit.events import SIGNATURE_FORMAT
+from phicrypt.core.key_origin import KMS_PROVIDER_ID, KeyOrigin
 
 if TYPE_CHECKING:
-    from phicrypt.audit.resource_tokens import Resource
     from phicrypt.audit.trail import AuditTrail
     from phicrypt.core.kms_calls import KmsAnswer
-
-T = TypeVar("T")
 
 _KMS_OPERATIONS: Final = {
     "sign": "Sign",
@@ -32,10 +28,6 @@ _KMS_OPERATIONS: Final = {
     "open-mac-key": "Decrypt",
 }
 """What CloudTrail calls them: the join requires equal operations (rule 22)."""
-SIGNATURE_FORMAT: Final = "dsse"
-BRANCH_KEY_FORMAT: Final = "branch-key"
-
-_is_within_use: ContextVar[bool] = ContextVar("phicrypt_within_recorded_use", default=False)
 
 
 @dataclass(slots=True)
@@ -114,54 +106,6 @@ def _one_event(
             error=error,
             **known(error),
         )
-
-
-@dataclass(slots=True)
-class RecordedCalls:
-    """What is learned while an operation on a branch key runs.
-
-    Attributes:
-        calls: every KMS call that was made.
-        name: the branch key's name in the event, ``<id>/<version>``. Set once the branch key is known
-            to be one: an id that was only asked for may be anything, and enters as a token.
-    """
-
-    calls: KmsCalls = field(default_factory=KmsCalls)
-    name: str | None = None
-
-
-@contextmanager
-def recorded_calls(
-    trail: AuditTrail | None, operation: str, key_arn: str | None, resource: Resource
-) -> Iterator[RecordedCalls]:
-    """Record the block as one use of a branch key, between a begin and an end record.
-
-    Only runs it without a trail, and within a use that is recorded already. Both records are written
-    through: what cannot be recorded is not begun. Raises AuditError.
-    """
-    use = RecordedCalls()
-    if trail is None or _is_within_use.get():
-        yield use
-        return
-    with trail.recorded(operation, format=BRANCH_KEY_FORMAT, resource=resource) as audit_use:
-        try:
-            yield use
-        finally:
-            origin = use.calls.origin
-            if origin is None and key_arn is not None:
-                origin = KeyOrigin(KMS_PROVIDER_ID, key_arn)
-            audit_use.origin = origin if use.name is None else branch_key_origin(use.name, origin)
-
-
-def within_recorded_use(fetch: Callable[..., T], *arguments: Any) -> T:
-    """Call ``fetch``: the branch key that it fetches is a part of a use that leaves its own event.
-
-    The mark is set in a copy of the context, so that no interrupt can leave it behind: later operations
-    would go unrecorded.
-    """
-    context = copy_context()
-    context.run(_is_within_use.set, True)
-    return context.run(fetch, *arguments)
 
 
 def _origin(use: RecordedUse, error: BaseException | None) -> KeyOrigin | None:

@@ -37,6 +37,10 @@ class Purpose(StrEnum):
     MAINTENANCE = "maintenance"
 
 
+SIGNATURE_FORMAT: Final = "dsse"
+BRANCH_KEY_FORMAT: Final = "branch-key"
+
+
 class Kind:
     """What a record stands for. Plain text, because enumerations hash too slowly for each use."""
 

@@ -10,8 +10,15 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from phicrypt.audit.call_uses import BRANCH_KEY_FORMAT, SIGNATURE_FORMAT
-from phicrypt.audit.events import AuditEvent, Kind, Outcome, Purpose, format_time
+from phicrypt.audit.events import (
+    BRANCH_KEY_FORMAT,
+    SIGNATURE_FORMAT,
+    AuditEvent,
+    Kind,
+    Outcome,
+    Purpose,
+    format_time,
+)
 from phicrypt.core.key_origin import KeyOrigin
 from phicrypt.evidence.join import whole_uses
 

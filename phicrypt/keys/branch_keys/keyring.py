@@ -21,7 +21,6 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from phicrypt.audit.call_uses import within_recorded_use
 from phicrypt.core.context import PUBLIC_KEY_NAME
 from phicrypt.core.key_origin import HIERARCHY_PROVIDER_ID, joined_origin
 from phicrypt.core.materials import DecryptionMaterials, EncryptedDataKey, EncryptionMaterials, KeyHolder
@@ -212,9 +211,12 @@ class HierarchicalKeyring(KeyHolder):
 
         def load() -> BranchKey:
             # Whoever uses this keyring records the use, and the event names the call: no second one.
+            fetch: Callable[[str, str | None], BranchKey] | None = getattr(self._store, "fetch_for_use", None)
+            if fetch is not None:
+                return fetch(branch_key_id, version)
             if version is None:
-                return within_recorded_use(self._store.fetch_active, branch_key_id)
-            return within_recorded_use(self._store.fetch_version, branch_key_id, version)
+                return self._store.fetch_active(branch_key_id)
+            return self._store.fetch_version(branch_key_id, version)
 
         # The active key and its version are two entries: a key learned by decrypting never encrypts (rule 11).
         cache_key = ("branch", self._store.identity, branch_key_id, version)

@@ -18,12 +18,14 @@ import hashlib
 import uuid
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from phicrypt.audit.call_uses import RecordedCalls, recorded_calls
+from phicrypt.audit.events import BRANCH_KEY_FORMAT
+from phicrypt.audit.trail import NO_TRAIL
 from phicrypt.core.context import AuditContext, plain_context
+from phicrypt.core.key_origin import KMS_PROVIDER_ID, KeyOrigin, branch_key_origin
 from phicrypt.core.kms_arn import KmsArn, configured_key_arn
 from phicrypt.core.kms_calls import KmsCalls
 from phicrypt.core.materials import KeyHolder
@@ -44,7 +46,7 @@ from phicrypt.keys.branch_keys.values import BeaconKey, BranchKey, check_branch_
 from phicrypt.keys.branch_keys.writes import write_new_branch_key, write_next_version
 
 if TYPE_CHECKING:
-    from phicrypt.audit.trail import AuditTrail
+    from phicrypt.audit.trail import Trail
 
 T = TypeVar("T")
 
@@ -65,6 +67,20 @@ class FailoverRegion:
     region: str
     dynamodb_client: Any = None
     kms_client: Any = None
+
+
+@dataclass(slots=True)
+class _Calls:
+    """What is learned while an operation on a branch key runs.
+
+    Attributes:
+        calls: every KMS call that was made.
+        name: the branch key's name in the event, ``<id>/<version>``. Set once the branch key is known
+            to be one: an id that was only asked for may be anything, and enters as a token.
+    """
+
+    calls: KmsCalls = field(default_factory=KmsCalls)
+    name: str | None = None
 
 
 class BranchKeyStore(KeyHolder):
@@ -107,7 +123,7 @@ class BranchKeyStore(KeyHolder):
         max_active_age_seconds: float | None = None,
         grant_tokens: Sequence[str] = (),
         guard: PhiGuard | None = None,
-        trail: AuditTrail | None = None,
+        trail: Trail | None = None,
     ) -> None:
         if not table_name or not logical_name:
             raise ConfigurationError("a branch key store has a table_name and a logical_name")
@@ -119,7 +135,7 @@ class BranchKeyStore(KeyHolder):
         self.kms_key_arn = None if isinstance(key, KeyDiscovery) else str(key)
         self._max_active_age_seconds = max_active_age_seconds
         self._guard = guard or PhiGuard()
-        self._trail = trail
+        self._trail = trail or NO_TRAIL
         region = key.region
         self._table = BranchKeyTable(
             table_name, [(region, dynamodb_client), *((one.region, one.dynamodb_client) for one in failover)]
@@ -213,16 +229,20 @@ class BranchKeyStore(KeyHolder):
         """The version that encrypts now. Raises KeyAccessError, ConfigurationError with discovery."""
         self._kms.pinned("fetch_active")
         with self._recorded("fetch-branch-key", check_branch_key_id(branch_key_id)) as use:
-            record, key_bytes = self._authentic(branch_key_id, ACTIVE_TYPE, self._kms.decrypt, use.calls)
-            self._check_age(record)
-            return _branch_key(record, key_bytes, use)
+            return self._active(branch_key_id, use)
 
     def fetch_version(self, branch_key_id: str, version: str) -> BranchKey:
         """One version, by its UUID. Raises KeyAccessError."""
         row_type = records.version_type(version)
         with self._recorded("fetch-branch-key", check_branch_key_id(branch_key_id)) as use:
-            record = self._record(branch_key_id, row_type)
-            return _branch_key(record, self._kms.decrypt(record, use.calls), use)
+            return self._version(branch_key_id, row_type, use)
+
+    def fetch_for_use(self, branch_key_id: str, version: str | None) -> BranchKey:
+        """The active version (None) or one version, for a keyring in a client's use: its event names the calls."""
+        if version is not None:
+            return self._version(check_branch_key_id(branch_key_id), records.version_type(version), _Calls())
+        self._kms.pinned("fetch_active")
+        return self._active(check_branch_key_id(branch_key_id), _Calls())
 
     def fetch_beacon_key(self, branch_key_id: str) -> BeaconKey:
         """The beacon key. Raises KeyAccessError, ConfigurationError with discovery."""
@@ -268,10 +288,27 @@ class BranchKeyStore(KeyHolder):
         process_memory.add_holder(self._scope, forget)
 
     @contextmanager
-    def _recorded(self, operation: str, branch_key_id: str) -> Iterator[RecordedCalls]:
+    def _recorded(self, operation: str, branch_key_id: str) -> Iterator[_Calls]:
+        """One use of a branch key, on record with its calls. Raises AuditError: then nothing is done."""
+        made = _Calls()
         resource = ("branch-key", self.logical_name, branch_key_id)
-        with recorded_calls(self._trail, operation, self.kms_key_arn, resource) as use:
-            yield use
+        with self._trail.recorded(operation, format=BRANCH_KEY_FORMAT, resource=resource) as use:
+            try:
+                yield made
+            finally:
+                origin = made.calls.origin
+                if origin is None and self.kms_key_arn is not None:
+                    origin = KeyOrigin(KMS_PROVIDER_ID, self.kms_key_arn)
+                use.origin = origin if made.name is None else branch_key_origin(made.name, origin)
+
+    def _active(self, branch_key_id: str, use: _Calls) -> BranchKey:
+        record, key_bytes = self._authentic(branch_key_id, ACTIVE_TYPE, self._kms.decrypt, use.calls)
+        self._check_age(record)
+        return _branch_key(record, key_bytes, use)
+
+    def _version(self, branch_key_id: str, row_type: str, use: _Calls) -> BranchKey:
+        record = self._record(branch_key_id, row_type)
+        return _branch_key(record, self._kms.decrypt(record, use.calls), use)
 
     def _tell_keyrings(self, branch_key_id: str) -> None:
         process_memory.forget(self._scope, branch_key_id)
@@ -330,7 +367,7 @@ class BranchKeyStore(KeyHolder):
             )
 
 
-def _branch_key(record: BranchKeyRecord, key_bytes: bytes, use: RecordedCalls) -> BranchKey:
+def _branch_key(record: BranchKeyRecord, key_bytes: bytes, use: _Calls) -> BranchKey:
     branch_key_id = record.context[records.PARTITION_KEY]
     use.name = f"{branch_key_id}/{record.version}"
     return BranchKey(

@@ -13,8 +13,19 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import machine, micro, plots, report
-from benchmarks.measure import FULL, QUICK, Case, Outcome, Profile, UnavailableError, as_record, run_case, select
+from benchmarks import beside, machine, micro, plots, report
+from benchmarks.measure import (
+    FULL,
+    QUICK,
+    Case,
+    Outcome,
+    Profile,
+    UnavailableError,
+    as_record,
+    matches,
+    run_case,
+    select,
+)
 
 _GROUPS: Final = ("messages", "dynamodb", "startup", "branch_keys", "streams", "s3", "scaling")
 _QUICK_SECONDS: Final = 105.0
@@ -29,10 +40,16 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="Few short rounds: two minutes at most.")] = False,
     only: Annotated[list[str] | None, typer.Option(help="A case, a group or a shell pattern; repeatable.")] = None,
     compare: Annotated[Path | None, typer.Option(help="An earlier run's JSON: show what got slower.")] = None,
+    beside_checkout: Annotated[
+        Path | None, typer.Option("--beside", help="Another checkout: how much longer does this one take?")
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="With --beside: paired rounds of each bar.", min=1)] = beside.ROUNDS,
     list_cases: Annotated[bool, typer.Option("--list", help="Name the cases and stop.")] = False,
     out: Annotated[Path, typer.Option(help="Where JSON, tables and plots go.")] = _DEFAULT_FOLDER,
 ) -> None:
     """Measure phicrypt beside its peers and the cipher, and hold the ratios against their bars."""
+    if beside_checkout is not None:
+        raise typer.Exit(_beside(beside_checkout.resolve(), QUICK if quick else FULL, only or [], rounds, out))
     chosen = select(_all_cases(), only or ())
     if list_cases:
         for case in chosen:
@@ -67,6 +84,25 @@ def main(
     typer.echo(report.bars_table(run))
     if compare is not None:
         typer.echo(report.comparison(json.loads(compare.read_text()), run))
+
+
+def _beside(other: Path, profile: Profile, only: list[str], rounds: int, out: Path) -> int:
+    """0 if every bar's interval is below its limit."""
+    run: dict[str, object] = {"machine": machine.facts(), "other": machine.revision(other), "load": machine.load()}
+    cases = [
+        one for one in beside.cases_with_bars(other, profile.name) if matches(one["name"], one["group"], only)
+    ]
+    if not cases:
+        raise typer.BadParameter("no case with a bar has that name; --list names all cases", param_hint="--only")
+    compared: list[beside.Compared] = []
+    for case in cases:
+        _console.print(f"{case['name']}, {rounds} rounds")
+        compared += beside.measured(case, lambda: beside.worker_pair(other, profile.name), rounds)
+    records = [beside.as_record(one) for one in compared]
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "beside.json").write_text(json.dumps(run | {"rounds": rounds, "bars": records}, indent=1) + "\n")
+    typer.echo(report.beside_table(records))
+    return 0 if all(one.is_below for one in compared) else 1
 
 
 def _parts(profile: Profile) -> dict[str, object]:

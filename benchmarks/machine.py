@@ -40,7 +40,7 @@ def facts() -> dict[str, Any]:
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "openssl_of_cryptography": _openssl(),
         "openssl_of_python": ssl.OPENSSL_VERSION,
-        "revision": _revision(),
+        "revision": revision(),
         "packages": {name: version for name in _PACKAGES if (version := _version(name))},
     }
 
@@ -81,9 +81,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _revision() -> str:
+def revision(root: Path = Path(__file__).parents[1]) -> str:
     """The commit that was measured, with a mark if the package has uncommitted changes."""
-    root = Path(__file__).parents[1]
 
     def git(*arguments: str) -> str:
         ending = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)

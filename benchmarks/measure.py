@@ -9,6 +9,7 @@ left behind. The median of those ratios, with its quartiles, is what a bar is he
 
 from __future__ import annotations
 
+import fnmatch
 import gc
 import random
 import statistics
@@ -295,13 +296,13 @@ def as_record(case: Case, outcome: Outcome) -> dict[str, Any]:
     }
 
 
+def matches(name: str, group: str, patterns: Sequence[str]) -> bool:
+    """Whether a case's name or group matches one of the shell patterns or begins with it; any without patterns."""
+    return not patterns or any(
+        fnmatch.fnmatch(name, one) or name.startswith(one) or group == one for one in patterns
+    )
+
+
 def select(cases: Iterable[Case], patterns: Sequence[str]) -> list[Case]:
-    """The cases whose name or group matches one of the shell patterns or begins with it; all without patterns."""
-    import fnmatch
-
-    def matches(case: Case) -> bool:
-        return not patterns or any(
-            fnmatch.fnmatch(case.name, one) or case.name.startswith(one) or case.group == one for one in patterns
-        )
-
-    return [case for case in cases if matches(case)]
+    """The cases that the patterns name; all without patterns."""
+    return [case for case in cases if matches(case.name, case.group, patterns)]

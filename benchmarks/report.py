@@ -83,6 +83,21 @@ def comparison(old: Run, new: Run) -> str:
     return _table(("case", "against", "ratio before", "ratio now", "phicrypt is"), rows)
 
 
+def beside_table(records: Iterable[Mapping[str, Any]]) -> str:
+    """Each bar of a comparison with another checkout: how much longer this one takes, and how sure that is."""
+    rows = []
+    for one in records:
+        for claim in one["claims"]:
+            name = (claim, f"{one['case']}: {one['subject']}")
+            if one["ratio"] is None:
+                rows.append((*name, "not measured", "", f"< {one['limit']:.2f}", one["failure"]))
+                continue
+            interval = f"{one['low']:.3f} to {one['high']:.3f}"
+            verdict = "yes" if one["is_below"] else "**no**"
+            rows.append((*name, f"{one['ratio']:.3f}", interval, f"< {one['limit']:.2f}", verdict))
+    return _table(("claim", "measured", "this / other", "95% interval of the median", "limit", "below"), rows)
+
+
 def _ratios(run: Run) -> Iterator[tuple[str, str, float]]:
     for case in run["cases"]:
         for name, contender in list(case["contenders"].items())[1:]:

@@ -1,4 +1,4 @@
-"""For users' tests: keyrings with fixed keys, an audit sink that records, and an embedded local AWS.
+"""For users' tests: keyrings with fixed keys, an audit sink that records, an embedded local AWS, a strict KMS.
 
 Nothing here is for production: :class:`StaticKeyring` opens whatever it is given.
 
@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from phicrypt.audit.sinks.memory import RecordingSink
     from phicrypt.testing.doubles import StaticBranchKeyStore, StaticKeyring, local_aws
     from phicrypt.testing.local_stack import LocalAws
+    from phicrypt.testing.strict_kms import StrictKms
 
 _HOMES = {
     "LocalAws": "phicrypt.testing.local_stack",
     "RecordingSink": "phicrypt.audit.sinks.memory",
     "StaticBranchKeyStore": "phicrypt.testing.doubles",
     "StaticKeyring": "phicrypt.testing.doubles",
+    "StrictKms": "phicrypt.testing.strict_kms",
     "local_aws": "phicrypt.testing.doubles",
 }
 
@@ -37,6 +39,7 @@ __all__ = [
     "RecordingSink",
     "StaticBranchKeyStore",
     "StaticKeyring",
+    "StrictKms",
     "local_aws",
 ]
 

@@ -7,6 +7,7 @@ checks encryption contexts, and neither key states nor permissions.
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -23,7 +24,12 @@ if TYPE_CHECKING:
 
 ACCESS_KEY_ID: Final = "AKIAIOSFODNN7EXAMPLE"
 SECRET_ACCESS_KEY: Final = "local-stack-has-no-secrets"  # noqa: S105  (a dummy; moto checks no signature)
+MAX_RECORDED_REQUESTS: Final = 10_000
 _MAX_RECORDED_BODY_BYTES: Final = 1 << 20
+
+# moto's DynamoDB reads, checks the condition and writes without a lock: two conditional writes that
+# meet would both be acknowledged, and one lost. Its state belongs to the process, and so does this.
+_dynamodb_lock = threading.Lock()
 
 _moto_users = 0
 _moto_users_lock = threading.Lock()
@@ -42,6 +48,8 @@ class LocalAws:
             answered ``status`` and ``request_id``.
         requests: one dict per request of any service: ``service``, ``method``, ``path``, ``query``,
             ``operation`` (of JSON services), ``body_bytes``, ``user_agent``, ``status``.
+
+    Both lists hold the last ``MAX_RECORDED_REQUESTS`` (10,000) requests.
     """
 
     def __init__(
@@ -52,8 +60,8 @@ class LocalAws:
     ) -> None:
         self.region = region
         self.kms_key_arn = ""
-        self.kms_requests: list[dict[str, Any]] = []
-        self.requests: list[dict[str, Any]] = []
+        self.kms_requests: list[dict[str, Any]] = _Latest()
+        self.requests: list[dict[str, Any]] = _Latest()
         self._wrap_application = wrap_application
         self._server: Any = None
         self._thread: threading.Thread | None = None
@@ -74,7 +82,7 @@ class LocalAws:
 
     def session(self) -> Any:
         """A ``boto3.Session`` with dummy credentials; give its clients ``endpoint_url`` yourself."""
-        return _session_without_profile(self.region)
+        return session_without_profile(self.region)
 
     def create_kms_key(self, *, region: str | None = None, **parameters: Any) -> str:
         """Make a KMS key (``parameters`` as CreateKey takes them); its ARN."""
@@ -90,7 +98,7 @@ class LocalAws:
             _refuse_without_moto()
         _begin_moto()
         try:
-            application: WSGIApplication = DomainDispatcherApplication(create_backend_app)
+            application: WSGIApplication = _OneWriteAtATime(DomainDispatcherApplication(create_backend_app))
             if self._wrap_application is not None:
                 application = self._wrap_application(application)
             self._server = make_server(
@@ -131,6 +139,29 @@ class LocalAws:
         if "config" in settings:
             config = config.merge(settings["config"])
         return {"region_name": self.region, "endpoint_url": self.endpoint_url, **settings, "config": config}
+
+
+class _Latest(list[dict[str, Any]]):
+    """A list that forgets its oldest entries: a stack may serve a whole session of tests."""
+
+    def append(self, entry: dict[str, Any]) -> None:
+        super().append(entry)
+        del self[:-MAX_RECORDED_REQUESTS]
+
+
+class _OneWriteAtATime:
+    """WSGI middleware that lets one DynamoDB request in at a time, so that conditional writes are atomic."""
+
+    def __init__(self, application: WSGIApplication) -> None:
+        self._application = application
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if not environ.get("HTTP_X_AMZ_TARGET", "").startswith("DynamoDB_"):
+            return self._application(environ, start_response)
+        # Read before the lock is taken: a slow sender must not hold up everybody else.
+        environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)))
+        with _dynamodb_lock:
+            return self._application(environ, start_response)
 
 
 class _Recorder:
@@ -207,24 +238,38 @@ def _quiet_handler() -> Any:
     return QuietHandler
 
 
-def _session_without_profile(region: str) -> Any:
+def session_without_profile(region: str, access_key_id: str = ACCESS_KEY_ID) -> Any:
     """A ``boto3.Session`` that reads neither profile nor configuration files of the user."""
     import boto3
     from botocore.session import Session as BotocoreSession
 
     nothing = (None, None, os.devnull, None)
-    return boto3.Session(
-        aws_access_key_id=ACCESS_KEY_ID,
+    bare = BotocoreSession(
+        session_vars={
+            "profile": (None, None, None, None),
+            "config_file": nothing,
+            "credentials_file": nothing,
+        }
+    )
+    models = _service_models()
+    bare.register_component("data_loader", models)
+    session = boto3.Session(
+        aws_access_key_id=access_key_id,
         aws_secret_access_key=SECRET_ACCESS_KEY,
         region_name=region,
-        botocore_session=BotocoreSession(
-            session_vars={
-                "profile": (None, None, None, None),
-                "config_file": nothing,
-                "credentials_file": nothing,
-            }
-        ),
+        botocore_session=bare,
     )
+    # Each boto3.Session adds its own folder to the loader's: once is enough.
+    models.search_paths[:] = dict.fromkeys(models.search_paths)
+    return session
+
+
+@functools.cache
+def _service_models() -> Any:
+    """One loader for all sessions: reading the services' models is most of what making a client costs."""
+    from botocore.loaders import create_loader
+
+    return create_loader()
 
 
 def _begin_moto() -> None:
@@ -236,7 +281,7 @@ def _begin_moto() -> None:
             _reset_moto()
             # moto lists Regions with a session of its own, which fails where AWS_PROFILE names a profile
             # that this machine lacks.
-            session = _session_without_profile("us-east-1")
+            session = session_without_profile("us-east-1")
             AccountSpecificBackend.get_session = classmethod(lambda _: session)  # type: ignore[assignment, method-assign]
         _moto_users += 1
 

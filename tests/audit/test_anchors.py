@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from support.cloudtrail_records import record_of
-from support.strict_kms import StrictKms
 
 from phicrypt.audit import AuditTrail, CloudWatchLogsSink, JsonlSink, S3SegmentSink
 from phicrypt.audit.delivery import SinkError
@@ -22,6 +21,7 @@ from phicrypt.errors import ConfigurationError, KeyAccessError
 from phicrypt.evidence.cloudtrail import TrailEvent, parse_record
 from phicrypt.evidence.join import log_events
 from phicrypt.evidence.verify import read_records, verify
+from phicrypt.testing import StrictKms
 from phicrypt.witness import AnchoredSink
 from phicrypt.witness.anchors import ANCHOR_OPERATION, anchors_in
 

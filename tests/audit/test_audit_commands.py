@@ -17,7 +17,6 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from support.cloudtrail_records import ROLE_ARN, deliver, record_of
-from support.strict_kms import StrictKms
 
 from phicrypt import KmsKeyring, MultiKeyring, PhiCrypt, Purpose, RawAesKeyring
 from phicrypt.audit import AuditTrail, JsonlSink, ResourceTokens, acting_as
@@ -28,6 +27,7 @@ from phicrypt.evidence.report import render
 from phicrypt.evidence.verify import verify
 from phicrypt.keys.kms.rsa_keyring import KmsRsaKeyring
 from phicrypt.recovery.break_glass import break_glass
+from phicrypt.testing import StrictKms
 from phicrypt.witness import AnchoredSink
 
 Run = Callable[..., tuple[int, str, str]]

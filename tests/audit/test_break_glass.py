@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import padding
 from support.cloudtrail_records import ROLE_ARN, record_of
-from support.strict_kms import StrictKms
-from support.strict_kms_asymmetric import AsymmetricOperations, StrictSigningKms
-from support.strict_kms_operations import Request
+from support.recovery_keys import key_pair
 
 from phicrypt import ANY_CONTEXT, KmsKeyring, MultiKeyring, PhiCrypt, RawAesKeyring
 from phicrypt.audit import AuditEvent, AuditTrail, RecordingSink, ResourceTokens, assume_role
@@ -31,45 +26,21 @@ from phicrypt.evidence.questions import grants
 from phicrypt.guard.phi_guard import PhiGuard
 from phicrypt.keys.kms.rsa_keyring import KmsRsaKeyring
 from phicrypt.recovery.break_glass import break_glass, record_review
+from phicrypt.testing import StrictKms
 
 REASON = "the on-call physician cannot reach the tenant's key"
 
 
-class RsaDecryption(AsymmetricOperations):
-    """Decrypt with RSA keys as well."""
-
-    def Decrypt(self, request: Request) -> dict[str, Any]:
-        algorithm = request.parameters.get("EncryptionAlgorithm", "SYMMETRIC_DEFAULT")
-        if algorithm == "SYMMETRIC_DEFAULT":
-            return super().Decrypt(request)
-        key = self.account.find(request.parameters["KeyId"], request.region)
-        self.account.authorize(request, key)
-        digest = hashes.SHA256()
-        plaintext = self._private_key(key).decrypt(
-            base64.b64decode(request.parameters["CiphertextBlob"]),
-            padding.OAEP(padding.MGF1(digest), digest, None),
-        )
-        return {
-            "KeyId": key.arn,
-            "Plaintext": base64.b64encode(plaintext).decode(),
-            "EncryptionAlgorithm": algorithm,
-        }
-
-
-class BreakGlassKms(StrictSigningKms):
-    operations = RsaDecryption
-
-
 @pytest.fixture
 def kms() -> Iterator[StrictKms]:
-    with BreakGlassKms() as running:
+    with StrictKms() as running:
         yield running
 
 
 @pytest.fixture
 def recipient(kms: StrictKms) -> tuple[str, bytes]:
     """ARN and public key of the break-glass key."""
-    key_arn = kms.create_key(KeyUsage="ENCRYPT_DECRYPT", KeySpec="RSA_2048")
+    key_arn = kms.create_key(KeyUsage="ENCRYPT_DECRYPT", KeySpec="RSA_2048", private_key=key_pair())
     return key_arn, kms.client().get_public_key(KeyId=key_arn)["PublicKey"]
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from support.audit_events import ends_of
-from support.strict_kms import StrictKms
 
 from phicrypt import KmsKeyring, PhiCrypt, RawAesKeyring
 from phicrypt.audit import RecordingSink
@@ -17,7 +16,7 @@ from phicrypt.dynamodb import Action, Encrypted, PartitionKey, PhiModel, TableCo
 from phicrypt.dynamodb.migration import migrate_table, verify_table
 from phicrypt.errors import KeyAccessError
 from phicrypt.evidence.questions import incident
-from phicrypt.testing import local_aws
+from phicrypt.testing import StrictKms, local_aws
 
 PLAINTEXT = b"the record " * 1_000
 TABLE = TableConfig(

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 from support.audit_events import public_names, uses_of
-from support.strict_kms_asymmetric import StrictSigningKms
 
 from phicrypt import ANY_CONTEXT, KmsKeyring, PhiCrypt, RawAesKeyring
 from phicrypt.audit import AuditEvent, RecordingSink
@@ -25,7 +24,7 @@ from phicrypt.errors import AuditError, KeyAccessError, PhiCryptError
 from phicrypt.s3.client import S3Client
 from phicrypt.signatures.mac import Mac
 from phicrypt.signatures.signer import Signer
-from phicrypt.testing import local_aws
+from phicrypt.testing import StrictKms, local_aws
 
 CONTEXT = {"tenant": "clinic-7"}
 PLAINTEXT = b"the record " * 1_000
@@ -104,7 +103,7 @@ WITHOUT_KEYS = {
 class Stage:
     phi: PhiCrypt
     sink: RecordingSink
-    kms: StrictSigningKms
+    kms: StrictKms
     key_arn: str
     message: bytes
 
@@ -118,7 +117,7 @@ class Stage:
 
 @pytest.fixture
 def stage() -> Iterator[Stage]:
-    with StrictSigningKms() as kms:
+    with StrictKms() as kms:
         key_arn = kms.create_key()
         message = PhiCrypt(KmsKeyring(key_arn, client=kms.client())).encrypt(PLAINTEXT, context=CONTEXT)
         sink = RecordingSink()

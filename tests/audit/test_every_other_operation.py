@@ -13,7 +13,6 @@ import pytest
 from aws_encryption_sdk import EncryptionSDKClient
 from aws_encryption_sdk.exceptions import AWSEncryptionSDKClientError
 from support.audit_events import ends_of, public_names
-from support.strict_kms_asymmetric import StrictSigningKms
 
 import phicrypt
 import phicrypt.audit
@@ -30,6 +29,7 @@ from phicrypt.s3.client import S3Client
 from phicrypt.s3.operations import OPERATIONS, Treatment
 from phicrypt.signatures.mac import LocalMac, Mac
 from phicrypt.signatures.signer import Signer, Verifier
+from phicrypt.testing import StrictKms
 from phicrypt.witness import AnchoredSink
 
 CONTEXT = {"tenant": "clinic-7"}
@@ -97,8 +97,8 @@ def local_phi() -> tuple[PhiCrypt, RecordingSink]:
 
 
 @pytest.fixture
-def kms() -> Iterator[StrictSigningKms]:
-    with StrictSigningKms() as running:
+def kms() -> Iterator[StrictKms]:
+    with StrictKms() as running:
         yield running
 
 
@@ -135,7 +135,7 @@ def test_every_command_that_touches_a_key_takes_an_audit_log() -> None:
 # MACs, manifests, token keys, the AWS Encryption SDK
 
 
-def test_local_mac_keys(kms: StrictSigningKms, local_phi: tuple[PhiCrypt, RecordingSink]) -> None:
+def test_local_mac_keys(kms: StrictKms, local_phi: tuple[PhiCrypt, RecordingSink]) -> None:
     phi, sink = local_phi
     mac = phi.mac(kms.create_key(), client=kms.client())
     envelopes = [mac.new_local_key("search") for _ in range(2)]
@@ -160,7 +160,7 @@ def test_local_mac_keys(kms: StrictSigningKms, local_phi: tuple[PhiCrypt, Record
         assert end.outcome == "denied"
 
 
-def test_manifests_and_verifiers(kms: StrictSigningKms, local_phi: tuple[PhiCrypt, RecordingSink]) -> None:
+def test_manifests_and_verifiers(kms: StrictKms, local_phi: tuple[PhiCrypt, RecordingSink]) -> None:
     phi, sink = local_phi
     signer = phi.signer(kms.create_signing_key("ECC_NIST_P384"), client=kms.client())
     sources = [("a", b"1"), ("b", b"2")]
@@ -180,7 +180,7 @@ def test_manifests_and_verifiers(kms: StrictSigningKms, local_phi: tuple[PhiCryp
     assert [end.origin.request_ids[0] for end in ends[::2] if end.origin is not None] == asked
 
 
-def test_token_keys(kms: StrictSigningKms, tmp_path: Path) -> None:
+def test_token_keys(kms: StrictKms, tmp_path: Path) -> None:
     sink = RecordingSink()
     trail = AuditTrail([sink])
     keyring = KmsKeyring(kms.create_key(), client=kms.client())
@@ -199,7 +199,7 @@ def test_token_keys(kms: StrictSigningKms, tmp_path: Path) -> None:
     assert end.outcome == "denied"
 
 
-def test_the_aws_encryption_sdk(kms: StrictSigningKms) -> None:
+def test_the_aws_encryption_sdk(kms: StrictKms) -> None:
     sink = RecordingSink()
     phi = PhiCrypt(KmsKeyring(kms.create_key(), client=kms.client()), cache=None, audit=[sink])
     manager = PhiCryptMaterialsManager(phi, expect=ANY_CONTEXT)

@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 from support.cloudtrail_records import ROLE_ARN, SESSION_ARN, deliver, record_of
 from support.key_stores import KeyStores
-from support.strict_kms import StrictKms
 
 from phicrypt import CachePolicy, HierarchicalKeyring, KmsKeyring, MultiKeyring, PhiCrypt, Purpose
 from phicrypt.audit import AuditEvent, AuditTrail, JsonlSink
@@ -29,7 +28,7 @@ from phicrypt.evidence.matching import Category, Matcher
 from phicrypt.evidence.report import render
 from phicrypt.evidence.verify import verify
 from phicrypt.keys.kms.tagging import tagged_call
-from phicrypt.testing import local_aws
+from phicrypt.testing import StrictKms, local_aws
 
 
 @pytest.fixture

@@ -9,20 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.strict_rsa_kms import RecoveryKey, StrictRsaKms
+from support.recovery_keys import RecoveryKey
 
 from phicrypt import BranchKeyStore, HierarchicalKeyring, KmsKeyring, MultiKeyring, PhiCrypt
 from phicrypt.cli import run
 from phicrypt.evidence.join import log_events
 from phicrypt.keys.kms.rsa_keyring import KmsRsaKeyring
+from phicrypt.testing import StrictKms
 
 CONTEXT = {"tenant": "clinic-7"}
 EXPECT = ("--expect", "tenant=clinic-7")
 
 
 @pytest.fixture(scope="module")
-def kms() -> Iterator[StrictRsaKms]:
-    with StrictRsaKms() as running:
+def kms() -> Iterator[StrictKms]:
+    with StrictKms() as running:
         yield running
 
 
@@ -47,14 +48,14 @@ class Drill:
 
 
 @pytest.fixture
-def drill(environment: dict[str, str], kms: StrictRsaKms, capfd: pytest.CaptureFixture[str]) -> Drill:
+def drill(environment: dict[str, str], kms: StrictKms, capfd: pytest.CaptureFixture[str]) -> Drill:
     return Drill(kms.endpoint_url, capfd)
 
 
 class Archive:
     """Ten messages for a daily KMS key and an RSA recovery key, and their digests."""
 
-    def __init__(self, kms: StrictRsaKms, folder: Path) -> None:
+    def __init__(self, kms: StrictKms, folder: Path) -> None:
         self.folder = folder
         self.recovery = RecoveryKey(kms)
         self.daily_arn = kms.create_key()
@@ -75,12 +76,12 @@ class Archive:
 
 
 @pytest.fixture
-def archive(kms: StrictRsaKms, tmp_path: Path) -> Archive:
+def archive(kms: StrictKms, tmp_path: Path) -> Archive:
     return Archive(kms, tmp_path)
 
 
 def test_opens_everything_by_the_recovery_key_alone_and_compares(
-    drill: Drill, archive: Archive, kms: StrictRsaKms
+    drill: Drill, archive: Archive, kms: StrictKms
 ) -> None:
     arguments = (archive.folder, "--recovery-key", archive.recovery.arn, *EXPECT)
     code, report = drill.report(*arguments, "--sample", "0", "--digests", archive.digests)
@@ -115,7 +116,7 @@ def test_draws_a_sample_of_the_size_asked_for(drill: Drill, archive: Archive) ->
     assert report["opened"] == 3  # nothing to compare with
 
 
-def test_compares_with_the_daily_path(drill: Drill, archive: Archive, kms: StrictRsaKms) -> None:
+def test_compares_with_the_daily_path(drill: Drill, archive: Archive, kms: StrictKms) -> None:
     arguments = (archive.folder, "--recovery-key", archive.recovery.arn, "--daily-key", archive.daily_arn, *EXPECT)
     code, report = drill.report(*arguments)
     assert code == 0 and report["matched"] == 10
@@ -149,7 +150,7 @@ def test_a_sample_without_a_recorded_digest_fails_a_comparing_drill(drill: Drill
 
 
 def test_a_recovery_key_that_may_not_decrypt_fails_the_drill(
-    drill: Drill, archive: Archive, kms: StrictRsaKms
+    drill: Drill, archive: Archive, kms: StrictKms
 ) -> None:
     kms.disable(archive.recovery.arn)
     code, report = drill.report(archive.folder, "--recovery-key", archive.recovery.arn, *EXPECT)
@@ -158,7 +159,7 @@ def test_a_recovery_key_that_may_not_decrypt_fails_the_drill(
 
 
 def test_a_message_without_the_recovery_recipient_fails_the_drill(
-    drill: Drill, archive: Archive, kms: StrictRsaKms
+    drill: Drill, archive: Archive, kms: StrictKms
 ) -> None:
     lonely = PhiCrypt(KmsKeyring(archive.daily_arn, client=kms.client())).encrypt(b"x", context=CONTEXT)
     (archive.folder / "lonely.esdk").write_bytes(lonely)
@@ -198,7 +199,7 @@ def test_refuses_a_file_of_digests_that_is_none(drill: Drill, archive: Archive) 
 
 
 def test_rehearses_the_key_store_of_another_region(
-    drill: Drill, aws: Any, kms: StrictRsaKms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    drill: Drill, aws: Any, kms: StrictKms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first Region's key wrote; the replica of the other Region alone opens."""
     east = kms.create_key("us-east-1", replicas=("us-west-2",))

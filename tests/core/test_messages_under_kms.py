@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.strict_kms import StrictKms
 
 from phicrypt import KmsKeyring, PhiCrypt
 from phicrypt.errors import ContextMismatchError, KeyAccessError, PhiCryptError
+from phicrypt.testing import StrictKms
 
 CONTEXT = {"tenant": "clinic-7"}
 

@@ -12,10 +12,10 @@ import pytest
 from botocore.config import Config
 from interop.dynamodb_local import ServerUnavailableError, dynamodb_local
 from support.key_stores import refusal_of
-from support.strict_kms import StrictKms
 
 from phicrypt import BranchKeyStore
 from phicrypt.errors import ConfigurationError, KeyAccessError
+from phicrypt.testing import StrictKms
 
 ID = "clinic-7"
 THREADS = 8

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
-from support.strict_kms import StrictKms
+
+from phicrypt.testing import StrictKms
 
 
 @pytest.fixture

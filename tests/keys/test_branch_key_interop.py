@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 from support.key_stores import CONTEXT, SUITES, opened, to_encrypt
-from support.strict_kms import StrictKms
 
 from phicrypt import BranchKeyStore, HierarchicalKeyring, PhiCrypt
 from phicrypt.core.suites import AlgorithmSuite
-from phicrypt.testing import local_aws
+from phicrypt.testing import StrictKms, local_aws
 from phicrypt.testing.local_stack import LocalAws
 
 pytest.importorskip("aws_cryptographic_material_providers", reason="needs the extra 'test'")

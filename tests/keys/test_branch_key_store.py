@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from support.key_stores import Intercepted, KeyStores, key_stores, refusal_of
-from support.strict_kms_operations import KmsError
 
 from phicrypt.errors import ConfigurationError, KeyAccessError, PhiInContextError
 from phicrypt.guard.phi_guard import PhiGuard
 from phicrypt.keys.branch_keys.kms import KeyDiscovery
 from phicrypt.keys.branch_keys.records import format_time
+from phicrypt.testing.strict_kms_operations import KmsError
 
 ID = "clinic-7"
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"

@@ -7,11 +7,11 @@ import re
 from typing import Any
 
 import pytest
-from support.strict_kms import StrictKms
 
 import phicrypt
 from phicrypt.errors import ConfigurationError, KeyAccessError
 from phicrypt.keys.kms.calls import call_kms, kms_client, require_safe_endpoint, tagged
+from phicrypt.testing import StrictKms
 
 CANARY = "canary-tenant-4711"
 

@@ -15,12 +15,12 @@ from support.keyring_support import (
     opens,
     to_encrypt,
 )
-from support.strict_kms import StrictKms
 
 from phicrypt.core.suites import DBE_SUITES, ESDK_SUITES, AlgorithmSuite
 from phicrypt.errors import ConfigurationError, KeyAccessError
 from phicrypt.keys.kms.keyring import KmsKeyring
 from phicrypt.keys.provider import MaterialsProvider
+from phicrypt.testing import StrictKms
 
 SUITES = [*ESDK_SUITES.values(), *DBE_SUITES.values()]
 

@@ -18,7 +18,6 @@ from support.keyring_support import (
     opens,
     to_encrypt,
 )
-from support.strict_kms import StrictKms
 
 from phicrypt.core.kms_calls import KmsAnswer
 from phicrypt.core.suites import ESDK_SUITES
@@ -27,6 +26,7 @@ from phicrypt.keys.cache import CachePolicy
 from phicrypt.keys.kms.keyring import KmsKeyring
 from phicrypt.keys.provider import MaterialsProvider
 from phicrypt.keys.raw_aes import RawAesKeyring
+from phicrypt.testing import StrictKms
 
 # --- identity, clients, processes ----------------------------------------------------------------
 

@@ -17,12 +17,12 @@ from support.keyring_support import (
     to_decrypt,
     to_encrypt,
 )
-from support.strict_kms import StrictKms
 
 from phicrypt.core.materials import EncryptedDataKey
 from phicrypt.core.suites import DBE_SUITES, ESDK_SUITES, AlgorithmSuite
 from phicrypt.errors import FormatError, KeyAccessError
 from phicrypt.keys.kms.keyring import KmsKeyring
+from phicrypt.testing import StrictKms
 
 # --- refusals of KMS, each with its own error ----------------------------------------------------
 

@@ -16,10 +16,10 @@ from support.keyring_support import (
     to_decrypt,
     to_encrypt,
 )
-from support.strict_kms import StrictKms
 
 from phicrypt.errors import ConfigurationError, KeyAccessError
 from phicrypt.keys.kms.keyring import KmsKeyring
+from phicrypt.testing import StrictKms
 
 # --- multi-Region keys ---------------------------------------------------------------------------
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 from support.keyring_support import CONTEXT, EAST, WEST, in_region, opens, to_decrypt, to_encrypt
-from support.strict_kms import StrictKms
 
 from phicrypt.core.materials import EncryptedDataKey, Keyring
 from phicrypt.core.suites import DBE_SUITES, ESDK_SUITES, AlgorithmSuite
 from phicrypt.keys.kms.keyring import KmsKeyring
 from phicrypt.keys.multi import MultiKeyring
 from phicrypt.keys.raw_aes import RawAesKeyring
+from phicrypt.testing import StrictKms
 
 pytest.importorskip("aws_cryptographic_material_providers.mpl", reason="the MPL is not installed")
 

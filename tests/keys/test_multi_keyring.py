@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 from support.keyring_support import kms_keyring, opens, to_decrypt, to_encrypt
-from support.strict_kms import StrictKms
 
 from phicrypt.core.materials import EncryptedDataKey
 from phicrypt.core.suites import DBE_SUITES, ESDK_SUITES, AlgorithmSuite
 from phicrypt.errors import ConfigurationError, KeyAccessError, LimitExceededError
 from phicrypt.keys.multi import MultiKeyring
 from phicrypt.keys.raw_aes import RawAesKeyring
+from phicrypt.testing import StrictKms
 
 
 def local(number: int = 1) -> RawAesKeyring:

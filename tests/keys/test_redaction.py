@@ -7,11 +7,11 @@ import logging
 from typing import Any
 
 import pytest
-from support.strict_kms import StrictKms
 
 from phicrypt.errors import KeyAccessError
 from phicrypt.keys.kms.calls import call_kms, kms_client, redact_kms_logs, tagged
 from phicrypt.keys.kms.redaction import KmsBodyFilter
+from phicrypt.testing import StrictKms
 
 CANARY = "canary-tenant-4711"
 

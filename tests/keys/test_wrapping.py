@@ -9,7 +9,6 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from support.keyring_support import CONTEXT, kms_keyring, to_decrypt, to_encrypt
-from support.strict_kms import StrictKms
 
 from phicrypt.core.materials import DataKey
 from phicrypt.core.suites import DBE_SUITES, ESDK_SUITES
@@ -18,6 +17,7 @@ from phicrypt.keys.cache import CachePolicy
 from phicrypt.keys.provider import MaterialsProvider
 from phicrypt.keys.raw_aes import RawAesKeyring
 from phicrypt.keys.wrapping import unwrap_data_key, wrap_data_key
+from phicrypt.testing import StrictKms
 
 DBE = DBE_SUITES[0x6700]
 ESDK = ESDK_SUITES[0x0478]

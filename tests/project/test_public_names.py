@@ -28,7 +28,14 @@ CONTRACT = {
 }
 LAZY = [
     package
-    for package in ("phicrypt", "phicrypt.audit", "phicrypt.dynamodb", "phicrypt.posture", "phicrypt.s3")
+    for package in (
+        "phicrypt",
+        "phicrypt.audit",
+        "phicrypt.dynamodb",
+        "phicrypt.posture",
+        "phicrypt.s3",
+        "phicrypt.testing",
+    )
     if "_HOMES" in Path(ROOT, *package.split("."), "__init__.py").read_text()
 ]
 

@@ -9,11 +9,10 @@ import json
 import pickle
 
 import pytest
-from support.strict_kms_asymmetric import StrictSigningKms
 
 from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, KeyAccessError
 from phicrypt.signatures.mac import Mac, mac_message
-from phicrypt.testing import local_aws
+from phicrypt.testing import StrictKms, local_aws
 
 NAMED = {"resource": "patients/4711", "purpose": "integrity"}
 ALGORITHMS = {"HMAC_256": "HMAC_SHA_256", "HMAC_384": "HMAC_SHA_384", "HMAC_512": "HMAC_SHA_512"}
@@ -21,7 +20,7 @@ ALGORITHMS = {"HMAC_256": "HMAC_SHA_256", "HMAC_384": "HMAC_SHA_384", "HMAC_512"
 
 @pytest.fixture(scope="module")
 def kms():
-    with StrictSigningKms() as running:
+    with StrictKms() as running:
         yield running
 
 

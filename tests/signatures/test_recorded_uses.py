@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from support.strict_kms_asymmetric import StrictSigningKms
 
 from phicrypt.audit.trail import AuditTrail, acting_as
 from phicrypt.errors import AuditError, AuthenticationError, KeyAccessError, PhiInContextError
 from phicrypt.guard.phi_guard import PhiGuard
 from phicrypt.signatures.mac import Mac
 from phicrypt.signatures.signer import Signer
+from phicrypt.testing import StrictKms
 
 NAMED = {"resource": "reports/4711.pdf", "purpose": "release"}
 
@@ -30,7 +30,7 @@ class Events:
 
 @pytest.fixture(scope="module")
 def kms():
-    with StrictSigningKms() as running:
+    with StrictKms() as running:
         yield running
 
 

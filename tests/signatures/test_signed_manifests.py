@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from support.strict_kms_asymmetric import StrictSigningKms
 
 from phicrypt.errors import AuthenticationError
 from phicrypt.formats.manifests import ManifestMismatchError
 from phicrypt.signatures.signer import Signer, Verifier
+from phicrypt.testing import StrictKms
 
 NAMED = {"resource": "study-12", "purpose": "archive"}
 OBJECTS = [("a.dcm", b"alpha"), ("b.dcm", b"beta"), ("c.dcm", b"gamma")]
@@ -15,7 +15,7 @@ OBJECTS = [("a.dcm", b"alpha"), ("b.dcm", b"beta"), ("c.dcm", b"gamma")]
 
 @pytest.fixture(scope="module")
 def signer():
-    with StrictSigningKms() as kms:
+    with StrictKms() as kms:
         yield Signer(kms.create_signing_key("ECC_NIST_P384"), client=kms.client(), digest="sha384")
 
 
@@ -67,7 +67,7 @@ def test_changed_manifest_fails_before_any_object_is_read(signer, signed):
 
 
 def test_many_objects_need_one_signature_call():
-    with StrictSigningKms() as kms:
+    with StrictKms() as kms:
         signer = Signer(kms.create_signing_key("ECC_NIST_EDWARDS25519"), client=kms.client())
         objects = [(f"object-{number}", b"%d" % number) for number in range(2_000)]
         manifest, envelope = signer.sign_manifest(objects, **NAMED)

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from support.strict_kms_asymmetric import StrictSigningKms
 
 from phicrypt.errors import (
     AuthenticationError,
@@ -24,7 +23,7 @@ from phicrypt.errors import (
 )
 from phicrypt.guard.phi_guard import PhiGuard
 from phicrypt.signatures.signer import Signer, Verifier
-from phicrypt.testing import local_aws
+from phicrypt.testing import StrictKms, local_aws
 
 SPECS = ("ECC_NIST_P256", "ECC_NIST_P384", "RSA_2048", "ECC_NIST_EDWARDS25519", "ML_DSA_65")
 NAMED = {"resource": "reports/4711.pdf", "purpose": "lab-result-release"}
@@ -32,7 +31,7 @@ NAMED = {"resource": "reports/4711.pdf", "purpose": "lab-result-release"}
 
 @pytest.fixture(scope="module")
 def kms():
-    with StrictSigningKms() as running:
+    with StrictKms() as running:
         yield running
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from support.strict_kms_operations import ACCOUNT_ID, Request
+from phicrypt.testing.strict_kms_operations import ACCOUNT_ID, Request
 
 ROLE_ARN = f"arn:aws:iam::{ACCOUNT_ID}:role/Portal"
 SESSION_ARN = f"arn:aws:sts::{ACCOUNT_ID}:assumed-role/Portal/i-0abc"

@@ -18,9 +18,8 @@ from phicrypt.core.suites import (
     AlgorithmSuite,
 )
 from phicrypt.errors import KeyAccessError
-from phicrypt.testing import local_aws
+from phicrypt.testing import StrictKms, local_aws
 from phicrypt.testing.local_stack import LocalAws
-from support.strict_kms import StrictKms
 
 CONTEXT = {"tenant": "clinic-7", "resource": "DiagnosticReport"}
 SUITES = (

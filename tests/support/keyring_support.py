@@ -9,7 +9,7 @@ from phicrypt.core.context import serialize_context
 from phicrypt.core.materials import DecryptionMaterials, EncryptedDataKey, EncryptionMaterials, Keyring
 from phicrypt.core.suites import AES_256_GCM_HKDF_SHA512_COMMIT_KEY, AlgorithmSuite
 from phicrypt.keys.kms.keyring import KmsKeyring
-from support.strict_kms import StrictKms
+from phicrypt.testing import StrictKms
 
 CONTEXT = {"tenant": "clinic-7", "resource": "DiagnosticReport"}
 

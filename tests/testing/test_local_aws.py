@@ -103,3 +103,20 @@ def test_says_how_to_install_moto_where_it_is_missing(monkeypatch: pytest.Monkey
     monkeypatch.setattr(sys, "meta_path", [Missing(), *sys.meta_path])
     with pytest.raises(ConfigurationError, match=r"pip install 'phicrypt\[demo\]'"), local_aws():
         pass
+
+
+def test_forgets_the_oldest_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("phicrypt.testing.local_stack.MAX_RECORDED_REQUESTS", 5)
+    with local_aws() as aws:
+        client = aws.client("kms")
+        for number in range(8):
+            client.generate_data_key(KeyId=aws.kms_key_arn, NumberOfBytes=number + 1)
+        assert [one["parameters"]["NumberOfBytes"] for one in aws.kms_requests] == [4, 5, 6, 7, 8]
+        assert len(aws.requests) == 5
+
+
+def test_sessions_share_one_set_of_service_models_with_each_folder_once() -> None:
+    with local_aws() as aws:
+        loaders = [aws.session()._session.get_component("data_loader") for _ in range(3)]
+    assert len({id(loader) for loader in loaders}) == 1
+    assert len(set(loaders[0].search_paths)) == len(loaders[0].search_paths)

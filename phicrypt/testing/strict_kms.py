@@ -3,7 +3,8 @@
 An in-process HTTP server that speaks KMS's JSON 1.1 protocol for one account in every Region, with
 real AES-GCM under key material that replicas of a multi-Region key share. Error names, HTTP status
 and the order of checks follow AWS's API reference. One method per operation, named after it, so
-that a further operation is one more method of :class:`strict_kms_operations.Operations`.
+that a further operation is one more method of
+:class:`phicrypt.testing.strict_kms_operations.Operations`. ::
 
     with StrictKms() as kms:
         arn = kms.create_key()
@@ -26,22 +27,23 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from support.strict_kms_operations import Account, Denial, Fault, KeyRecord, KmsError, Operations, Request
+from phicrypt.testing.local_stack import session_without_profile
+from phicrypt.testing.strict_kms_asymmetric import AsymmetricOperations
+from phicrypt.testing.strict_kms_operations import Account, Denial, Fault, KeyRecord, KmsError, Request
 
 _session_lock = threading.RLock()
-
-
-@functools.cache
-def _session(access_key_id: str, region: str) -> Any:
-    import boto3
-
-    return boto3.Session(aws_access_key_id=access_key_id, aws_secret_access_key="x", region_name=region)
+_session = functools.cache(session_without_profile)
 
 
 class StrictKms:
-    """The running server and its switches. ``connections`` lists the clients' addresses, one per connection."""
+    """The running server and its switches; use it as a context manager.
 
-    operations = Operations
+    Attributes:
+        account: the keys, denials and faults.
+        connections: the clients' addresses, one per connection.
+    """
+
+    operations = AsymmetricOperations
 
     def __init__(self) -> None:
         self.account = Account()
@@ -75,7 +77,7 @@ class StrictKms:
     def session(self, access_key_id: str = "AKIDSTRICT", region: str = "us-east-1") -> Any:
         """A ``boto3.Session``; one per caller and Region, because each loads the service model anew."""
         with _session_lock:
-            return _session(access_key_id, region)
+            return _session(region, access_key_id)
 
     def client(
         self,
@@ -94,21 +96,42 @@ class StrictKms:
             connect_timeout=1,
             read_timeout=read_timeout_seconds,
             max_pool_connections=64,
+            proxies={},
+            use_fips_endpoint=False,
         )
         session = self.session(access_key_id, region)
         with _session_lock:
             return session.client("kms", endpoint_url=endpoint_url or self.endpoint_url, config=config)
 
-    def create_key(self, region: str = "us-east-1", *, replicas: tuple[str, ...] = (), **parameters: Any) -> str:
-        """A key's ARN; with ``replicas``, a multi-Region key that also lives in those Regions."""
+    def create_key(
+        self,
+        region: str = "us-east-1",
+        *,
+        replicas: tuple[str, ...] = (),
+        private_key: Any = None,
+        **parameters: Any,
+    ) -> str:
+        """A key's ARN; with ``replicas``, a multi-Region key that also lives in those Regions.
+
+        ``parameters`` are CreateKey's. An asymmetric key takes a ``private_key`` of yours, which
+        spares a test the making of RSA keys.
+        """
         if replicas:
             parameters["MultiRegion"] = True
         request = Request("CreateKey", region, parameters, "", "", time.time(), "")
-        arn: str = self._service.CreateKey(request)["KeyMetadata"]["Arn"]
+        answer = self._service.create_key(request, private_key)
+        arn: str = answer["KeyMetadata"]["Arn"]
         key = self.key(arn)
         for replica in replicas:
             self.account.keys[replica, key.key_id] = replace(key, region=replica)
         return arn
+
+    def create_signing_key(self, spec: str, **parameters: Any) -> str:
+        """A key that signs: ``"ECC_NIST_P256"``, ``"RSA_2048"``, ``"ML_DSA_65"``, …"""
+        return self.create_key(KeySpec=spec, KeyUsage="SIGN_VERIFY", **parameters)
+
+    def create_mac_key(self, spec: str = "HMAC_256") -> str:
+        return self.create_key(KeySpec=spec, KeyUsage="GENERATE_VERIFY_MAC")
 
     def key(self, arn: str) -> KeyRecord:
         return self.account.find(arn, arn.split(":")[3])
@@ -192,7 +215,7 @@ class StrictKms:
                 if fault.error is not None:
                     raise fault.error
             method = getattr(self._service, request.operation, None)
-            if method is None or request.operation.startswith("_"):
+            if method is None or not request.operation[:1].isupper():
                 raise KmsError("UnknownOperationException")
             try:
                 answer = method(request)
@@ -235,7 +258,8 @@ class _Handler(BaseHTTPRequestHandler):
             time=time.time(),
             request_id=str(uuid.uuid4()),
         )
-        status, payload = 200, {}
+        status = 200
+        payload: dict[str, Any] = {}
         try:
             fault, payload = self.server.kms.answer(request)
             if fault is not None and fault.drop:

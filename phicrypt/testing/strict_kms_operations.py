@@ -1,4 +1,4 @@
-"""The account behind :mod:`strict_kms`: keys, denials, faults, and one method per KMS operation."""
+"""The account behind the strict KMS: keys, denials, faults, and one method per KMS operation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class KmsError(Exception):
 
 @dataclass
 class KeyRecord:
-    """One KMS key in one Region; replicas share ``materials``."""
+    """One KMS key in one Region; replicas share ``materials`` and the ``key_pair`` of an asymmetric key."""
 
     key_id: str
     region: str
@@ -44,6 +44,7 @@ class KeyRecord:
     state: str = "Enabled"
     is_multi_region: bool = False
     description: str = ""
+    key_pair: Any = None
 
     @property
     def arn(self) -> str:
@@ -185,6 +186,9 @@ class Operations:
         return key
 
     def CreateKey(self, request: Request) -> dict[str, Any]:
+        return self.create_key(request, None)
+
+    def create_key(self, request: Request, private_key: Any) -> dict[str, Any]:
         p = request.parameters
         is_multi_region = bool(p.get("MultiRegion"))
         key_id = f"mrk-{uuid.uuid4().hex}" if is_multi_region else str(uuid.uuid4())
@@ -197,8 +201,13 @@ class Operations:
             is_multi_region=is_multi_region,
             description=p.get("Description", ""),
         )
+        key.key_pair = private_key or self.new_key_pair(key.spec)
         self.account.keys[request.region, key_id] = key
         return {"KeyMetadata": self._metadata(key)}
+
+    def new_key_pair(self, spec: str) -> Any:
+        """The private key of a new asymmetric key; None for a symmetric one."""
+        return None
 
     def ReplicateKey(self, request: Request) -> dict[str, Any]:
         key = self.account.find(request.parameters["KeyId"], request.region)

@@ -1,7 +1,8 @@
-"""Asymmetric and HMAC keys for the stricter local KMS, as AWS's API reference describes them.
+"""The strict KMS's asymmetric and HMAC keys, as AWS's API reference describes them.
 
-Real signatures by ``cryptography``; RSA-PSS salts are as long as the digest, as in KMS. A bad
-signature or MAC is an error, never an answer ``false``.
+Real signatures and RSA-OAEP by ``cryptography``; RSA-PSS salts are as long as the digest, as in KMS.
+A bad signature or MAC is an error, never an answer ``false``. A key pair is made with its key: no
+later request waits for it.
 """
 
 from __future__ import annotations
@@ -9,17 +10,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from functools import cached_property
+from collections.abc import Callable
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from support.strict_kms import StrictKms
-from support.strict_kms_operations import KeyRecord, KmsError, Operations, Request
+from phicrypt.testing.strict_kms_operations import KeyRecord, KmsError, Operations, Request
 
 _RSA = [f"RSASSA_{scheme}_SHA_{bits}" for scheme in ("PSS", "PKCS1_V1_5") for bits in (256, 384, 512)]
 ALGORITHMS = {
@@ -29,64 +29,83 @@ ALGORITHMS = {
     "ECC_SECG_P256K1": ["ECDSA_SHA_256"],
     "RSA_2048": _RSA,
     "RSA_3072": _RSA,
+    "RSA_4096": _RSA,
     "ECC_NIST_EDWARDS25519": ["ED25519_SHA_512", "ED25519_PH_SHA_512"],
     "ML_DSA_44": ["ML_DSA_SHAKE_256"],
     "ML_DSA_65": ["ML_DSA_SHAKE_256"],
     "ML_DSA_87": ["ML_DSA_SHAKE_256"],
 }
+_OAEP_HASHES: dict[str, type[hashes.HashAlgorithm]] = {
+    "RSAES_OAEP_SHA_1": hashes.SHA1,
+    "RSAES_OAEP_SHA_256": hashes.SHA256,
+}
 MACS = {"HMAC_256": "HMAC_SHA_256", "HMAC_384": "HMAC_SHA_384", "HMAC_512": "HMAC_SHA_512"}
 _HASHES = {"256": hashes.SHA256(), "384": hashes.SHA384(), "512": hashes.SHA512()}
 
 
-def _new_private_key(spec: str) -> Any:
-    makers = {
-        "ECC_NIST_P256": lambda: ec.generate_private_key(ec.SECP256R1()),
-        "ECC_NIST_P384": lambda: ec.generate_private_key(ec.SECP384R1()),
-        "ECC_NIST_P521": lambda: ec.generate_private_key(ec.SECP521R1()),
-        "ECC_SECG_P256K1": lambda: ec.generate_private_key(ec.SECP256K1()),
-        "RSA_2048": lambda: rsa.generate_private_key(65537, 2048),
-        "RSA_3072": lambda: rsa.generate_private_key(65537, 3072),
-        "ECC_NIST_EDWARDS25519": ed25519.Ed25519PrivateKey.generate,
-        "ML_DSA_44": mldsa.MLDSA44PrivateKey.generate,
-        "ML_DSA_65": mldsa.MLDSA65PrivateKey.generate,
-        "ML_DSA_87": mldsa.MLDSA87PrivateKey.generate,
-    }
-    return makers[spec]()
+_KEY_PAIRS: dict[str, Callable[[], Any]] = {
+    "ECC_NIST_P256": lambda: ec.generate_private_key(ec.SECP256R1()),
+    "ECC_NIST_P384": lambda: ec.generate_private_key(ec.SECP384R1()),
+    "ECC_NIST_P521": lambda: ec.generate_private_key(ec.SECP521R1()),
+    "ECC_SECG_P256K1": lambda: ec.generate_private_key(ec.SECP256K1()),
+    "RSA_2048": lambda: rsa.generate_private_key(65537, 2048),
+    "RSA_3072": lambda: rsa.generate_private_key(65537, 3072),
+    "RSA_4096": lambda: rsa.generate_private_key(65537, 4096),
+    "ECC_NIST_EDWARDS25519": ed25519.Ed25519PrivateKey.generate,
+    "ML_DSA_44": lambda: _mldsa().MLDSA44PrivateKey.generate(),
+    "ML_DSA_65": lambda: _mldsa().MLDSA65PrivateKey.generate(),
+    "ML_DSA_87": lambda: _mldsa().MLDSA87PrivateKey.generate(),
+}
 
 
 class AsymmetricOperations(Operations):
-    """Sign, Verify, GetPublicKey, GenerateMac and VerifyMac."""
+    """GetPublicKey, Decrypt under RSA keys, Sign, Verify, GenerateMac and VerifyMac."""
 
-    @cached_property
-    def _private_keys(self) -> dict[str, Any]:
-        return {}
-
-    def _private_key(self, key: KeyRecord) -> Any:
-        """One key pair per key id: replicas of a multi-Region key share it."""
-        if key.key_id not in self._private_keys:
-            self._private_keys[key.key_id] = _new_private_key(key.spec)
-        return self._private_keys[key.key_id]
+    def new_key_pair(self, spec: str) -> Any:
+        return _KEY_PAIRS[spec]() if spec in _KEY_PAIRS else None
 
     def GetPublicKey(self, request: Request) -> dict[str, Any]:
         key = self.account.find(request.parameters["KeyId"], request.region)
         self.account.authorize(request, key)
         if key.state == "Disabled":
             raise KmsError("DisabledException", f"{key.arn} is disabled.")
-        if key.spec not in ALGORITHMS:
+        if key.key_pair is None:
             raise KmsError("UnsupportedOperationException", f"{key.arn} is not an asymmetric key.")
-        der = self._private_key(key).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        der = key.key_pair.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        algorithms = (
+            {"SigningAlgorithms": ALGORITHMS[key.spec]}
+            if key.usage == "SIGN_VERIFY"
+            else {"EncryptionAlgorithms": sorted(_OAEP_HASHES)}
+        )
         return {
             "KeyId": key.arn,
             "PublicKey": _b64(der),
             "KeySpec": key.spec,
             "CustomerMasterKeySpec": key.spec,
             "KeyUsage": key.usage,
-            "SigningAlgorithms": ALGORITHMS[key.spec] if key.usage == "SIGN_VERIFY" else [],
+            **algorithms,
         }
+
+    def Decrypt(self, request: Request) -> dict[str, Any]:
+        parameters = request.parameters
+        algorithm = parameters.get("EncryptionAlgorithm", "SYMMETRIC_DEFAULT")
+        if algorithm == "SYMMETRIC_DEFAULT":
+            return super().Decrypt(request)
+        if "KeyId" not in parameters or "EncryptionContext" in parameters:
+            raise KmsError("ValidationException", "asymmetric keys need KeyId and take no EncryptionContext")
+        key = self.usable(request, parameters["KeyId"])
+        if not key.spec.startswith("RSA_") or algorithm not in _OAEP_HASHES:
+            raise KmsError("InvalidKeyUsageException", f"Algorithm {algorithm} and key spec do not match.")
+        oaep = padding.OAEP(padding.MGF1(_OAEP_HASHES[algorithm]()), _OAEP_HASHES[algorithm](), None)
+        try:
+            plaintext = key.key_pair.decrypt(base64.b64decode(parameters["CiphertextBlob"]), oaep)
+        except ValueError:
+            raise KmsError("InvalidCiphertextException") from None
+        return {"KeyId": key.arn, "Plaintext": _b64(plaintext), "EncryptionAlgorithm": algorithm}
 
     def Sign(self, request: Request) -> dict[str, Any]:
         key, algorithm, message, is_digest = self._signing(request)
-        private_key = self._private_key(key)
+        private_key = key.key_pair
         if algorithm.startswith("ECDSA"):
             signature = private_key.sign(message, ec.ECDSA(_hash(algorithm, is_digest)))
         elif algorithm.startswith("RSASSA"):
@@ -98,7 +117,7 @@ class AsymmetricOperations(Operations):
     def Verify(self, request: Request) -> dict[str, Any]:
         key, algorithm, message, is_digest = self._signing(request)
         signature = base64.b64decode(request.parameters["Signature"])
-        public_key = self._private_key(key).public_key()
+        public_key = key.key_pair.public_key()
         try:
             if algorithm.startswith("ECDSA"):
                 public_key.verify(signature, message, ec.ECDSA(_hash(algorithm, is_digest)))
@@ -149,16 +168,11 @@ class AsymmetricOperations(Operations):
         return key, algorithm, hmac.new(key.materials[-1][1], message, digest).digest()
 
 
-class StrictSigningKms(StrictKms):
-    """The stricter local KMS, with keys that sign and make MACs."""
+def _mldsa() -> Any:
+    # Only builds of cryptography with a recent OpenSSL have ML-DSA: asked when such a key is made.
+    from cryptography.hazmat.primitives.asymmetric import mldsa
 
-    operations = AsymmetricOperations
-
-    def create_signing_key(self, spec: str, **parameters: Any) -> str:
-        return self.create_key(KeySpec=spec, KeyUsage="SIGN_VERIFY", **parameters)
-
-    def create_mac_key(self, spec: str = "HMAC_256") -> str:
-        return self.create_key(KeySpec=spec, KeyUsage="GENERATE_VERIFY_MAC")
+    return mldsa
 
 
 def _hash(algorithm: str, is_digest: bool) -> Any:

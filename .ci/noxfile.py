@@ -1,0 +1,104 @@
+"""The task runner: ``nox -f .ci/noxfile.py`` lists the sessions, ``-s NAME`` runs one.
+
+Each session has an environment of its own under ``.venv-nox``. docs/contributing.md says what each is for.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).resolve().parents[1]
+PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
+OLDEST = PYTHONS[0]
+FUZZ_CASES = "200000"
+BENCHMARK_ARGUMENTS = ("--quick", "--out", "bench-out")
+
+nox.needs_version = ">=2025.2.9"
+nox.options.envdir = str(ROOT / ".venv-nox")
+nox.options.sessions = ["lint", "types", f"tests-{OLDEST}"]
+nox.options.reuse_existing_virtualenvs = True
+
+
+def _enter(session: nox.Session, *requirements: str) -> None:
+    """Go to the root, which nox leaves for this file's folder, and install what the session needs."""
+    session.chdir(ROOT)
+    session.install("--quiet", *requirements)
+
+
+def _python(session: nox.Session, *arguments: str, **environment: str) -> None:
+    # No account is used, even if this machine has one.
+    hidden = {name: None for name in os.environ if name.startswith("AWS_")}
+    nowhere = {"AWS_EC2_METADATA_DISABLED": "true"} | dict.fromkeys(
+        ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), os.devnull
+    )
+    session.run("python", *arguments, env={**hidden, **nowhere, **environment})
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Unit tests, of the areas that are named (``-- keys s3``) or of all."""
+    _enter(session, "-e", ".[test]")
+    areas = [f"tests/{area}" for area in session.posargs]
+    chosen = areas or ["-n", "2", "--dist", "loadfile", "--ignore", "tests/interop"]
+    _python(session, "-m", "pytest", "-q", *chosen)
+
+
+@nox.session(python=OLDEST)
+def lint(session: nox.Session) -> None:
+    """ruff and ruff format, of everything."""
+    _enter(session, "ruff>=0.9")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session(python=OLDEST)
+def types(session: nox.Session) -> None:
+    """mypy, strictly."""
+    _enter(session, "-e", ".[test]")
+    session.run("mypy")
+
+
+@nox.session(python=OLDEST)
+def interop(session: nox.Session) -> None:
+    """AWS's libraries in other languages, and local servers; skips what this machine has no toolchain for."""
+    _enter(session, "-e", ".[test]")
+    _python(session, "-m", "pytest", "-q", "tests/interop", *session.posargs)
+
+
+@nox.session(python=OLDEST)
+def fuzz(session: nox.Session) -> None:
+    """Every test that counts its cases, with 200,000 or the number that is given (``-- 5000000``)."""
+    _enter(session, "-e", ".[test]")
+    counting = sorted(
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "tests").rglob("test_*.py")
+        if "PHICRYPT_FUZZ_CASES" in path.read_text(encoding="utf-8") and "interop" not in path.parts
+    )
+    cases = session.posargs[0] if session.posargs else FUZZ_CASES
+    _python(session, "-m", "pytest", "-q", *counting, PHICRYPT_FUZZ_CASES=cases)
+
+
+@nox.session(python=OLDEST)
+def coverage(session: nox.Session) -> None:
+    """Branch coverage of formats/ and keys/ by the unit tests; fails below the bound in pyproject.toml."""
+    _enter(session, "-e", ".[test]", "coverage>=7.6")
+    _python(session, "-m", "coverage", "erase")
+    _python(session, "-m", "coverage", "run", "-m", "pytest", "-q", "--ignore", "tests/interop")
+    _python(session, "-m", "coverage", "report")
+
+
+@nox.session(python=OLDEST)
+def benchmarks(session: nox.Session) -> None:
+    """The benchmark suite, quickly, or as the arguments say (``-- --only parts``)."""
+    _enter(session, "-e", ".[bench]")
+    _python(session, "-m", "benchmarks", *(session.posargs or BENCHMARK_ARGUMENTS))
+
+
+@nox.session(python=OLDEST)
+def mutants(session: nox.Session) -> None:
+    """The list of seeded mutants: each must be killed by a test."""
+    _enter(session, "-e", ".[test]")
+    _python(session, "-m", "tests.mutants", *session.posargs)

@@ -34,11 +34,7 @@ from phicrypt.core.suites import Curve
 from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ec import (
-        EllipticCurve,
-        EllipticCurvePrivateKey,
-        EllipticCurvePublicKey,
-    )
+    from cryptography.hazmat.primitives.asymmetric import ec
 
 __all__ = [
     "AESGCM",
@@ -100,9 +96,6 @@ class GcmStreamOpener:
         self._decryptor = Cipher(algorithms.AES(cipher_key), modes.GCM(nonce)).decryptor()
         self._decryptor.authenticate_additional_data(aad)
 
-    def __repr__(self) -> str:
-        return "<GcmStreamOpener>"
-
     def update(self, ciphertext: bytes | memoryview) -> bytes:
         """The plaintext of the next piece, unverified."""
         return self._decryptor.update(ciphertext)
@@ -123,9 +116,6 @@ class GcmStreamSealer:
     def __init__(self, cipher_key: bytes, nonce: bytes, aad: bytes) -> None:
         self._encryptor = Cipher(algorithms.AES(cipher_key), modes.GCM(nonce)).encryptor()
         self._encryptor.authenticate_additional_data(aad)
-
-    def __repr__(self) -> str:
-        return "<GcmStreamSealer>"
 
     def update(self, plaintext: bytes | bytearray | memoryview) -> bytes:
         """The ciphertext of the next piece, of the same length."""
@@ -207,7 +197,7 @@ class SigningKey:
         from cryptography.hazmat.primitives.asymmetric import ec
 
         self.curve = curve
-        self._private_key: EllipticCurvePrivateKey = ec.generate_private_key(_curve_object(curve))
+        self._private_key: ec.EllipticCurvePrivateKey = ec.generate_private_key(_curve_object(curve))
 
     def __repr__(self) -> str:
         return f"<SigningKey {self.curve.name}>"
@@ -277,7 +267,7 @@ class VerificationKey:
             )
         self.curve = curve
         try:
-            self._public_key: EllipticCurvePublicKey = ec.EllipticCurvePublicKey.from_encoded_point(
+            self._public_key: ec.EllipticCurvePublicKey = ec.EllipticCurvePublicKey.from_encoded_point(
                 _curve_object(curve), compressed_point
             )
         except ValueError:
@@ -296,7 +286,7 @@ class VerificationKey:
             raise AuthenticationError("signature") from None
 
 
-def _curve_object(curve: Curve) -> EllipticCurve:
+def _curve_object(curve: Curve) -> ec.EllipticCurve:
     from cryptography.hazmat.primitives.asymmetric import ec
 
     return ec.SECP256R1() if curve is Curve.P256 else ec.SECP384R1()
@@ -314,7 +304,7 @@ def verify_rsa_pkcs1_sha256(public_key_der: bytes, message: bytes, signature: by
     try:
         public_key = load_der_public_key(public_key_der)
     except ValueError:
-        raise AuthenticationError("public key") from None
+        public_key = None
     if not isinstance(public_key, rsa.RSAPublicKey):
         raise AuthenticationError("public key")
     try:

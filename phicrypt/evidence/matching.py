@@ -146,17 +146,9 @@ class Matcher:
         key_arn = call.key_id.partition("#")[0]
         if key_arn.startswith("arn:"):
             self._keys.add(key_arn)
-        database = self._database
-        if call.correlation_id is not None:
-            known = database.execute(
-                "SELECT call FROM correlations WHERE correlation = ?", (call.correlation_id,)
-            ).fetchone()
-        else:
-            known = database.execute(
-                "SELECT call FROM requests WHERE request_id = ?", (call.request_ids[-1],)
-            ).fetchone()
-        if known is not None and self._is_same_call(known[0], call):
+        if self._is_known(call):
             return
+        database = self._database
         cursor = database.execute(
             "INSERT INTO calls (time_ns, operation, key_arn, correlation, principal, error, actor, purpose,"
             " use_id, last_request, unanswered) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -186,9 +178,17 @@ class Matcher:
                 "INSERT OR IGNORE INTO correlations VALUES (?, ?)", (call.correlation_id, cursor.lastrowid)
             )
 
-    def _is_same_call(self, number: int, call: KeyOrigin) -> bool:
+    def _is_known(self, call: KeyOrigin) -> bool:
+        """Whether an earlier event named the same call: many uses share the one that fetched their key."""
+        if call.correlation_id is not None:
+            question, identifier = "SELECT call FROM correlations WHERE correlation = ?", call.correlation_id
+        else:
+            question, identifier = "SELECT call FROM requests WHERE request_id = ?", call.request_ids[-1]
+        known = self._database.execute(question, (identifier,)).fetchone()
+        if known is None:
+            return False
         (last_request,) = self._database.execute(
-            "SELECT last_request FROM calls WHERE id = ?", (number,)
+            "SELECT last_request FROM calls WHERE id = ?", (known[0],)
         ).fetchone()
         return bool(last_request == (call.request_ids[-1] if call.request_ids else ""))
 

@@ -155,14 +155,7 @@ def parse_header(reader: ByteReader | StreamReader, limits: ReadLimits) -> Messa
     message_id = parts.take(_MESSAGE_ID_LENGTH_BYTES[version], "message id")
     context_bytes, context = _parse_context_field(parts, limits)
     encrypted_data_keys = _parse_encrypted_data_keys(parts, limits)
-    content_type = parts.take(1, "content type")[0]
-    if version == 1:
-        if any(parts.take(4, "reserved")):
-            raise parts.wrong("four zero bytes were expected", "reserved", 4)
-        if (iv_length := parts.take(1, "IV length")[0]) != IV_LENGTH_BYTES:
-            raise parts.wrong(f"{IV_LENGTH_BYTES} was expected, {iv_length} came", "IV length", 1)
-    frame_length_bytes = int.from_bytes(parts.take(4, "frame length"), "big")
-    _check_frame_length(parts, content_type, frame_length_bytes, limits)
+    frame_length_bytes = _parse_frame_length(parts, version, limits)
     commitment = parts.take(COMMITMENT_LENGTH_BYTES, "commitment") if suite.is_committing else b""
     body = parts.so_far()
     iv = parts.take(IV_LENGTH_BYTES, "header IV") if version == 1 else _ZERO_IV
@@ -256,6 +249,19 @@ def _parse_encrypted_data_keys(parts: _HeaderParts, limits: ReadLimits) -> tuple
             raise FormatError("it is not valid UTF-8", field="provider id") from None
         encrypted_data_keys.append(EncryptedDataKey(provider_id, fields[1], fields[2]))
     return tuple(encrypted_data_keys)
+
+
+def _parse_frame_length(parts: _HeaderParts, version: int, limits: ReadLimits) -> int:
+    """From the content type to the frame length, which says 0 for a non-framed body."""
+    content_type = parts.take(1, "content type")[0]
+    if version == 1:
+        if any(parts.take(4, "reserved")):
+            raise parts.wrong("four zero bytes were expected", "reserved", 4)
+        if (iv_length := parts.take(1, "IV length")[0]) != IV_LENGTH_BYTES:
+            raise parts.wrong(f"{IV_LENGTH_BYTES} was expected, {iv_length} came", "IV length", 1)
+    frame_length_bytes = int.from_bytes(parts.take(4, "frame length"), "big")
+    _check_frame_length(parts, content_type, frame_length_bytes, limits)
+    return frame_length_bytes
 
 
 def _check_frame_length(

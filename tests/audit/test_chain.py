@@ -544,7 +544,7 @@ def test_a_missing_log_is_a_configuration_error(tmp_path: Path) -> None:
         verify(tmp_path / "none.jsonl")
 
 
-def test_hostile_logs_are_faults_and_never_crashes(tmp_path: Path) -> None:
+def test_rule_26_hostile_logs_are_faults_and_never_crashes(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     line = write_log(path, 1)[0]
     for content in (

@@ -115,17 +115,17 @@ def test_unchanged_digests_and_log_files_verify(trail: Trail) -> None:
     assert (report.digests, report.signatures, report.unsigned, report.log_files) == (2, 2, 0, 2)
 
 
-def test_a_changed_log_file_is_named(trail: Trail) -> None:
+def test_rule_24_a_changed_log_file_is_named(trail: Trail) -> None:
     trail.replace("log-1", b" ")
     assert problems(trail) == ["log-1.json.gz: the log file was changed"]
 
 
-def test_a_removed_log_file_is_named(trail: Trail) -> None:
+def test_rule_24_a_removed_log_file_is_named(trail: Trail) -> None:
     del trail.objects[next(key for key in trail.objects if "log-2" in key)]
     assert problems(trail) == ["log-2.json.gz: the log file is missing"]
 
 
-def test_a_changed_digest_is_named(trail: Trail) -> None:
+def test_rule_24_a_changed_digest_is_named(trail: Trail) -> None:
     trail.replace("digest-1", b" ")
     assert set(problems(trail)) == {
         "digest-1.json.gz: the signature is not CloudTrail's",
@@ -133,19 +133,19 @@ def test_a_changed_digest_is_named(trail: Trail) -> None:
     }
 
 
-def test_a_removed_signature_is_named(trail: Trail) -> None:
+def test_rule_24_a_removed_signature_is_named(trail: Trail) -> None:
     object_key = next(key for key in trail.objects if "digest-2" in key)
     trail.objects[object_key] = (trail.objects[object_key][0], {})
     assert problems(trail) == ["digest-2.json.gz: the signature is not CloudTrail's"]
 
 
-def test_a_digest_moved_to_another_place_is_named(trail: Trail) -> None:
+def test_rule_24_a_digest_moved_to_another_place_is_named(trail: Trail) -> None:
     object_key = next(key for key in trail.objects if "digest-2" in key)
     trail.objects[object_key.replace("digest-2", "digest-3")] = trail.objects.pop(object_key)
     assert problems(trail) == ["digest-3.json.gz: the digest belongs to another place"]
 
 
-def test_a_removed_digest_in_between_is_named(trail: Trail) -> None:
+def test_rule_24_a_removed_digest_in_between_is_named(trail: Trail) -> None:
     report_before = problems(trail)
     assert report_before == []
     first = next(key for key in trail.objects if "digest-1" in key)
@@ -160,7 +160,7 @@ def test_a_removed_digest_in_between_is_named(trail: Trail) -> None:
     assert "digest-1.json.gz: the digest is missing" in problems(trail)
 
 
-def test_a_foreign_public_key_does_not_verify(trail: Trail) -> None:
+def test_rule_24_a_foreign_public_key_does_not_verify(trail: Trail) -> None:
     other = rsa.generate_private_key(65537, 2048)
     trail.public_key = other.public_key().public_bytes(Encoding.DER, PublicFormat.PKCS1)
     assert len(problems(trail)) == 2

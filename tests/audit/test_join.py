@@ -376,7 +376,7 @@ def test_only_what_happened_in_the_asked_time_is_judged(one_call: tuple[Path, st
 # What CloudTrail delivers, whole and broken
 
 
-def test_broken_files_are_named_and_the_rest_is_used(
+def test_rule_25_broken_files_are_named_and_the_rest_is_used(
     one_call: tuple[Path, str, dict[str, Any]], tmp_path: Path
 ) -> None:
     log, _, record = one_call
@@ -416,7 +416,7 @@ def test_broken_files_are_named_and_the_rest_is_used(
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_a_record_that_nothing_can_store_does_not_end_the_join(
+def test_rule_26_a_record_that_nothing_can_store_does_not_end_the_join(
     one_call: tuple[Path, str, dict[str, Any]], tmp_path: Path, change: dict[str, Any]
 ) -> None:
     log, _, record = one_call
@@ -459,7 +459,9 @@ def test_a_line_that_was_edited_into_no_event_does_not_end_the_join(
     assert not verify(path).is_valid
 
 
-def test_a_file_that_inflates_beyond_the_bound_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rule_26_a_file_that_inflates_beyond_the_bound_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("phicrypt.evidence.cloudtrail._MAX_FILE_LENGTH_BYTES", 1_000_000)
     (tmp_path / "bomb.json.gz").write_bytes(gzip.compress(bytes(50_000_000)))
     reading = Reading()

@@ -129,7 +129,7 @@ class TestInterruption:
         assert process.wait(timeout=30) == 128 + number
         assert names(folder) == []
 
-    def test_even_a_kill_leaves_no_file_where_files_can_be_unnamed(self, writing):
+    def test_rule_31_even_a_kill_leaves_no_file_where_files_can_be_unnamed(self, writing):
         process, folder = writing
         process.kill()
         process.wait(timeout=30)

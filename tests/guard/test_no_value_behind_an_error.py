@@ -36,7 +36,7 @@ def chain_of(error: BaseException | None) -> Iterator[BaseException]:
         lambda: location_pair("bucket", SECRET, {}),
     ],
 )
-def test_no_refused_text_is_kept_behind_an_error(refused: Callable[[], object]) -> None:
+def test_rule_32_no_refused_text_is_kept_behind_an_error(refused: Callable[[], object]) -> None:
     with pytest.raises(PhiCryptError) as caught:
         refused()
     for error in chain_of(caught.value):

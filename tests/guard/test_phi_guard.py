@@ -221,7 +221,7 @@ def test_lets_opaque_values_pass(name: str, value: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), LOOKS_LIKE_PHI)
-def test_errors_hold_nothing_of_the_value(name: str, value: str) -> None:
+def test_rule_32_errors_hold_nothing_of_the_value(name: str, value: str) -> None:
     with pytest.raises(PhiInContextError) as caught:
         PhiGuard().check({name: value}, where="tag")
     error = caught.value

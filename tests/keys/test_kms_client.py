@@ -320,7 +320,9 @@ def test_other_exceptions_of_a_fake_pass_through() -> None:
 
 
 @pytest.mark.parametrize("plaintext", ["A", 5, [], {"a": 1}])
-def test_an_answer_that_botocore_cannot_parse_is_a_key_access_error(kms: StrictKms, plaintext: Any) -> None:
+def test_rule_27_an_answer_that_botocore_cannot_parse_is_a_key_access_error(
+    kms: StrictKms, plaintext: Any
+) -> None:
     kms.alter(lambda answer: {**answer, "Plaintext": plaintext})
     with pytest.raises(KeyAccessError):
         generate(tagged(kms.client()), kms.create_key())

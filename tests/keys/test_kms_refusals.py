@@ -190,7 +190,7 @@ CONCERNS = {
 @pytest.mark.parametrize(
     ("operation", "lie"), [(operation, lie) for operation, lies in CONCERNS.items() for lie in sorted(lies)]
 )
-def test_an_answer_that_kms_would_not_give_is_refused(kms: StrictKms, operation: str, lie: str) -> None:
+def test_rule_27_an_answer_that_kms_would_not_give_is_refused(kms: StrictKms, operation: str, lie: str) -> None:
     arn, other = kms.create_key(), kms.create_key()
     ring = kms_keyring(kms, arn)
     sealed = ring.on_encrypt(to_encrypt())

@@ -54,7 +54,7 @@ def leaks(text: str, data_keys: list[bytes]) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["own", "handed"])
-def test_debug_logs_hold_no_data_key_and_no_context(
+def test_rule_33_debug_logs_hold_no_data_key_and_no_context(
     kms: StrictKms, every_logger_at_debug: pytest.LogCaptureFixture, kind: str
 ) -> None:
     client = (
@@ -70,7 +70,7 @@ def test_debug_logs_hold_no_data_key_and_no_context(
     assert leaks(text, data_keys) == []
 
 
-def test_redaction_covers_other_kms_clients_of_the_process(
+def test_rule_33_redaction_covers_other_kms_clients_of_the_process(
     kms: StrictKms, every_logger_at_debug: pytest.LogCaptureFixture
 ) -> None:
     redact_kms_logs()

@@ -77,7 +77,7 @@ def test_bucket_in_another_region_is_read_there(good):
         other.delete_bucket(Bucket="clinic-eu")
 
 
-def test_bucket_of_another_account_is_could_not_check(good):
+def test_rule_25_bucket_of_another_account_is_could_not_check(good):
     """S3 answers 403 for a bucket of others, and where ExpectedBucketOwner differs; moto ignores the owner."""
     asked = []
     good.s3.meta.events.register("provide-client-params.s3", lambda params, **_: asked.append(params))
@@ -142,7 +142,7 @@ def good_account_factory_down():
         ("InternalError", "dynamodb:DescribeTable answered InternalError"),
     ],
 )
-def test_other_refusals_are_could_not_check(good, code, words):
+def test_rule_25_other_refusals_are_could_not_check(good, code, words):
     good.clients.refuse("dynamodb", "DescribeTable", code, 400)
     finding = only(findings(good), "dynamodb-encryption")
     assert finding.outcome is Outcome.NOT_CHECKED

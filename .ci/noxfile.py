@@ -95,10 +95,3 @@ def benchmarks(session: nox.Session) -> None:
     """The benchmark suite, quickly, or as the arguments say (``-- --only parts``)."""
     _enter(session, "-e", ".[bench]")
     _python(session, "-m", "benchmarks", *(session.posargs or BENCHMARK_ARGUMENTS))
-
-
-@nox.session(python=OLDEST)
-def mutants(session: nox.Session) -> None:
-    """The list of seeded mutants: each must be killed by a test."""
-    _enter(session, "-e", ".[test]")
-    _python(session, "-m", "tests.mutants", *session.posargs)

@@ -12,10 +12,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-MAX_FILE_LINES = 450
-MAX_FUNCTION_LINES = 75
-"""400 and 40 are what review asks about; beyond these nothing passes but the tables below."""
-TABLES = {"s3/operations_forwarded.py: _table"}
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 40
+"""What docs/contributing.md says as well. What is counted of a function is its body: signatures and docstrings
+are documentation."""
+BEYOND_LIMITS = {
+    "s3/operations_forwarded.py: _table": "a table",
+    "s3/client.py": "being rewritten",
+    "messages/uses.py: _seal_once": "being rewritten",
+    "esdk.py: decrypt_materials": "being rewritten",
+}
 TEXT_SUFFIXES = {
     ".py",
     ".md",
@@ -63,21 +69,27 @@ def test_mypy_is_strictly_clean():
     assert code == 0, output
 
 
-def test_files_and_functions_stay_short():
-    long = []
-    for path in (ROOT / "phicrypt").rglob("*.py"):
-        source = path.read_text()
-        if source.count("\n") > MAX_FILE_LINES:
-            long.append(f"{path.relative_to(ROOT)}: {source.count(chr(10))} lines")
+def beyond_limits():
+    """What is too long, by its name in the package: the file, or the file and the function."""
+    for path in sorted((ROOT / "phicrypt").rglob("*.py")):
+        source, name = path.read_text(), str(path.relative_to(ROOT / "phicrypt"))
+        if (count := source.count("\n")) > MAX_FILE_LINES:
+            yield name, count
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                # What is counted is the body: signatures and docstrings are documentation.
                 body = node.body[1:] if ast.get_docstring(node) else node.body
-                length = body[-1].end_lineno - body[0].lineno + 1 if body else 0
-                name = f"{path.relative_to(ROOT / 'phicrypt')}: {node.name}"
-                if length > MAX_FUNCTION_LINES and name not in TABLES:
-                    long.append(f"{name}, {length} lines")
-    assert long == []
+                count = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+                if count > MAX_FUNCTION_LINES:
+                    yield f"{name}: {node.name}", count
+
+
+def test_files_and_functions_stay_short():
+    assert [f"{name}, {count} lines" for name, count in beyond_limits() if name not in BEYOND_LIMITS] == []
+
+
+def test_contributing_says_the_same_limits():
+    text = (ROOT / "docs" / "contributing.md").read_text()
+    assert f"Files have up to {MAX_FILE_LINES} lines and functions up to {MAX_FUNCTION_LINES}," in text
 
 
 def test_no_machine_paths_in_the_tree():

@@ -15,8 +15,14 @@ from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote
 
+_GAP: Final = r"""[-_\s.:#=/>("']{0,5}"""
+"""What stands between a label and its number: punctuation, white space, the quotes of JSON."""
 DEFAULT_MRN_PATTERNS: Final = (
-    r"(?<![a-z0-9])(mrn|medrec|medical[-_ ]?record|chart)[-_ .:#=/]{0,3}(number|no|id)?[-_ .:#=/]{0,3}\d{4,12}\b",
+    (
+        rf"(?<![a-z0-9])(mrn|medrec|medical[-_ ]?record|chart){_GAP}((number|no|num|id|is){_GAP})?"
+        r"(?<![a-z])[a-z]{0,3}-?(?<!\d)\d{4,12}(?!\d)"
+    ),
+    r"(?<![a-z0-9])mrn\d{4,12}(?!\d)",
 )
 """Medical record numbers as they are commonly labelled inside a value; searched without case."""
 _DEFAULT_MRN: Final = tuple(re.compile(pattern, re.IGNORECASE) for pattern in DEFAULT_MRN_PATTERNS)
@@ -40,35 +46,45 @@ _POINT_IN_TIME: Final = _pattern(
 
 _MONTH: Final = r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}"
 _YEAR: Final = r"(19|20)\d\d"
+_BREAK: Final = r"(?:[ \t]{0,2}[-_./][ \t]{0,2}|[ \t]{1,3})"
+"""What stands between the groups of a number, the same each time. Letters may stand around such a number."""
+_LABELLED: Final = _GAP.replace("#", r"\#")
 _PHI: Final = _pattern(
     rf"""
-    (?<=[^\s@/:=?&]) (@|%40) [^\s@/:%]{{1,253}} \.[a-z]{{2}}                      # e-mail
+    (?<=[^\s@/:=?&]) (?<!^git) (?<![\s/]git) (@|%40|\(at\)|\[at\])
+        [^\s@/:%]{{1,253}} \.[a-z]{{2,24}} (?![0-9a-z])                            # e-mail
   | (?<![0-9a-z+/]) \+\d ([-. ()]*\d){{7,14}} (?![0-9a-z] | [-. ]\d)             # telephone with country code
   | (?<![0-9a-z+/.-]) 00[1-9]\d{{0,2}} [ ] \(?\d ([ ()-]*\d){{5,12}} (?![0-9a-z])   # the same, as it is dialled
+  | (?<!\d) \d{{3}} (?P<ssn>{_BREAK}) \d\d (?P=ssn) \d{{4}} (?!\d)               # social security, taxpayer
+  | (?<!\d) (\+?1[-. ]?)? ( \([2-9]\d\d\) (?P<area>[-./ \t]?) | [2-9]\d\d (?P<dial>[-./ \t]) )
+        [2-9]\d\d ((?P=dial)|(?P=area)|[-.]) \d{{4}} (?!\d)                        # telephone, North America
   | (?<![0-9a-z]) (
-        \d{{3}} (?P<ssn>[-_. ]) \d\d (?P=ssn) \d{{4}}                             # social security, taxpayer
-      | (\+?1[-. ]?)? ( \([2-9]\d\d\)[-. ]? | [2-9]\d\d[-. ] ) [2-9]\d\d [-. ] \d{{4}}   # telephone, North America
-      | \(\d{{3}}\)[-. ]? \d{{3}} [-. ] \d{{4}}                                  # the same, made up or misdialled
+        \(\d{{3}}\)[-. ]? \d{{3}} [-. ] \d{{4}}                                  # the same, made up or misdialled
       | (?<!\d[-. ]) \d{{3}} (?P<tel>[-. ]) \d{{3}} (?P=tel) \d{{4}} (?![-.]\d)
       | (?<!\d-) \d{{5}}-\d{{4}} (?!-\d)                                          # ZIP+4
       | (0?[1-9]|1[0-2]) (?P<us>[-/.]) (0?[1-9]|[12]\d|3[01]) (?P=us) {_YEAR}     # month first
       | (1[3-9]|2\d|3[01]) (?P<eu>[-/.]) (0?[1-9]|1[0-2]) (?P=eu) {_YEAR}         # day first
       | 19\d\d (?P<iso>[-/.]) (0[1-9]|1[0-2]) (?P=iso) (0[1-9]|[12]\d|3[01])      # a day before 2000
-      | (0?[1-9]|[12]\d|3[01]) (st|nd|rd|th)? [-. ]{{0,2}} {_MONTH} [-., ]{{1,2}} {_YEAR} (?![t ]\d\d:)
+      | (0?[1-9]|[12]\d|3[01]) (st|nd|rd|th)? [-. ]{{0,2}} {_MONTH} [-., ]{{0,2}} {_YEAR} (?![t ]\d\d:)
       | {_MONTH} [-. ]{{1,2}} (0?[1-9]|[12]\d|3[01]) (st|nd|rd|th)? [-., ]{{1,2}} {_YEAR} (?![t ]\d\d:)
       | [1-9] [ac-hjkmnp-rt-y] [0-9ac-hjkmnp-rt-y] \d -? [ac-hjkmnp-rt-y] [0-9ac-hjkmnp-rt-y] \d
         -? [ac-hjkmnp-rt-y]{{2}} \d\d                                             # Medicare beneficiary
       | (?<!\.) ((25[0-5]|2[0-4]\d|1?\d?\d)\.){{3}} (25[0-5]|2[0-4]\d|1?\d?\d) (?!\.\d)   # IPv4
     ) (?![0-9a-z])
-  | (dob|d\.o\.b|birth|born) [a-z_ ]{{0,16}} [-_ .:\#=/]{{0,3}} (                     # labelled birthday
+  | (?<!\d) [1-9] [ac-hjkmnp-rt-y] [0-9ac-hjkmnp-rt-y] \d (?P<mbi>[- \t]) [ac-hjkmnp-rt-y]
+        [0-9ac-hjkmnp-rt-y] \d (?P=mbi) [ac-hjkmnp-rt-y]{{2}} \d\d (?!\d)         # the same, in groups
+  | (dob|d\.o\.b|birth|born) [a-z_ ]{{0,16}} {_LABELLED} (                        # labelled birthday
         {_YEAR} [-_/.]? [01]\d [-_/.]? [0-3]\d | {_YEAR} [-/.] \d\d? [-/.] \d
       | [0-3]?\d [-_/.] [0-3]?\d [-_/.] (\d\d){{1,2}} (?!\d) )
-  | (?<![a-z0-9]) (ssn|social[-_ ]?security) [a-z_ ]{{0,8}} [-_ .:\#=/]{{0,3}} \d{{9}} (?!\d)   # labelled number
+  | (?<![a-z0-9]) (ssn | s\.s\.n | ss\# | itin | hicn | social ([-_ ]?(security|sec))?) [a-z_ ]{{0,8}}
+        {_LABELLED} \d ([-. ]?\d){{8}} (?!\d)                                     # labelled number
+  | (?<![a-z0-9]) ((tele|cell|home|work)?phone | tel | mobile | fax) (no|num|number|nr)? {_LABELLED}
+        \+?\d ([-. ()/\t]{{0,3}}\d){{6,14}} (?!\d)                                # labelled telephone
     """
 )
 _CARD: Final = _pattern(
-    r"""(?<![0-9a-z]) (?<!\d[- ]) ( \d ([ -]?\d){12,18} | \d{4} ([._/]) \d{4} (\3\d{4}){2} )
-        (?![0-9a-z] | [ -]\d)"""
+    rf"""(?<!\d) (?<!\d[- ])
+        ( \d ([ -]?\d){{12,18}} (?! [ -]\d) | \d{{4}} ({_BREAK}) \d{{4}} (\3\d{{4}}){{2}} ) (?!\d)"""
 )
 _CARD_ISSUERS: Final = _pattern(
     r"""4 (\d{12} | \d{15} | \d{18}) | (5[1-5] | 2[2-7]) \d{14} | 3[47] \d{13} | 3 (0[0-5] | [689]\d) \d{11}
@@ -86,14 +102,18 @@ _FOREIGN_DASHES: Final = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\
 _HINTS: Final = tuple(
     (_pattern(rf"\b({names})\b"), _pattern(value))
     for names, value in {
-        r"ssn|social|social\ ?security(\ ?number|\ ?no)?|itin": r"\d ([-_. ]?\d){8}",
-        r"phone|telephone|tel|mobile|fax|contact\ ?number": r"\d ([-_. ()/]*\d){6}",
+        r"(pt|pat|patient|member)?ssn[a-z]*|ss\ ?(number|num|no)|itin"
+        r"|social|social\ ?sec(urity)?(\ ?number|\ ?no)?": r"""
+            \d ([-_./ \t]?\d){8} | \A\D{0,3}\d{4}\D{0,3}\Z""",  # the last four as well
+        r"(home|cell|work|mobile|tele)?phone(\ ?(number|num|no|nr))?|tel|mobile|fax"
+        r"|contact\ ?number": r"\d ([-_. ()/]*\d){6}",
         r"zip|zip\ ?code|postal\ ?code|postcode": r"\d{5} | [a-z]\d[a-z][ ]?\d | [a-z]\d[a-z]?[ ]?\d[a-z]{2}",
-        r"dob|dod|birth|birthday|birth\ ?date|born|bday|date\ ?of\ ?(birth|death|service)"
+        r"(pt|pat|patient)?dob[a-z]*|dod|birth|birthday|birth\ ?date|born|bday|date\ ?of\ ?(birth|death|service)"
         r"|(birth|death|admission|discharge|service)\ ?date": rf"""
             \d{{4}}[-/. ]?\d{{1,2}}[-/. ]?\d{{1,2}} | \d{{1,2}}[-/. ]\d{{1,2}}[-/. ]\d{{2}}
           | \d{{1,2}}\D{{0,3}}{_MONTH} | {_MONTH}\D{{0,3}}\d""",
-        r"mrn|medical\ ?record(\ ?number|\ ?no|\ ?id)?|chart\ ?(number|no)|mbi|hicn": r"\d (\D?\d){3}",
+        r"mrn|mr\ ?(number|num|no)|medical\ ?record(\ ?number|\ ?no|\ ?id)?"
+        r"|chart\ ?(number|no)|mbi|hicn": r"\d (\D?\d){3}",
         r"vin": r"[0-9a-z]{17}",
         r"card\ ?number|credit\ ?card|pan": r"\d ([ -]?\d){11}",
         r"ip|ip\ ?address|remote\ ?addr": r"\d+\.\d+\.\d+ | : [^:]* :",
@@ -105,11 +125,15 @@ _HINTS: Final = tuple(
 _DIGEST_LENGTH: Final = 24
 _MRN_DIGITS: Final = 4
 _PHI_DIGITS: Final = 4
+_SIGNS_WITHOUT_DIGITS: Final = ("@", "%40", "::", "(at)", "[at]")
 _POINT_IN_TIME_DIGITS: Final = 12
 _CARD_DIGITS: Final = 13
 _VIN_LENGTH: Final = 17
 """What the patterns above need at least, to match anywhere; :data:`_PHI` without ``@`` and ``::``."""
-_WORD_BREAK: Final = re.compile(r"(?<=[a-z])(?=[A-Z])|[^A-Za-z]+")
+_WORD_BREAK: Final = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[^A-Za-z]+")
+_VERSIONED: Final = _pattern(r"\b (version|ver|build|release|firmware|driver|sdk|oid) \b")
+_DOTTED: Final = re.compile(r"(?<![\d.])\d{1,5}(\.\d{1,5}){2,12}(?![\d.])")
+"""Version numbers and object identifiers look like addresses; the pair's name tells."""
 
 
 def looks_like_phi(
@@ -149,10 +173,13 @@ def _matches(
     for pattern in _hinted_patterns(name) if name else ():
         if pattern.search(rest):
             return True
+    if name and rest.count(".") >= 3 and _names_a_version(name):
+        rest = _DOTTED.sub("\x00", rest)
+        digit_count = _count_digits(rest)
     if digit_count >= _POINT_IN_TIME_DIGITS:
         rest = _POINT_IN_TIME.sub("\x00", rest)
         digit_count = _count_digits(rest)
-    if digit_count < _PHI_DIGITS and "@" not in rest and "%40" not in rest and "::" not in rest:
+    if digit_count < _PHI_DIGITS and not any(sign in rest for sign in _SIGNS_WITHOUT_DIGITS):
         return False
     return (
         _PHI.search(rest) is not None
@@ -176,6 +203,11 @@ def _folded(text: str) -> str:
 def _hinted_patterns(name: str) -> tuple[re.Pattern[str], ...]:
     words = _WORD_BREAK.sub(" ", name)
     return tuple(value_pattern for name_pattern, value_pattern in _HINTS if name_pattern.search(words))
+
+
+@lru_cache(maxsize=1_024)
+def _names_a_version(name: str) -> bool:
+    return _VERSIONED.search(_WORD_BREAK.sub(" ", name)) is not None
 
 
 def _count_digits(text: str) -> int:

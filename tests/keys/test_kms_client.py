@@ -145,15 +145,27 @@ def test_a_handed_client_is_not_changed(kms: StrictKms) -> None:
     client = kms.client()
     attributes = dict(client.__dict__)
     emitter = client.meta.events
-    handlers = repr(emitter._emitter._handlers._root)
+    client.describe_key(KeyId=arn)
     generate(tagged(client, "ward-app"), arn)
     assert client.__dict__ == attributes
     assert client.meta.events is emitter
-    assert client._endpoint._event_emitter is emitter
-    assert repr(emitter._emitter._handlers._root) == handlers
     client.describe_key(KeyId=arn)
-    assert "phicrypt" in kms.requests[0].user_agent
-    assert "phicrypt" not in kms.requests[1].user_agent
+    before, ours, after = (request.user_agent for request in kms.requests)
+    assert "phicrypt" in ours
+    assert before == after
+    assert "phicrypt" not in after
+
+
+def test_two_applications_share_a_handed_client_and_each_says_its_own_name(kms: StrictKms) -> None:
+    arn = kms.create_key()
+    client = kms.client()
+    first, second = tagged(client, "ward-app"), tagged(client, "billing")
+    for one in (first, second, first):
+        generate(one, arn)
+    generate(tagged(client), arn)
+    names = [re.findall(r"phicrypt-app/(\S+)", request.user_agent) for request in kms.requests]
+    assert names == [["ward-app"], ["billing"], ["ward-app"], []]
+    assert [request.user_agent.count("phicrypt/") for request in kms.requests] == [1, 1, 1, 1]
 
 
 def test_hooks_of_the_handed_client_still_run(kms: StrictKms) -> None:

@@ -43,7 +43,7 @@ MOVED: Final = {
     "phicrypt.keys.kms_errors": "phicrypt.keys.kms.errors",
     "phicrypt.keys.kms_rsa": "phicrypt.keys.kms.rsa_keyring",
     "phicrypt.keys.mac": "phicrypt.signatures.kms_mac",
-    "phicrypt.keys.redaction": "phicrypt.keys.kms.redaction",
+    "phicrypt.keys.redaction": "phicrypt.core.log_redaction",
     "phicrypt.keys.shredding": "phicrypt.keys.branch_keys.shredding",
     "phicrypt.keys.signing": "phicrypt.signatures.kms_signing",
     "phicrypt.keys.tagging": "phicrypt.keys.kms.tagging",

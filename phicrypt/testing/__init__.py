@@ -21,6 +21,7 @@ from phicrypt._lazy import lazy_names
 
 if TYPE_CHECKING:
     from phicrypt.audit.sinks.memory import RecordingSink
+    from phicrypt.core.aws_clients import mark_as_double
     from phicrypt.testing.doubles import StaticBranchKeyStore, StaticKeyring, local_aws
     from phicrypt.testing.local_stack import LocalAws
     from phicrypt.testing.strict_kms import StrictKms
@@ -32,6 +33,7 @@ _HOMES = {
     "StaticKeyring": "phicrypt.testing.doubles",
     "StrictKms": "phicrypt.testing.strict_kms",
     "local_aws": "phicrypt.testing.doubles",
+    "mark_as_double": "phicrypt.core.aws_clients",
 }
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "StaticKeyring",
     "StrictKms",
     "local_aws",
+    "mark_as_double",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

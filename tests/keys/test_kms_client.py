@@ -11,7 +11,7 @@ import pytest
 import phicrypt
 from phicrypt.errors import ConfigurationError, KeyAccessError
 from phicrypt.keys.kms.calls import call_kms, kms_client, require_safe_endpoint, tagged
-from phicrypt.testing import StrictKms
+from phicrypt.testing import StrictKms, mark_as_double
 
 CANARY = "canary-tenant-4711"
 
@@ -207,7 +207,7 @@ def test_a_fake_without_botocore_inside_is_used_as_it_is() -> None:
         def generate_data_key(self, **parameters: Any) -> dict[str, Any]:
             return {"parameters": parameters, "ResponseMetadata": {"RequestId": "r-1"}}
 
-    fake = Fake()
+    fake = mark_as_double(Fake())
     assert tagged(fake, "ward-app") is fake
     answer = call_kms(fake, "GenerateDataKey", key_arn=None, KeyId="k", GrantTokens=[], EncryptionContext={})
     assert answer.response["parameters"] == {"KeyId": "k"}

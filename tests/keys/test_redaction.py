@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from phicrypt.core.log_redaction import KmsBodyFilter
 from phicrypt.errors import KeyAccessError
 from phicrypt.keys.kms.calls import call_kms, kms_client, redact_kms_logs, tagged
-from phicrypt.keys.kms.redaction import KmsBodyFilter
 from phicrypt.testing import StrictKms
 
 CANARY = "canary-tenant-4711"

@@ -18,7 +18,7 @@ from phicrypt.core.suites import (
     AlgorithmSuite,
 )
 from phicrypt.errors import KeyAccessError
-from phicrypt.testing import StrictKms, local_aws
+from phicrypt.testing import StrictKms, local_aws, mark_as_double
 from phicrypt.testing.local_stack import LocalAws
 
 CONTEXT = {"tenant": "clinic-7", "resource": "DiagnosticReport"}
@@ -83,6 +83,7 @@ def key_stores() -> Iterator[KeyStores]:
         yield KeyStores(aws, kms)
 
 
+@mark_as_double
 class Intercepted:
     """A DynamoDB client with hooks by method name: ``(real method, parameters) -> answer``."""
 

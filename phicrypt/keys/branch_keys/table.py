@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
+from phicrypt.core.aws_clients import check_client
 from phicrypt.errors import ConfigurationError, KeyAccessError
 from phicrypt.keys.branch_keys.kms import (
     FAILOVER_ATTEMPTS,
@@ -81,6 +82,9 @@ class BranchKeyTable:
     """
 
     def __init__(self, table_name: str, regions: Sequence[tuple[str | None, Any]]) -> None:
+        for _, client in regions:
+            if client is not None:
+                check_client(client, "dynamodb_client=", service="dynamodb")
         self.name = table_name
         self._regions = tuple(regions)
         self._owner_pid = os.getpid()

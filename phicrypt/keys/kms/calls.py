@@ -7,11 +7,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from phicrypt.core.aws_clients import check_client, is_botocore_client
 from phicrypt.core.kms_calls import KmsAnswer
+from phicrypt.core.log_redaction import redact_kms_logs
 from phicrypt.errors import ConfigurationError
 from phicrypt.keys.kms.errors import key_access_error
-from phicrypt.keys.kms.redaction import redact_kms_logs
-from phicrypt.keys.kms.tagging import check_application, has_botocore_internals, tagged, tagged_call
+from phicrypt.keys.kms.tagging import check_application, tagged, tagged_call
 
 if TYPE_CHECKING:
     from botocore.config import Config
@@ -75,6 +76,7 @@ def kms_client(
     past_proxies = settings.merge(Config(proxies={}))
     try:
         client = make(config=past_proxies if _is_plain(endpoint_url) else settings)
+        check_client(client, "session=", service="kms")
         if endpoint_url is None and _is_plain(client.meta.endpoint_url):
             client = make(config=past_proxies)
     except (BotoCoreError, ValueError) as error:
@@ -82,8 +84,11 @@ def kms_client(
     return safe_kms_client(client, application)
 
 
-def safe_kms_client(client: Any, application: str | None = None, *, own_connections: bool = False) -> Any:
-    """:func:`tagged` for a KMS client, whose endpoint is checked first."""
+def safe_kms_client(
+    client: Any, application: str | None = None, *, own_connections: bool = False, parameter: str = "client="
+) -> Any:
+    """:func:`tagged` for a KMS client, which is judged first, and its endpoint too."""
+    check_client(client, parameter, service="kms")
     endpoint_url = getattr(getattr(client, "meta", None), "endpoint_url", None)
     if isinstance(endpoint_url, str):
         require_safe_endpoint(endpoint_url)
@@ -111,7 +116,7 @@ def call_kms(client: Any, operation: str, *, key_arn: str | None, **parameters: 
     """Call one KMS operation.
 
     Args:
-        client: a client from :func:`kms_client` or :func:`tagged`, or a fake with boto3's method names.
+        client: a client from :func:`kms_client` or :func:`tagged`, or a marked double with boto3's method names.
         operation: AWS's name, such as ``"GenerateDataKey"``.
         key_arn: for errors: the key that is asked.
         parameters: boto3's, such as ``KeyId=``; members that are None or empty are left out.
@@ -127,7 +132,7 @@ def call_kms(client: Any, operation: str, *, key_arn: str | None, **parameters: 
             response = method(**present)
         except Exception as error:
             refusal = key_access_error(
-                error, operation, key_arn, present, call, is_botocore=has_botocore_internals(client)
+                error, operation, key_arn, present, call, is_botocore=is_botocore_client(client)
             )
             if refusal is None:
                 raise

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
+from phicrypt.core.aws_clients import check_client
 from phicrypt.errors import ConfigurationError
 from phicrypt.keys.kms.calls import kms_client, require_safe_endpoint, safe_kms_client
 from phicrypt.keys.kms.tagging import check_application
@@ -71,6 +72,9 @@ class KmsClients:
         check_application(application)
         if endpoint_url is not None:
             require_safe_endpoint(endpoint_url)
+        if client is not None:
+            # Now, so that a wrapper or a client with a plain http endpoint fails at construction.
+            safe_kms_client(client, application)
         self._handed_client = client
         self._handed_region = _region_of(client)
         self._factory = client_factory
@@ -83,9 +87,6 @@ class KmsClients:
         }
         self._made_in = os.getpid()
         self._own = _ProcessClients()
-        if client is not None:
-            # Checked now, so that a client with a plain http endpoint fails at construction.
-            safe_kms_client(client, application)
 
     @property
     def handed_region(self) -> str | None:
@@ -138,6 +139,7 @@ class KmsClients:
     @staticmethod
     def _made_by_factory(factory: Callable[[str], Any], region: str) -> Any:
         made = factory(region)
+        check_client(made, f"client_factory({region!r})", service="kms")
         if _region_of(made) not in (None, region):
             raise ConfigurationError(f"client_factory({region!r}) gave a client of Region {_region_of(made)}")
         return made

@@ -1,25 +1,26 @@
 """Marks AWS calls as phicrypt's own: user agent, correlation id, and every attempt's request id.
 
 CloudTrail records the user agent, so a call's correlation id joins the local audit trail to
-CloudTrail. A client that phicrypt was handed is never changed: the tag lives in a private shallow
-clone with an event emitter of its own, which shares connections, credentials and retry quota with
-the original.
+CloudTrail. The tag lives in a private shallow clone of the client with an event emitter of its own,
+which shares connections, credentials and retry quota with the original. The clone marks the context of
+its requests; two handlers on the original's events act on requests so marked and on no others, so that
+the caller's own calls stay as they were. All of it goes through botocore's public event system.
 """
 
 from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from phicrypt._version import __version__
+from phicrypt.core.aws_clients import check_client, is_botocore_client
 from phicrypt.core.primitives import random_bytes
 from phicrypt.errors import ConfigurationError
-from phicrypt.keys.kms.redaction import redact_kms_logs
 
 _TAG_ATTRIBUTE: Final = "_phicrypt_tag"
 _CONTEXT_NAME: Final = "phicrypt_call"
@@ -76,102 +77,99 @@ def tagged(client: Any, application: str | None = None, *, own_connections: bool
 
         phicrypt/<version> phicrypt-id/<correlation id> [phicrypt-app/<application>]
 
-    The handed client is not changed; hooks that are added to it later do not reach the clone. An
-    object without botocore's internals (a fake) is returned as it is, and so is a clone made here.
+    The handed client's own calls are not changed. A marked double is returned as it is, and so is a
+    clone made here.
 
     Args:
         own_connections: give the clone a connection pool of its own; needed after a fork, where the
             parent's sockets and locks are shared.
+
+    Raises ConfigurationError for anything that :func:`~phicrypt.core.aws_clients.check_client` refuses.
     """
     check_application(application)
-    if not has_botocore_internals(client):
+    check_client(client)
+    if not is_botocore_client(client):
         return client
-    present: _UserAgentTag | None = client.__dict__.get(_TAG_ATTRIBUTE)
-    tag = present if present and application in (None, present.application) else _UserAgentTag(application)
+    present: _Tag | None = vars(client).get(_TAG_ATTRIBUTE)
+    tag = present
+    if tag is None or application not in (None, tag.application):
+        tag = _Tag(present.handed_events if present else client.meta.events, application)
     if tag is present and not own_connections:
         return client
-    emitter = copy.copy(client.meta.events)
-    if present is not None:
-        present.leave(emitter)
-    tag.join(emitter)
-    if client.meta.service_model.service_name == "kms":
-        redact_kms_logs()
-    meta = copy.copy(client.meta)
-    meta.events = emitter
-    endpoint = copy.copy(client._endpoint)
-    endpoint._event_emitter = emitter
-    if own_connections:
-        endpoint.http_session = _with_own_pool(endpoint.http_session)
     clone = object.__new__(type(client))
-    clone.__dict__.update(client.__dict__)
-    clone.meta = meta
-    clone._endpoint = endpoint
-    clone.__dict__[_TAG_ATTRIBUTE] = tag
+    vars(clone).update(vars(client))
+    clone.meta = copy.copy(client.meta)
+    clone.meta.events = tag.events()
+    setattr(clone, _TAG_ATTRIBUTE, tag)
+    if own_connections:
+        _give_own_connections(clone)
     return clone
 
 
-class _UserAgentTag:
-    """Event handlers of one clone; the state of a call travels in botocore's request context."""
+class _Tag:
+    """What one clone's calls say, and the events of the client that it was made from."""
 
-    def __init__(self, application: str | None) -> None:
+    def __init__(self, handed_events: Any, application: str | None) -> None:
         self.application = application
+        self.handed_events = handed_events
         self._suffix = f" phicrypt-app/{application}" if application else ""
 
-    def join(self, emitter: Any) -> None:
-        for event, handler in self._handlers():
-            emitter.register_last(event, handler)
+    def events(self) -> Any:
+        """An emitter for the clone: the handed client's hooks, and one that marks requests as ours."""
+        own = copy.copy(self.handed_events)
+        own.register_last("before-call", self.mark_request)
+        # The root of the event tree runs last, after botocore rebuilt its user agent for the attempt.
+        self.handed_events.register_last("request-created", _set_user_agent, unique_id="phicrypt-user-agent")
+        self.handed_events.register_last("response-received", _remember_attempt, unique_id="phicrypt-attempts")
+        return own
 
-    def leave(self, emitter: Any) -> None:
-        for event, handler in self._handlers():
-            emitter.unregister(event, handler)
-
-    def _handlers(self) -> tuple[tuple[str, Callable[..., None]], ...]:
-        return (
-            ("before-call", self.remember_call),
-            # The root of the event tree runs last, after botocore rebuilt its user agent for the attempt.
-            ("request-created", self.set_user_agent),
-            ("response-received", self.remember_attempt),
-        )
-
-    def remember_call(self, context: dict[str, Any], **_: object) -> None:
-        context[_CONTEXT_NAME] = _current_call.get() or TaggedCall()
-
-    def set_user_agent(self, request: Any, **_: object) -> None:
-        call = request.context.get(_CONTEXT_NAME)
-        botocores = request.headers.get("User-Agent", "")
-        if isinstance(botocores, bytes):
-            botocores = botocores.decode("latin-1")
-        identifier = ""
-        if call is not None:
-            call.attempts += 1
-            identifier = f" phicrypt-id/{call.correlation_id}"
-        del request.headers["User-Agent"]
-        request.headers["User-Agent"] = f"phicrypt/{__version__}{identifier}{self._suffix} {botocores}".rstrip()
-
-    def remember_attempt(self, context: dict[str, Any], parsed_response: Any, **_: object) -> None:
-        call = context.get(_CONTEXT_NAME)
-        if call is None or not isinstance(parsed_response, dict):
-            return
-        request_id = parsed_response.get("ResponseMetadata", {}).get("RequestId")
-        if request_id:
-            call.request_ids.append(str(request_id))
+    def mark_request(self, context: dict[str, Any], **_: object) -> None:
+        context[_CONTEXT_NAME] = (_current_call.get() or TaggedCall(), self._suffix)
 
 
-def has_botocore_internals(client: Any) -> bool:
-    """Whether this is a boto3 client and no fake."""
-    attributes = getattr(client, "__dict__", {})
-    meta, endpoint = attributes.get("meta"), attributes.get("_endpoint")
-    return hasattr(meta, "events") and hasattr(meta, "service_model") and hasattr(endpoint, "_event_emitter")
+def _set_user_agent(request: Any, **_: object) -> None:
+    marked = request.context.get(_CONTEXT_NAME)
+    if marked is None:
+        return
+    call, suffix = marked
+    call.attempts += 1
+    botocores = request.headers.get("User-Agent", "")
+    if isinstance(botocores, bytes):
+        botocores = botocores.decode("latin-1")
+    ours = f"phicrypt/{__version__} phicrypt-id/{call.correlation_id}{suffix}"
+    del request.headers["User-Agent"]
+    request.headers["User-Agent"] = f"{ours} {botocores}".rstrip()
 
 
-def _with_own_pool(http_session: Any) -> Any:
-    """The same settings with fresh connections; a session of another make is kept."""
-    if not hasattr(http_session, "_get_pool_manager_kwargs") or not hasattr(http_session, "_manager"):
-        return http_session
+def _remember_attempt(context: dict[str, Any], parsed_response: Any, **_: object) -> None:
+    marked = context.get(_CONTEXT_NAME)
+    if marked is None or not isinstance(parsed_response, dict):
+        return
+    request_id = parsed_response.get("ResponseMetadata", {}).get("RequestId")
+    if request_id:
+        marked[0].request_ids.append(str(request_id))
+
+
+def _give_own_connections(clone: Any) -> None:
+    """The same settings with fresh connections; an HTTP session of another make is kept.
+
+    botocore has no public way to ask for that, so these are its private names. Without them the client is
+    refused: two processes that write into one TLS connection garble it.
+    """
     from urllib3 import PoolManager
 
-    own = copy.copy(http_session)
-    own._proxy_managers = {}
-    own._manager = PoolManager(**own._get_pool_manager_kwargs())
-    own._manager.pool_classes_by_scheme = http_session._manager.pool_classes_by_scheme
-    return own
+    try:
+        endpoint = copy.copy(vars(clone)["_endpoint"])
+        shared = endpoint.http_session
+        if type(shared).__module__ == "botocore.httpsession":
+            own = copy.copy(shared)
+            own._proxy_managers = {}
+            own._manager = PoolManager(**shared._get_pool_manager_kwargs())
+            own._manager.pool_classes_by_scheme = shared._manager.pool_classes_by_scheme
+            endpoint.http_session = own
+    except (AttributeError, KeyError):
+        raise ConfigurationError(
+            "a boto3 client that was handed over before a fork cannot get connections of its own with this "
+            "version of botocore: give client_factory= or session= instead, or make the client in the child"
+        ) from None
+    clone._endpoint = endpoint

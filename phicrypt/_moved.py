@@ -49,7 +49,7 @@ MOVED: Final = {
     "phicrypt.keys.tagging": "phicrypt.keys.kms.tagging",
     "phicrypt.mac": "phicrypt.signatures.mac",
     "phicrypt.materials": "phicrypt.core.materials",
-    "phicrypt.message_uses": "phicrypt.messages.uses",
+    "phicrypt.message_uses": "phicrypt.messages.verbs",
     "phicrypt.page_memory": "phicrypt.core.memory",
     "phicrypt.posture.account": "phicrypt.posture.reading.aws_account",
     "phicrypt.posture.answers": "phicrypt.posture.reading.answers",

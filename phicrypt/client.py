@@ -7,14 +7,17 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from phicrypt.audit.trail import NO_TRAIL
 from phicrypt.core.limits import ReadLimits
 from phicrypt.core.materials import Keyring
 from phicrypt.errors import ConfigurationError
 from phicrypt.formats.esdk.sealing import DEFAULT_FRAME_LENGTH_BYTES
+from phicrypt.guard.bound_contexts import ContextBinding
 from phicrypt.guard.phi_guard import PhiGuard
 from phicrypt.keys.cache import CachePolicy
 from phicrypt.keys.provider import CacheControl, MaterialsProvider
 from phicrypt.messages.verbs import MessageClient
+from phicrypt.session import Session
 
 if TYPE_CHECKING:
     from phicrypt.audit.delivery import AuditSink, WithPolicy
@@ -69,7 +72,17 @@ class PhiCrypt(MessageClient):
             raise ConfigurationError("threads is a whole number from 1 to 64")
         provider = MaterialsProvider(keyring, cache, partition=partition)
         trail = _trail(audit, application, require_actor)
-        super().__init__(provider, trail, guard, limits, frame_length_bytes, threads)
+        contexts = ContextBinding(guard)
+        super().__init__(
+            Session(provider, contexts, guard, trail or NO_TRAIL, limits, frame_length_bytes, threads)
+        )
+        self.provider = provider
+        self.trail = trail
+        self.guard = guard
+        self.limits = limits
+        self.frame_length_bytes = frame_length_bytes
+        self.threads = threads
+        self.contexts = contexts
         self.cache = CacheControl(provider)
 
     def __repr__(self) -> str:
@@ -86,8 +99,11 @@ class PhiCrypt(MessageClient):
     def close(self) -> None:
         """Write the audit events that still wait, and forget every cached key. Raises AuditError."""
         self.cache.clear()
-        if self.trail is not None:
-            self.trail.close()
+        self.session.trail.close()
+
+    def flush(self) -> None:
+        """Write the audit events that still wait; cached keys stay. Raises AuditError."""
+        self.session.trail.flush()
 
     def acting_as(
         self, actor: str, purpose: Purpose | str | None = None, *, recipient: str | None = None

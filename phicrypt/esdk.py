@@ -14,7 +14,6 @@ The SDK seals and opens the message; phicrypt sees that a key was used, not how 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from aws_encryption_sdk.identifiers import AlgorithmSuite as SdkSuite
 from aws_encryption_sdk.internal.crypto.authentication import Signer, Verifier
@@ -60,7 +59,7 @@ class PhiCryptMaterialsManager(CryptoMaterialsManager):  # type: ignore[misc]
         expect: Mapping[str, str] | AuditContext | AnyContext | None = None,
         allow_uncommitted: bool = False,
     ) -> None:
-        self._phi = phi
+        self._phi_session = phi.session
         self._expect = expect
         self._allow_uncommitted = allow_uncommitted
 
@@ -74,46 +73,35 @@ class PhiCryptMaterialsManager(CryptoMaterialsManager):  # type: ignore[misc]
                 f"phicrypt writes committing suites only, such as {AES_256_GCM_HKDF_SHA512_COMMIT_KEY.name}; "
                 f"the AWS Encryption SDK was told {suite.name}"
             )
-        pairs, context_bytes = self._phi.contexts.to_bind(request.encryption_context)
+        phi_session = self._phi_session
+        pairs, context_bytes = phi_session.contexts.to_bind(request.encryption_context)
         signer = None
         if suite.is_signed:
             signer = Signer(algorithm=algorithm, key=generate_ecc_signing_key(algorithm=algorithm))
-        trail = self._phi.trail
-        acting = trail.check_actor() if trail is not None else None
-        known: dict[str, Any] = {"format": _FORMAT, "suite_id": suite.suite_id, "context": pairs}
-        try:
-            materials, hit = self._phi.provider.encryption_materials(
+        with phi_session.recorded(
+            "esdk.encrypt", format=_FORMAT, suite_id=suite.suite_id, context=pairs, sealing=True, at_once=True
+        ) as use:
+            materials, use.cache_hit = phi_session.provider.encryption_materials(
                 suite,
                 pairs,
                 plaintext_length_bytes=request.plaintext_length,
                 context_bytes=context_bytes,
                 public_key=signer.encoded_public_key().decode() if signer is not None else None,
             )
-        except BaseException as error:
-            if trail is not None:
-                trail.record("esdk.encrypt", **known, error=error, captured=acting)
-            raise
-        if trail is not None:
-            trail.record(
-                "esdk.encrypt",
-                **known,
-                origin=materials.origin,
-                cache_hit=hit,
-                byte_count=request.plaintext_length,
-                captured=acting,
-            )
+            use.origin, use.byte_count = materials.origin, request.plaintext_length
         return _sdk_encryption_materials(algorithm, materials, signer)
 
     def decrypt_materials(self, request: DecryptionMaterialsRequest) -> SdkDecryptionMaterials:
         """The data key of one message; see :meth:`phicrypt.PhiCrypt.decrypt` for what is raised."""
         validate_commitment_policy_on_decrypt(request.commitment_policy, request.algorithm)
-        expected = self._phi.contexts.expected(self._expect)
+        phi_session = self._phi_session
+        expected = phi_session.contexts.expected(self._expect)
         suite = ESDK_SUITES[request.algorithm.algorithm_id]
         if not suite.is_committing and not self._allow_uncommitted:
             raise ConfigurationError(f"{suite.name} does not commit to its key; allow_uncommitted=True opens it")
         if (PUBLIC_KEY_NAME in request.encryption_context) != suite.is_signed:
             raise FormatError("present exactly when the suite signs was expected", field=PUBLIC_KEY_NAME)
-        bound = self._phi.limits.max_encrypted_data_keys
+        bound = phi_session.limits.max_encrypted_data_keys
         if len(request.encrypted_data_keys) > bound:
             raise LimitExceededError(
                 "too many encrypted data keys", limit=bound, actual=len(request.encrypted_data_keys)
@@ -123,22 +111,12 @@ class PhiCryptMaterialsManager(CryptoMaterialsManager):  # type: ignore[misc]
             EncryptedDataKey(key.key_provider.provider_id, key.key_provider.key_info, key.encrypted_data_key)
             for key in request.encrypted_data_keys
         )
-        use = None
-        if self._phi.trail is not None:
-            context = self._phi.contexts.loggable(request.encryption_context)
-            use = self._phi.trail.recorded(
-                "esdk.decrypt", format=_FORMAT, suite_id=suite.suite_id, context=context
-            )
-        try:
-            materials, hit = self._phi.provider.decryption_materials(
+        context = phi_session.contexts.loggable(request.encryption_context)
+        with phi_session.recorded("esdk.decrypt", format=_FORMAT, suite_id=suite.suite_id, context=context) as use:
+            materials, use.cache_hit = phi_session.provider.decryption_materials(
                 suite, request.encryption_context, encrypted_data_keys, expected=expected
             )
-        except BaseException as error:
-            if use is not None:
-                use.end(error=error)
-            raise
-        if use is not None:
-            use.end(origin=materials.origin, cache_hit=hit)
+            use.origin = materials.origin
         assert materials.data_key is not None
         opened = encrypted_data_keys[materials.recipient_index or 0]
         verification_key = None

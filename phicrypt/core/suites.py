@@ -11,7 +11,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Final
 
-from phicrypt.errors import FormatError
+from phicrypt.errors import FormatError, UnsupportedOperationError
 
 
 class Kdf(Enum):
@@ -176,3 +176,14 @@ def suite_by_id(suite_id: int) -> AlgorithmSuite:
     if suite is None:
         raise FormatError(f"unknown algorithm suite 0x{suite_id:04x}", field="algorithm suite id")
     return suite
+
+
+def check_demands(suite: AlgorithmSuite, *, require_signed: bool, allow_uncommitted: bool) -> None:
+    """Raise UnsupportedOperationError where a reader demands more of a suite, before any key is used (rule 7)."""
+    if require_signed and not suite.is_signed:
+        raise UnsupportedOperationError(f"a signed message was required; this one is {suite.name}")
+    if not suite.is_committing and not allow_uncommitted:
+        raise UnsupportedOperationError(
+            f"the message's suite {suite.name} does not commit to its key; "
+            "pass allow_uncommitted=True to open old messages from a writer you trust"
+        )

@@ -11,26 +11,24 @@ import contextlib
 import io
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from phicrypt.audit.uses import Use
 from phicrypt.core.limits import ReadLimits
 from phicrypt.core.materials import KeyHolder
 from phicrypt.core.spool import CiphertextSpool
 from phicrypt.core.streams import OneThread, ReadableStream
 from phicrypt.formats.esdk.frames import FINAL_OVERHEAD_BYTES, REGULAR_OVERHEAD_BYTES, FramedLayout, layout_of_body
 from phicrypt.formats.esdk.opening import MessageOpener
+from phicrypt.formats.esdk.pieces import sealed_pieces
 from phicrypt.formats.esdk.sealing import MessageSealer
 from phicrypt.formats.reader import StreamReader, truncated
-from phicrypt.messages.stream_uses import StreamUse, sealed_pieces
-
-if TYPE_CHECKING:
-    pass
 
 
 class _PieceReader(KeyHolder, io.RawIOBase):
     """Hands out an iterator's pieces through ``readinto``, and remembers a failure for good."""
 
-    def __init__(self, use: StreamUse) -> None:
+    def __init__(self, use: Use) -> None:
         self._piece = memoryview(b"")
         self._failure: BaseException | None = None
         self._finished = False
@@ -133,7 +131,7 @@ class EncryptingReader(_PieceReader):
     Closing it early leaves a truncated message, which every reader refuses.
     """
 
-    def __init__(self, sealer: MessageSealer, source: ReadableStream, use: StreamUse) -> None:
+    def __init__(self, sealer: MessageSealer, source: ReadableStream, use: Use) -> None:
         super().__init__(use)
         self._sealer: MessageSealer | None = sealer
         self._pieces: Iterator[memoryview | bytes] | None = sealed_pieces(sealer, source, use.count)
@@ -177,7 +175,7 @@ class DecryptingReader(_PieceReader):
     read has been verified by itself, and nothing more is read.
     """
 
-    def __init__(self, opener: MessageOpener, reader: StreamReader, limits: ReadLimits, use: StreamUse) -> None:
+    def __init__(self, opener: MessageOpener, reader: StreamReader, limits: ReadLimits, use: Use) -> None:
         super().__init__(use)
         self._opener: MessageOpener | None = opener
         self._spool = CiphertextSpool(memory_bytes=limits.spool_memory_bytes, max_bytes=limits.max_spool_bytes)
@@ -243,7 +241,7 @@ class SeekableDecryptingReader(DecryptingReader):
         opener: MessageOpener,
         reader: StreamReader,
         limits: ReadLimits,
-        use: StreamUse,
+        use: Use,
         source: Any,
         message_start: int,
     ) -> None:

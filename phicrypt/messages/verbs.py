@@ -2,26 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final, TypeVar
 
+from phicrypt.audit.trail import NO_TRAIL
+from phicrypt.audit.uses import Use
 from phicrypt.core.context import AnyContext
-from phicrypt.core.materials import DecryptionMaterials, EncryptionMaterials
+from phicrypt.core.materials import DecryptionMaterials, EncryptionMaterials, KeyHolder
+from phicrypt.core.spool import CiphertextSpool
 from phicrypt.core.streams import ReadableStream, WritableStream, write_all
+from phicrypt.core.suites import (
+    AES_256_GCM_HKDF_SHA512_COMMIT_KEY,
+    AES_256_GCM_HKDF_SHA512_COMMIT_KEY_ECDSA_P384,
+    AlgorithmSuite,
+    check_demands,
+)
 from phicrypt.errors import ConfigurationError
 from phicrypt.formats.esdk.frames import Buffer
-from phicrypt.formats.esdk.header import MessageHeader
-from phicrypt.formats.esdk.opening import open_message, open_message_into
-from phicrypt.formats.esdk.sealing import seal_message, seal_message_into
+from phicrypt.formats.esdk.header import MessageHeader, parse_header
+from phicrypt.formats.esdk.header_memo import HeaderMemo
+from phicrypt.formats.esdk.opening import MessageOpener, open_message, open_message_into
+from phicrypt.formats.esdk.pieces import sealed_pieces
+from phicrypt.formats.esdk.sealing import MessageSealer, check_frame_length, seal_message, seal_message_into
 from phicrypt.formats.esdk.summary import MessageSummary, summarize
 from phicrypt.formats.reader import ByteReader, StreamReader
 from phicrypt.guard.bound_contexts import Context
-from phicrypt.messages.stream_uses import StreamUse, sealed_pieces
 from phicrypt.messages.streams import DecryptingReader, EncryptingReader, SeekableDecryptingReader
-from phicrypt.messages.uses import MessageUses
+from phicrypt.session import Session
+
+_FORMAT: Final = "esdk"
+T = TypeVar("T")
 
 
-class MessageClient(MessageUses):
-    """Encrypts and decrypts messages with a provider's keys; :class:`phicrypt.PhiCrypt` is one."""
+class MessageClient(KeyHolder):
+    """Encrypts and decrypts messages with a session's keys; :class:`phicrypt.PhiCrypt` is one.
+
+    Sealing one message in memory leaves one audit event; whatever opens, and every stream, leaves a begin
+    event before the first plaintext byte and a linked end event (rule 20).
+    """
+
+    def __init__(self, phi_session: Session) -> None:
+        check_frame_length(phi_session.frame_length_bytes, phi_session.limits)
+        self.session = phi_session
+        self._headers = HeaderMemo()
 
     def encrypt(
         self,
@@ -42,11 +66,13 @@ class MessageClient(MessageUses):
         Raises ConfigurationError, PhiInContextError, KeyAccessError, LimitExceededError, AuditError.
         """
 
-        def seal(materials: EncryptionMaterials, plaintext: Buffer) -> tuple[bytes, bytes]:
-            return seal_message(materials, plaintext, frame_length, self.limits, threads=self.threads)
+        def seal(materials: EncryptionMaterials, plaintext: Buffer, frame_length: int) -> tuple[bytes, bytes]:
+            return seal_message(
+                materials, plaintext, frame_length, phi_session.limits, threads=phi_session.threads
+            )
 
-        frame_length = self._frame_length(frame_length_bytes)
-        return self._seal_once("encrypt", plaintext, context, signed, seal)
+        phi_session = self.session
+        return self._seal("encrypt", plaintext, context, signed, frame_length_bytes, seal)
 
     def encrypt_into(
         self,
@@ -65,11 +91,13 @@ class MessageClient(MessageUses):
         """
         output = _writable_view(buffer, plaintext)
 
-        def seal(materials: EncryptionMaterials, plaintext: Buffer) -> tuple[int, bytes]:
-            return seal_message_into(materials, plaintext, frame_length, output, self.limits, threads=self.threads)
+        def seal(materials: EncryptionMaterials, plaintext: Buffer, frame_length: int) -> tuple[int, bytes]:
+            return seal_message_into(
+                materials, plaintext, frame_length, output, phi_session.limits, threads=phi_session.threads
+            )
 
-        frame_length = self._frame_length(frame_length_bytes)
-        return self._seal_once("encrypt_into", plaintext, context, signed, seal)
+        phi_session = self.session
+        return self._seal("encrypt_into", plaintext, context, signed, frame_length_bytes, seal)
 
     def decrypt(
         self,
@@ -96,10 +124,13 @@ class MessageClient(MessageUses):
         def open_whole(
             header: MessageHeader, materials: DecryptionMaterials, reader: ByteReader
         ) -> tuple[bytes, int]:
-            plaintext = open_message(header, materials, reader, self._spool, self.limits, threads=self.threads)
+            plaintext = open_message(
+                header, materials, reader, self._spool, phi_session.limits, threads=phi_session.threads
+            )
             return plaintext, len(plaintext)
 
-        return self._open_once("decrypt", message, context, require_signed, allow_uncommitted, open_whole)
+        phi_session = self.session
+        return self._open("decrypt", message, context, require_signed, allow_uncommitted, open_whole)
 
     def decrypt_into(
         self,
@@ -123,12 +154,13 @@ class MessageClient(MessageUses):
         ) -> tuple[int, int]:
             nonlocal length
             length = open_message_into(
-                header, materials, reader, self._spool, self.limits, output, threads=self.threads
+                header, materials, reader, self._spool, phi_session.limits, output, threads=phi_session.threads
             )
             return length, length
 
+        phi_session = self.session
         try:
-            return self._open_once("decrypt_into", message, context, require_signed, allow_uncommitted, open_whole)
+            return self._open("decrypt_into", message, context, require_signed, allow_uncommitted, open_whole)
         except BaseException:
             output[:length] = bytes(length)
             raise
@@ -146,7 +178,7 @@ class MessageClient(MessageUses):
 
         Neither is closed. After an error the sink holds a truncated message, which nothing opens.
         """
-        sealer, use = self._begin_sealing("encrypt_stream", context, signed, frame_length_bytes)
+        sealer, use = self._sealer("encrypt_stream", context, signed, frame_length_bytes)
         with use:
             return sum(write_all(sink, piece) for piece in sealed_pieces(sealer, source, use.count))
 
@@ -165,14 +197,14 @@ class MessageClient(MessageUses):
         end of the source were checked. **After an error, discard what the sink holds**: verified
         frames of a message that turned out incomplete or not signed as claimed.
         """
-        expected = self.contexts.expected(context)
+        expected = self.session.contexts.expected(context)
         reader = StreamReader(source)
-        header, audit_use = self._begin_opening("decrypt_stream", reader)
-        with StreamUse(audit_use) as use, self._spool() as spool:
-            opener = self._opener(header, expected, require_signed, allow_uncommitted, audit_use)
-            for piece in opener.pieces(reader, spool, self.limits):
+        header = self._parse("decrypt_stream", reader)
+        with self._begun("decrypt_stream", header) as use, self._spool() as spool:
+            opener = self._opener(header, expected, require_signed, allow_uncommitted, use)
+            for piece in opener.pieces(reader, spool, self.session.limits):
                 use.count(write_all(sink, piece))
-            return use.byte_count
+            return use.byte_count or 0
 
     def encrypting_reader(
         self,
@@ -183,7 +215,7 @@ class MessageClient(MessageUses):
         frame_length_bytes: int | None = None,
     ) -> EncryptingReader:
         """A readable binary object that yields the message of ``source``; never seekable (rule 2)."""
-        sealer, use = self._begin_sealing("encrypting_reader", context, signed, frame_length_bytes)
+        sealer, use = self._sealer("encrypting_reader", context, signed, frame_length_bytes)
         return EncryptingReader(sealer, source, use)
 
     def decrypting_reader(
@@ -199,18 +231,18 @@ class MessageClient(MessageUses):
         Seekable when the source is and the message is framed and unsigned; then a seek reads only
         the frames it needs. See :class:`phicrypt.messages.streams.DecryptingReader` for what closing does.
         """
-        expected = self.contexts.expected(context)
+        expected = self.session.contexts.expected(context)
         seekable: Any = getattr(source, "seekable", None)
         can_seek = seekable is not None and seekable()
         message_start: int = source.tell() if can_seek else 0  # type: ignore[attr-defined]
         reader = StreamReader(source)
-        header, audit_use = self._begin_opening("decrypting_reader", reader)
-        use = StreamUse(audit_use)
+        header = self._parse("decrypting_reader", reader)
+        use, limits = self._begun("decrypting_reader", header), self.session.limits
         try:
-            opener = self._opener(header, expected, require_signed, allow_uncommitted, audit_use)
+            opener = self._opener(header, expected, require_signed, allow_uncommitted, use)
             if can_seek and header.is_framed and not header.suite.is_signed:
-                return SeekableDecryptingReader(opener, reader, self.limits, use, source, message_start)
-            return DecryptingReader(opener, reader, self.limits, use)
+                return SeekableDecryptingReader(opener, reader, limits, use, source, message_start)
+            return DecryptingReader(opener, reader, limits, use)
         except BaseException as error:
             use.end(error)
             raise
@@ -221,7 +253,146 @@ class MessageClient(MessageUses):
         Takes bytes or a binary source (of which it reads the header; a seekable one also tells the
         lengths, and stands where it stood). Raises FormatError and LimitExceededError.
         """
-        return summarize(message, self.limits)
+        return summarize(message, self.session.limits)
+
+    def _seal(
+        self,
+        operation: str,
+        plaintext: Buffer,
+        context: Context | None,
+        signed: bool,
+        frame_length_bytes: int | None,
+        seal: Callable[[EncryptionMaterials, Buffer, int], tuple[T, bytes]],
+    ) -> T:
+        """Seal one message in memory, on record; ``seal`` gives the result and the message id."""
+        phi_session = self.session
+        plaintext = _as_bytes(plaintext, "plaintext")
+        pairs, context_bytes = phi_session.contexts.to_bind(context)
+        suite, byte_count = _suite_to_write(signed), len(plaintext)
+        frame_length = phi_session.frame_length_bytes if frame_length_bytes is None else frame_length_bytes
+        if phi_session.trail is NO_TRAIL:  # even a use that records nothing costs 10% of 1 KiB
+            materials, _ = phi_session.provider.encryption_materials(
+                suite, pairs, plaintext_length_bytes=byte_count, context_bytes=context_bytes
+            )
+            return seal(materials, plaintext, frame_length)[0]
+        with phi_session.recorded(
+            operation, format=_FORMAT, suite_id=suite.suite_id, context=pairs, sealing=True, at_once=True
+        ) as use:
+            materials, use.cache_hit = phi_session.provider.encryption_materials(
+                suite, pairs, plaintext_length_bytes=byte_count, context_bytes=context_bytes
+            )
+            use.origin = materials.origin
+            result, message_id = seal(materials, plaintext, frame_length)
+            use.message_id, use.byte_count = message_id.hex(), byte_count
+        return result
+
+    def _sealer(
+        self, operation: str, context: Context | None, signed: bool, frame_length_bytes: int | None
+    ) -> tuple[MessageSealer, Use]:
+        """A stream's sealer, and its use, which has begun."""
+        phi_session = self.session
+        pairs, context_bytes = phi_session.contexts.to_bind(context)
+        suite = _suite_to_write(signed)
+        frame_length = phi_session.frame_length_bytes if frame_length_bytes is None else frame_length_bytes
+        use = phi_session.recorded(operation, format=_FORMAT, suite_id=suite.suite_id, context=pairs, sealing=True)
+        use.byte_count = 0
+        try:
+            materials, use.cache_hit = phi_session.provider.encryption_materials(
+                suite, pairs, plaintext_length_bytes=None, context_bytes=context_bytes
+            )
+            use.origin = materials.origin
+            sealer = MessageSealer(materials, frame_length, phi_session.limits)
+        except BaseException as error:
+            use.end(error)
+            raise
+        use.charge = partial(phi_session.provider.charge, materials)
+        use.message_id = sealer.message_id.hex()
+        return sealer, use
+
+    def _open(
+        self,
+        operation: str,
+        message: Buffer,
+        context: Context | AnyContext | None,
+        require_signed: bool,
+        allow_uncommitted: bool,
+        open_whole: Callable[[MessageHeader, DecryptionMaterials, ByteReader], tuple[T, int]],
+    ) -> T:
+        """Open one message in memory, on record."""
+        message = _as_bytes(message, "message")
+        expected = self.session.contexts.expected(context)
+        header = self._headers.find(message) if type(message) is bytes else None
+        reader = ByteReader(message, 0 if header is None else header.length_bytes)
+        if header is None:
+            header = self._parse(operation, reader)
+        if self.session.trail is NO_TRAIL:  # as above: 7%
+            materials, _ = self.materials_to_open(header, expected, require_signed, allow_uncommitted)
+            return open_whole(header, materials, reader)[0]
+        with self._begun(operation, header) as use:
+            materials, use.cache_hit = self.materials_to_open(header, expected, require_signed, allow_uncommitted)
+            use.origin = materials.origin
+            result, use.byte_count = open_whole(header, materials, reader)
+        return result
+
+    def _parse(self, operation: str, reader: ByteReader | StreamReader) -> MessageHeader:
+        """The message's header; one that does not parse leaves one event."""
+        trail = self.session.trail
+        trail.check_actor()
+        try:
+            header = parse_header(reader, self.session.limits)
+        except BaseException as error:
+            trail.recorded(operation, format=_FORMAT, at_once=True).end(error)
+            raise
+        self._headers.keep(header)
+        return header
+
+    def _begun(self, operation: str, header: MessageHeader) -> Use:
+        """The use that opens a message, whose begin is on record."""
+        return self.session.trail.recorded(
+            operation,
+            format=_FORMAT,
+            suite_id=header.suite.suite_id,
+            message_id=header.message_id,
+            context=self.session.contexts.loggable(header.context, header.context_bytes),
+        )
+
+    def _opener(
+        self,
+        header: MessageHeader,
+        expected: Mapping[str, str] | None,
+        require_signed: bool,
+        allow_uncommitted: bool,
+        use: Use,
+    ) -> MessageOpener:
+        use.byte_count = 0
+        materials, use.cache_hit = self.materials_to_open(header, expected, require_signed, allow_uncommitted)
+        use.origin = materials.origin
+        return MessageOpener(header, materials)
+
+    def materials_to_open(
+        self,
+        header: MessageHeader,
+        expected: Mapping[str, str] | None,
+        require_signed: bool,
+        allow_uncommitted: bool,
+    ) -> tuple[DecryptionMaterials, bool]:
+        """Check what the caller demands of the suite, before any key is used (rule 7), then get the key."""
+        check_demands(header.suite, require_signed=require_signed, allow_uncommitted=allow_uncommitted)
+        return self.session.provider.decryption_materials(
+            header.suite,
+            header.context,
+            header.encrypted_data_keys,
+            expected=expected,
+            context_bytes=header.context_bytes,
+        )
+
+    def _spool(self) -> CiphertextSpool:
+        limits = self.session.limits
+        return CiphertextSpool(memory_bytes=limits.spool_memory_bytes, max_bytes=limits.max_spool_bytes)
+
+
+def _suite_to_write(signed: bool) -> AlgorithmSuite:
+    return AES_256_GCM_HKDF_SHA512_COMMIT_KEY_ECDSA_P384 if signed else AES_256_GCM_HKDF_SHA512_COMMIT_KEY
 
 
 def _writable_view(buffer: bytearray | memoryview, source: Buffer) -> memoryview:
@@ -233,3 +404,15 @@ def _writable_view(buffer: bytearray | memoryview, source: Buffer) -> memoryview
             "the buffer belongs to the object that is read from, and would overwrite it; give it memory of its own"
         )
     return view.cast("B")
+
+
+def _as_bytes(value: object, name: str) -> Buffer:
+    """The value as a buffer whose ``len`` is its number of bytes; raises ConfigurationError for others."""
+    if type(value) is bytes:
+        return value
+    if isinstance(value, (bytes, bytearray)):
+        return memoryview(value)  # its length cannot change under us, nor be another than it says
+    if isinstance(value, memoryview) and value.c_contiguous:
+        return value.cast("B")
+    hint = "; encode it first: text.encode()" if isinstance(value, str) else ""
+    raise ConfigurationError(f"{name} is bytes or a contiguous buffer, {type(value).__name__} came{hint}")

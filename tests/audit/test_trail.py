@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from support.interrupts import Interrupted, interrupted_everywhere
 
+from phicrypt import PhiCrypt, RawAesKeyring
 from phicrypt.audit import (
     BUFFERED,
     WRITE_THROUGH,
@@ -482,3 +483,24 @@ def test_logging_sink_logs_one_line_of_json_per_event(caplog: pytest.LogCaptureF
 
 def test_audit_errors_belong_to_the_tree_of_errors() -> None:
     assert issubclass(AuditError, PhiCryptError)
+
+
+def test_flush_writes_what_waits_and_keeps_cached_keys() -> None:
+    sink = RecordingSink()
+    trail = AuditTrail([sink], encrypt_policy=Delivery(max_buffered_events=10, max_delay_seconds=60))
+    phi = PhiCrypt(RawAesKeyring("clinic", "k1", bytes(32)), audit=trail)
+    phi.encrypt(b"x")
+    waiting = len(sink.events)
+    phi.flush()
+    assert (waiting, [event.operation for event in sink.events]) == (0, ["encrypt"])
+    phi.encrypt(b"y")
+    phi.flush()
+    assert sink.events[-1].cache_hit
+    PhiCrypt(RawAesKeyring("clinic", "k1", bytes(32))).flush()
+
+
+def test_flush_says_that_a_sink_does_not_take_what_waits() -> None:
+    phi = PhiCrypt(RawAesKeyring("clinic", "k1", bytes(32)), audit=[FailingSink()])
+    phi.encrypt(b"x")
+    with pytest.raises(AuditError, match="FailingSink"):
+        phi.flush()

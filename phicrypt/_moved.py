@@ -67,7 +67,7 @@ MOVED: Final = {
     "phicrypt.posture.settings": "phicrypt.posture.reading.settings",
     "phicrypt.primitives": "phicrypt.core.primitives",
     "phicrypt.process": "phicrypt.core.process",
-    "phicrypt.recorded_use": "phicrypt.audit.call_uses",
+    "phicrypt.recorded_use": "phicrypt.audit.uses",
     "phicrypt.s3.body": "phicrypt.s3.reading.frame_spans",
     "phicrypt.s3.copying": "phicrypt.s3.writing.copy",
     "phicrypt.s3.fileobj": "phicrypt.s3.file_objects",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from phicrypt.audit.trail import NO_TRAIL
 from phicrypt.core.limits import ReadLimits
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from phicrypt.dynamodb.facade import DynamoDb
     from phicrypt.recovery.break_glass import BreakGlass
     from phicrypt.s3.client import S3Client
-    from phicrypt.signatures.mac import Mac
-    from phicrypt.signatures.signer import Signer
+    from phicrypt.signatures.mac import Mac, MacSettings
+    from phicrypt.signatures.signer import Signer, SignerSettings
 
 
 class PhiCrypt(MessageClient):
@@ -138,17 +138,23 @@ class PhiCrypt(MessageClient):
 
         return DynamoDb(self)
 
-    def signer(self, key_arn: str, **options: Any) -> Signer:
-        """Detached signatures and manifests under an asymmetric KMS key; see :mod:`phicrypt.signatures.signer`."""
+    def signer(self, key_arn: str, **settings: Unpack[SignerSettings]) -> Signer:
+        """Detached signatures and manifests under an asymmetric KMS key; see :class:`phicrypt.signatures.Signer`.
+
+        Guard, audit trail and the keyring's KMS clients serve unless others are given.
+        """
         from phicrypt.signatures.signer import Signer
 
-        return Signer(key_arn, **{"guard": self.guard, "trail": self.trail, **options})
+        return Signer(key_arn, phi_session=self.session, **settings)
 
-    def mac(self, key_arn: str, **options: Any) -> Mac:
-        """Message authentication codes under a KMS HMAC key; see :mod:`phicrypt.signatures.mac`."""
+    def mac(self, key_arn: str, **settings: Unpack[MacSettings]) -> Mac:
+        """Message authentication codes under a KMS HMAC key; see :class:`phicrypt.signatures.Mac`.
+
+        Guard, audit trail and the keyring's KMS clients serve unless others are given.
+        """
         from phicrypt.signatures.mac import Mac
 
-        return Mac(key_arn, **{"guard": self.guard, "trail": self.trail, **options})
+        return Mac(key_arn, phi_session=self.session, **settings)
 
 
 def _trail(

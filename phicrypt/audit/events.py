@@ -341,6 +341,8 @@ def describe_error(error: BaseException | None) -> tuple[str, str | None, str | 
 
 def refused_origin(error: BaseException | None) -> KeyOrigin | None:
     """The KMS calls that ended in this refusal, as an origin: CloudTrail shows them too."""
+    if error is not None and not isinstance(error, KeyAccessError):
+        error = error.__cause__  # a bad signature or MAC, for example, which KMS reports as a refusal
     if not isinstance(error, KeyAccessError):
         return None
     from phicrypt.core.kms_calls import refused_calls

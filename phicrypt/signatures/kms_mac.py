@@ -32,15 +32,14 @@ class KmsMacKey:
     Raises ConfigurationError for an alias, a client of another Region or an unknown algorithm.
     """
 
-    def __init__(self, key_arn: str, *, client: Any = None, algorithm: str = "HMAC_SHA_256") -> None:
-        arn = configured_key_arn(key_arn)
+    def __init__(self, key_arn: str, clients: KmsClients, *, algorithm: str = "HMAC_SHA_256") -> None:
+        self.arn = configured_key_arn(key_arn)
         self.key_arn = key_arn
         if algorithm not in MAC_ALGORITHMS:
             raise ConfigurationError(f"the MAC algorithm is one of {', '.join(MAC_ALGORITHMS)}, not {algorithm!r}")
         self.algorithm = algorithm
-        self._region = arn.region
-        self._clients = KmsClients(client=client)
-        self._clients.check_region(arn.region)
+        clients.check_region(self.arn.region)
+        self._clients = clients
 
     def __repr__(self) -> str:
         return f"<KmsMacKey {self.key_arn}>"
@@ -90,7 +89,7 @@ class KmsMacKey:
         return LocalMacKey(key_id, answer.response["Plaintext"]), answer
 
     def _call(self, operation: str, **parameters: Any) -> KmsAnswer:
-        client = self._clients.client(self._region)
+        client = self._clients.client(self.arn.region)
         return call_kms(client, operation, key_arn=self.key_arn, KeyId=self.key_arn, **parameters)
 
 

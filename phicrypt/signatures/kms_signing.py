@@ -25,7 +25,7 @@ class KmsSigningKey:
 
     Args:
         key_arn: the key's ARN, never an alias: an alias can be pointed at another key.
-        client: a boto3 KMS client of the key's Region; None makes one.
+        clients: give the client of the key's Region.
         algorithm: KMS's name; None takes the key's own (RSA keys: ``RSASSA_PSS_SHA_256``).
         public_key_ttl_seconds: at most a day.
 
@@ -36,13 +36,13 @@ class KmsSigningKey:
     def __init__(
         self,
         key_arn: str,
+        clients: KmsClients,
         *,
-        client: Any = None,
         algorithm: str | None = None,
         public_key_ttl_seconds: float = 3600.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        arn = configured_key_arn(key_arn)
+        self.arn = configured_key_arn(key_arn)
         self.key_arn = key_arn
         if algorithm is not None and algorithm not in SIGNING_ALGORITHMS:
             raise ConfigurationError(
@@ -50,9 +50,8 @@ class KmsSigningKey:
             )
         if not 0 < public_key_ttl_seconds <= 86_400:
             raise ConfigurationError("public_key_ttl_seconds is above 0 and at most 86,400")
-        self._region = arn.region
-        self._clients = KmsClients(client=client)
-        self._clients.check_region(arn.region)
+        clients.check_region(self.arn.region)
+        self._clients = clients
         self._algorithm = algorithm
         self._ttl_seconds = public_key_ttl_seconds
         self._clock = clock
@@ -106,7 +105,7 @@ class KmsSigningKey:
         return answer
 
     def _call(self, operation: str, **parameters: Any) -> KmsAnswer:
-        client = self._clients.client(self._region)
+        client = self._clients.client(self.arn.region)
         return call_kms(client, operation, key_arn=self.key_arn, KeyId=self.key_arn, **parameters)
 
     def _load(self) -> tuple[float, SignaturePublicKey, bytes]:

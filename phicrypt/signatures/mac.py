@@ -10,11 +10,12 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
-from phicrypt.audit.call_uses import recorded_local_use, recorded_use
+from phicrypt.audit.trail import NO_TRAIL, Trail, Use
 from phicrypt.core.key_origin import KeyOrigin
+from phicrypt.core.kms_calls import KmsAnswer, origin_of
 from phicrypt.core.materials import KeyHolder
 from phicrypt.core.primitives import constant_time_equal
 from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, PhiInContextError
@@ -28,10 +29,11 @@ from phicrypt.formats.signatures import (
     write_statement,
 )
 from phicrypt.guard.phi_guard import PhiGuard
+from phicrypt.signatures.key_uses import key_use, lent
 from phicrypt.signatures.kms_mac import MAC_ALGORITHMS, KmsMacKey, LocalMacKey
 
 if TYPE_CHECKING:
-    from phicrypt.audit.trail import AuditTrail
+    from phicrypt.session import Session
 
 _MAX_LOCAL_KEYS: Final = 64
 _LOCAL_ALGORITHM: Final = "HMAC_SHA_256"
@@ -40,16 +42,26 @@ _TOKEN: Final = re.compile(r"[0-9a-f]{16}\.[A-Za-z0-9_-]{43}")
 Source = bytes | bytearray | memoryview | Readable
 
 
+class MacSettings(TypedDict, total=False):
+    """Settings of :class:`Mac`, as ``phi.mac`` takes them."""
+
+    client: Any
+    algorithm: str
+    guard: PhiGuard | None
+    trail: Trail | None
+
+
 class Mac:
     """MACs under one KMS key.
 
     Args:
         key_arn: the ARN of an HMAC key for :meth:`generate` and :meth:`verify`; of a symmetric
             encryption key for :meth:`new_local_key` and :meth:`local`.
-        client: a boto3 KMS client of the key's Region; None makes one.
+        client: a boto3 KMS client of the key's Region; None takes the session's keyring's, or makes one.
         algorithm: ``"HMAC_SHA_256"``, ``"HMAC_SHA_384"`` or ``"HMAC_SHA_512"``, as the HMAC key's spec.
-        guard: checks the purpose of local keys, which stands in clear in CloudTrail.
-        trail: gets one event per use of a key, of the KMS key as of local keys.
+        guard: checks the purpose of local keys, which stands in clear in CloudTrail; None takes the session's.
+        trail: gets one event per use of a key, of the KMS key as of local keys; None takes the session's.
+        phi_session: a client's, which lends what is not given here.
     """
 
     def __init__(
@@ -59,11 +71,11 @@ class Mac:
         client: Any = None,
         algorithm: str = "HMAC_SHA_256",
         guard: PhiGuard | None = None,
-        trail: AuditTrail | None = None,
+        trail: Trail | None = None,
+        phi_session: Session | None = None,
     ) -> None:
-        self._key = KmsMacKey(key_arn, client=client, algorithm=algorithm)
-        self._guard = guard
-        self._trail = trail
+        clients, self._guard, self._trail = lent(phi_session, client, guard, trail)
+        self._key = KmsMacKey(key_arn, clients, algorithm=algorithm)
 
     def __repr__(self) -> str:
         return f"<Mac under {self._key.key_arn}>"
@@ -78,22 +90,24 @@ class Mac:
         Raises KeyAccessError (also for a key of another usage), ConfigurationError.
         """
         message = self._message(source, resource, purpose)
-        with recorded_use(self._trail, "mac", self.key_arn, resource) as use:
-            use.answer = self._key.generate(message)
-        mac: bytes = use.answer.response["Mac"]
+        with key_use(self._trail, "mac", resource) as use:
+            answer = self._key.generate(message)
+            use.origin = self._origin(answer, "GenerateMac")
+        mac: bytes = answer.response["Mac"]
         return mac
 
     def verify(self, source: Source, mac: bytes, *, resource: str, purpose: str) -> None:
         """Verify by KMS. Raises AuthenticationError, KeyAccessError."""
         message = self._message(source, resource, purpose)
-        with recorded_use(self._trail, "verify-mac", self.key_arn, resource) as use:
-            use.answer = self._key.verify(message, mac)
+        with key_use(self._trail, "verify-mac", resource) as use:
+            use.origin = self._origin(self._key.verify(message, mac), "VerifyMac")
 
     def new_local_key(self, purpose: str) -> bytes:
         """An enveloped local MAC key (a KMS ciphertext with its id, JSON) to be stored as configuration."""
         self._check_purpose(purpose)
-        with recorded_use(self._trail, "create-mac-key", self.key_arn, purpose) as use:
-            envelope, use.answer = self._key.new_local_key(purpose)
+        with key_use(self._trail, "create-mac-key", purpose) as use:
+            envelope, answer = self._key.new_local_key(purpose)
+            use.origin = self._origin(answer, "GenerateDataKey")
         return envelope
 
     def local(self, envelopes: Sequence[bytes], *, purpose: str) -> LocalMac:
@@ -107,11 +121,15 @@ class Mac:
         self._check_purpose(purpose)
         local_keys, origins = [], []
         for envelope in envelopes:
-            with recorded_use(self._trail, "open-mac-key", self.key_arn, purpose) as use:
-                local_key, use.answer = self._key.open_local_key(envelope, purpose)
+            with key_use(self._trail, "open-mac-key", purpose) as use:
+                local_key, answer = self._key.open_local_key(envelope, purpose)
+                use.origin = origin = self._origin(answer, "Decrypt")
             local_keys.append(local_key)
-            origins.append(use.origin_of_local_key(local_key.key_id))
+            origins.append(replace(origin, key_id=f"{self.key_arn}#{local_key.key_id}"))
         return LocalMac(local_keys, purpose, origins, self._trail)
+
+    def _origin(self, answer: KmsAnswer, operation: str) -> KeyOrigin:
+        return origin_of(answer, operation, self._key.arn)
 
     def _check_purpose(self, purpose: str) -> None:
         if self._guard is not None and self._guard.check({"purpose": purpose})["purpose"] != purpose:
@@ -136,7 +154,7 @@ class LocalMac(KeyHolder):
         local_keys: Sequence[LocalMacKey],
         purpose: str,
         origins: Sequence[KeyOrigin],
-        trail: AuditTrail | None = None,
+        trail: Trail = NO_TRAIL,
     ) -> None:
         self._keys = {local_key.key_id: local_key for local_key in local_keys}
         self._origins = {key.key_id: origin for key, origin in zip(local_keys, origins, strict=True)}
@@ -172,12 +190,10 @@ class LocalMac(KeyHolder):
             if not constant_time_equal(self._token(local_key, source, resource).encode(), token.encode()):
                 raise AuthenticationError("MAC")
 
-    def _recorded(self, operation: str, resource: str, key_id: str | None = None) -> AbstractContextManager[None]:
-        """Record the block as one use of a local key, the first one unless another is named."""
-        if self._trail is None:
-            return nullcontext()
+    def _recorded(self, operation: str, resource: str, key_id: str | None = None) -> Use:
+        """One use of a local key, the first one unless another is named."""
         origin = self._origins.get(key_id or next(iter(self._keys)))
-        return recorded_local_use(self._trail, operation, origin, resource)
+        return key_use(self._trail, operation, resource, origin=origin, cache_hit=True)
 
     def _token(self, local_key: LocalMacKey, source: Source, resource: str) -> str:
         mac = local_key.generate(self._message(local_key, source, resource), "sha256")

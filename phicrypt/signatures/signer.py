@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from phicrypt.audit.call_uses import RecordedUse, recorded_use
+from phicrypt.audit.trail import Trail, Use
+from phicrypt.core.key_origin import KMS_PROVIDER_ID, KeyOrigin
 from phicrypt.core.kms_arn import configured_key_arn, parse_kms_arn
+from phicrypt.core.kms_calls import origin_of
 from phicrypt.core.primitives import SignaturePublicKey
 from phicrypt.errors import ConfigurationError, PhiInContextError
 from phicrypt.formats.manifests import (
@@ -39,11 +41,11 @@ from phicrypt.formats.signatures import (
     write_statement,
 )
 from phicrypt.guard.phi_guard import PhiGuard
+from phicrypt.signatures.key_uses import key_use, lent
 from phicrypt.signatures.kms_signing import KmsSigningKey
 
 if TYPE_CHECKING:
-    from phicrypt.audit.trail import AuditTrail
-    from phicrypt.core.kms_calls import KmsAnswer
+    from phicrypt.session import Session
 
 Source = bytes | bytearray | memoryview | Readable
 
@@ -126,19 +128,20 @@ class Verifier:
 
 
 class _KeyVerifier(Verifier):
-    """One verification with a KMS key's cached public key, or by KMS; ``answer`` is KMS's."""
+    """One verification with a KMS key's cached public key, or by KMS; ``origin`` is that call."""
 
     def __init__(self, signing_key: KmsSigningKey, *, by_kms: bool) -> None:
         self._arn = configured_key_arn(signing_key.key_arn)
         self.key_arn = signing_key.key_arn
         self.algorithm = signing_key.algorithm
-        self.answer: KmsAnswer | None = None
+        self.origin: KeyOrigin | None = None
         self._signing_key = signing_key
         self._by_kms = by_kms
 
     def _verify_signature(self, message: bytes, signature: bytes) -> None:
         if self._by_kms:
-            self.answer = self._signing_key.verify_by_kms(message, signature)
+            answer = self._signing_key.verify_by_kms(message, signature)
+            self.origin = origin_of(answer, "Verify", self._arn)
         else:
             self._signing_key.verify(message, signature)
 
@@ -169,6 +172,18 @@ class _SignersVerifier(Verifier):
         )
 
 
+class SignerSettings(TypedDict, total=False):
+    """Settings of :class:`Signer`, as ``phi.signer`` takes them."""
+
+    client: Any
+    algorithm: str | None
+    digest: str
+    public_key_ttl_seconds: float
+    guard: PhiGuard | None
+    trail: Trail | None
+    clock: Callable[[], datetime]
+
+
 class Signer:
     """Signs with an asymmetric KMS key, and verifies with its cached public key or by KMS.
 
@@ -176,13 +191,15 @@ class Signer:
 
     Args:
         key_arn: the key's ARN.
-        client: a boto3 KMS client of the key's Region; None makes one.
+        client: a boto3 KMS client of the key's Region; None takes the session's keyring's, or makes one.
         algorithm: KMS's name; None takes the key's own (RSA keys: ``RSASSA_PSS_SHA_256``).
         digest: of the resources: ``"sha256"``, ``"sha384"`` or ``"sha512"``.
         public_key_ttl_seconds: how long the public key is kept.
-        guard: checks resource names and purposes, which stand in clear in the signature file.
-        trail: gets one event per signature made or verified.
+        guard: checks resource names and purposes, which stand in clear in the signature file; None takes
+            the session's.
+        trail: gets one event per signature made or verified; None takes the session's.
         clock: the time that statements carry.
+        phi_session: a client's, which lends what is not given here.
 
     Raises ConfigurationError for an alias, an unknown algorithm or digest.
     """
@@ -196,16 +213,16 @@ class Signer:
         digest: str = "sha256",
         public_key_ttl_seconds: float = 3600.0,
         guard: PhiGuard | None = None,
-        trail: AuditTrail | None = None,
+        trail: Trail | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        phi_session: Session | None = None,
     ) -> None:
+        clients, self._guard, self._trail = lent(phi_session, client, guard, trail)
         self._key = KmsSigningKey(
-            key_arn, client=client, algorithm=algorithm, public_key_ttl_seconds=public_key_ttl_seconds
+            key_arn, clients, algorithm=algorithm, public_key_ttl_seconds=public_key_ttl_seconds
         )
         fingerprint("probe", b"", digest)
         self._digest = digest
-        self._guard = guard
-        self._trail = trail
         self._clock = clock
 
     def __repr__(self) -> str:
@@ -289,19 +306,21 @@ class Signer:
         payload = write_statement(
             Statement(predicate_type, subject, purpose, self.key_arn, self.algorithm, signed_at)
         )
-        with recorded_use(self._trail, "sign", self.key_arn, subject.name) as use:
+        with key_use(self._trail, "sign", subject.name) as use:
             use.byte_count = subject.length_bytes
-            use.answer = self._key.sign(pae(PAYLOAD_TYPE, payload))
-        return write_envelope(payload, self.key_arn, use.answer.response["Signature"])
+            answer = self._key.sign(pae(PAYLOAD_TYPE, payload))
+            use.origin = origin_of(answer, "Sign", self._key.arn)
+        return write_envelope(payload, self.key_arn, answer.response["Signature"])
 
     @contextmanager
-    def _recorded_verification(self, resource: str, by_kms: bool) -> Iterator[tuple[Verifier, RecordedUse]]:
+    def _recorded_verification(self, resource: str, by_kms: bool) -> Iterator[tuple[Verifier, Use]]:
         verifier = _KeyVerifier(self._key, by_kms=by_kms)
-        with recorded_use(self._trail, "verify", self.key_arn, resource) as use:
+        with key_use(self._trail, "verify", resource) as use:
             try:
                 yield verifier, use
             finally:
-                use.answer = verifier.answer
+                use.origin = verifier.origin
+            use.origin = verifier.origin or KeyOrigin(KMS_PROVIDER_ID, self.key_arn)
 
     def _check_names(self, names: dict[str, str]) -> None:
         """Names are signed as they are, so a guard that would replace one refuses it instead."""

@@ -118,12 +118,29 @@ class PhiCrypt(MessageClient):
         return acting_as(actor, purpose, recipient=recipient)
 
     def break_glass(
-        self, *, actor: str, reason: str, expires_in_seconds: int, **options: Any
+        self,
+        *,
+        actor: str,
+        reason: str,
+        expires_in_seconds: int,
+        session: Any = None,
+        client: Any = None,
+        keyring: Keyring | None = None,
+        principal: str | None = None,
     ) -> AbstractContextManager[BreakGlass]:
         """Open messages through their break-glass recipient, on record; see :mod:`phicrypt.recovery`."""
         from phicrypt.recovery.break_glass import break_glass
 
-        return break_glass(self, actor=actor, reason=reason, expires_in_seconds=expires_in_seconds, **options)
+        return break_glass(
+            self.session,
+            actor=actor,
+            reason=reason,
+            expires_in_seconds=expires_in_seconds,
+            session=session,
+            client=client,
+            keyring=keyring,
+            principal=principal,
+        )
 
     def s3(self, client_or_session: Any = None, **options: Any) -> S3Client:
         """boto3's S3 verbs with encryption, over a boto3 client or session; see :mod:`phicrypt.s3`."""

@@ -15,35 +15,53 @@ import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Required, TypedDict, Unpack
 
 from phicrypt.audit.acting import acting_as
 from phicrypt.audit.events import AuditEvent, Kind, Outcome, Purpose, describe_error
 from phicrypt.audit.trail import AuditTrail
+from phicrypt.core.context import AnyContext
+from phicrypt.core.materials import Keyring
+from phicrypt.core.streams import ReadableStream, WritableStream
 from phicrypt.errors import AuditError, ConfigurationError, UnsupportedOperationError
-
-if TYPE_CHECKING:
-    from phicrypt.client import PhiCrypt
-    from phicrypt.core.materials import Keyring
+from phicrypt.formats.esdk.frames import Buffer
+from phicrypt.formats.esdk.summary import MessageSummary
+from phicrypt.guard.bound_contexts import Context
+from phicrypt.guard.phi_guard import PhiGuard
+from phicrypt.keys.kms.rsa_keyring import KmsRsaKeyring
+from phicrypt.messages.streams import DecryptingReader
+from phicrypt.messages.verbs import MessageClient
+from phicrypt.session import Session
 
 MAX_EXPIRY_SECONDS: Final = 12 * 3_600
 _MIN_REASON_LENGTH: Final = 10
 _MAX_REASON_LENGTH: Final = 1_000
-_OPENING: Final = ("decrypt", "decrypt_stream", "decrypting_reader", "inspect")
+
+
+class Demands(TypedDict, total=False):
+    """What is demanded of a message, as of :meth:`phicrypt.PhiCrypt.decrypt`."""
+
+    context: Required[Context | AnyContext]
+    require_signed: bool
+    allow_uncommitted: bool
 
 
 class BreakGlass:
     """What a grant allows: to decrypt, until it expires. Made by :func:`break_glass` only.
 
-    ``decrypt``, ``decrypt_stream``, ``decrypting_reader`` and ``inspect`` are those of
-    :class:`phicrypt.PhiCrypt`. After the grant has expired or its block has ended, each raises
-    UnsupportedOperationError before any key is used; a reader that was opened before goes on.
+    Its methods are those of :class:`phicrypt.PhiCrypt`. After the grant has expired or its block has ended,
+    each raises UnsupportedOperationError before any key is used; a reader that was opened before goes on.
+
+    Attributes:
+        grant_id: stands in every event under the grant.
+        expires_at: by the clock of :func:`break_glass`, in seconds.
+        uses: how many messages were opened or inspected so far.
     """
 
     def __init__(
-        self, phi: PhiCrypt, grant_id: str, actor: str, expires_at: float, clock: Callable[[], float]
+        self, opener: MessageClient, grant_id: str, actor: str, expires_at: float, clock: Callable[[], float]
     ) -> None:
-        self._phi = phi
+        self._opener = opener
         self._actor = actor
         self._clock = clock
         self._is_open = True
@@ -54,26 +72,40 @@ class BreakGlass:
     def __repr__(self) -> str:
         return f"<BreakGlass {self.grant_id!r}>"
 
-    def __getattr__(self, name: str) -> Any:
-        if name not in _OPENING:
-            raise AttributeError(f"a break-glass grant can {', '.join(_OPENING)}; it has no {name!r}")
-        method = getattr(self._phi, name)
+    def decrypt(self, message: Buffer, **demands: Unpack[Demands]) -> bytes:
+        """The plaintext of a message, as :meth:`phicrypt.PhiCrypt.decrypt` gives it."""
+        with self._use() as opener:
+            return opener.decrypt(message, **demands)
 
-        def call(*arguments: Any, **options: Any) -> Any:
-            if not self._is_open or self._clock() >= self.expires_at:
-                raise UnsupportedOperationError(
-                    "the break-glass grant has expired or was closed; ask for a new one, with its reason"
-                )
-            self.uses += 1
-            with acting_as(self._actor, Purpose.EMERGENCY, break_glass=self.grant_id):
-                return method(*arguments, **options)
+    def decrypt_stream(self, source: ReadableStream, sink: WritableStream, **demands: Unpack[Demands]) -> int:
+        """Decrypt a source into a sink, as :meth:`phicrypt.PhiCrypt.decrypt_stream` does; the bytes written."""
+        with self._use() as opener:
+            return opener.decrypt_stream(source, sink, **demands)
 
-        return call
+    def decrypting_reader(self, source: ReadableStream, **demands: Unpack[Demands]) -> DecryptingReader:
+        """A reader of the plaintext, as :meth:`phicrypt.PhiCrypt.decrypting_reader` gives it."""
+        with self._use() as opener:
+            return opener.decrypting_reader(source, **demands)
+
+    def inspect(self, message: Buffer | ReadableStream) -> MessageSummary:
+        """What a message says about itself, as :meth:`phicrypt.PhiCrypt.inspect` tells it."""
+        with self._use() as opener:
+            return opener.inspect(message)
+
+    @contextmanager
+    def _use(self) -> Iterator[MessageClient]:
+        if not self._is_open or self._clock() >= self.expires_at:
+            raise UnsupportedOperationError(
+                "the break-glass grant has expired or was closed; ask for a new one, with its reason"
+            )
+        self.uses += 1
+        with acting_as(self._actor, Purpose.EMERGENCY, break_glass=self.grant_id):
+            yield self._opener
 
 
 @contextmanager
 def break_glass(
-    phi: PhiCrypt,
+    phi_session: Session,
     *,
     actor: str,
     reason: str,
@@ -87,13 +119,14 @@ def break_glass(
     """Open messages through their break-glass recipient, on record: ``with … as grant: grant.decrypt(…)``.
 
     Args:
-        phi: gives the audit trail, without which there is no break-glass, and the RSA recipient
-            among its keyrings.
+        phi_session: a client's, with the audit trail, without which there is no break-glass, and the RSA
+            recipient among its keyrings. Its guard and bounds hold under the grant too: what it opens,
+            the grant opens.
         actor: who breaks the glass.
         reason: why, 10 to 1,000 characters. It stands in the audit log: no PHI.
         expires_in_seconds: until when, at most twelve hours.
         session, client: a boto3 session or KMS client of the emergency role.
-        keyring: the emergency recipient's keyring, in place of the RSA recipient found in ``phi``'s.
+        keyring: the emergency recipient's keyring, in place of the RSA recipient that is found.
         principal: ARN of the emergency role, which the join with CloudTrail requires to be equal there.
             Without it, uses under a ``session`` or ``client`` are at most *probable* (rule 22).
 
@@ -101,8 +134,9 @@ def break_glass(
     expiry or recipient, PhiInContextError for a reason that looks like PHI, AuditError if the trail
     cannot be written: then nothing is opened.
     """
-    trail = phi.trail
-    if trail is None:
+    phi_session = getattr(phi_session, "session", phi_session)  # whoever calls with a client means its session
+    trail = phi_session.trail
+    if not isinstance(trail, AuditTrail):
         raise AuditError("break-glass needs an audit trail: pass audit=[…] to PhiCrypt")
     if not isinstance(reason, str) or not _MIN_REASON_LENGTH <= len(reason.strip()) <= _MAX_REASON_LENGTH:
         raise ConfigurationError(
@@ -113,15 +147,13 @@ def break_glass(
     if principal is not None or session is not None or client is not None:
         trail = copy.copy(trail)  # the same sinks, for calls under other credentials
         trail.principal = principal
-    from phicrypt.client import PhiCrypt
-    from phicrypt.guard.phi_guard import PhiGuard
-
-    emergency = keyring or _emergency_keyring(phi.provider.keyring, session, client)
+    emergency = keyring or _emergency_keyring(phi_session.provider.keyring, session, client)
     PhiGuard().check({"reason": reason}, where="break-glass reason")
-    if phi.guard is not None and phi.guard.mode == "refuse":  # it may know the house's own record numbers
-        phi.guard.check({"reason": reason}, where="break-glass reason")
+    guard = phi_session.guard
+    if guard is not None and guard.mode == "refuse":  # it may know the house's own record numbers
+        guard.check({"reason": reason}, where="break-glass reason")
     grant_id = trail.next_use_id()
-    opener = PhiCrypt(keyring=emergency, cache=None, audit=trail)
+    opener = MessageClient(phi_session.under(emergency, trail=trail))
     terms = {"reason": reason, "expires_in_seconds": expires_in_seconds}
     with acting_as(actor, Purpose.EMERGENCY, break_glass=grant_id):
         trail.write(_event(trail, Kind.BREAK_GLASS_OPEN, grant_id, actor, **terms))
@@ -141,8 +173,6 @@ def break_glass(
 
 def record_review(trail: AuditTrail, grant_id: str, *, reviewer: str, note: str = "") -> None:
     """Write that a grant was reviewed, and by whom. Raises AuditError, ConfigurationError, PhiInContextError."""
-    from phicrypt.guard.phi_guard import PhiGuard
-
     PhiGuard().check({"note": note}, where="review note")
     with acting_as(reviewer):
         trail.write(_event(trail, Kind.BREAK_GLASS_REVIEW, grant_id, reviewer, note=note[:_MAX_REASON_LENGTH]))
@@ -150,9 +180,7 @@ def record_review(trail: AuditTrail, grant_id: str, *, reviewer: str, note: str 
 
 def _emergency_keyring(keyring: Keyring, session: Any, client: Any) -> Keyring:
     """The RSA recipient among the keyrings, with the emergency role's session or client."""
-    from phicrypt.keys.kms.rsa_keyring import KmsRsaKeyring
-
-    recipients = [one for one in (keyring, *getattr(keyring, "_keyrings", ())) if isinstance(one, KmsRsaKeyring)]
+    recipients = [one for one in _all_of(keyring) if isinstance(one, KmsRsaKeyring)]
     if len(recipients) != 1:
         raise ConfigurationError(
             f"break-glass needs one KmsRsaKeyring among the keyrings, there are {len(recipients)}: write messages "
@@ -161,6 +189,13 @@ def _emergency_keyring(keyring: Keyring, session: Any, client: Any) -> Keyring:
     if session is None and client is None:
         return recipients[0]
     return KmsRsaKeyring(recipients[0].key_arn, algorithm=recipients[0].algorithm, session=session, client=client)
+
+
+def _all_of(keyring: Keyring) -> Iterator[Keyring]:
+    """The keyring, and whatever it joins, however deep."""
+    yield keyring
+    for joined in getattr(keyring, "keyrings", ()):
+        yield from _all_of(joined)
 
 
 def _event(trail: AuditTrail, kind: str, grant_id: str, actor: str, **detail: Any) -> AuditEvent:

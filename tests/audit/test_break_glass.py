@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +14,13 @@ from support.recovery_keys import key_pair
 
 from phicrypt import ANY_CONTEXT, KmsKeyring, MultiKeyring, PhiCrypt, RawAesKeyring
 from phicrypt.audit import AuditEvent, AuditTrail, RecordingSink, ResourceTokens, assume_role
+from phicrypt.core.limits import ReadLimits
 from phicrypt.errors import (
     AuditError,
     ConfigurationError,
+    ContextMismatchError,
     KeyAccessError,
+    LimitExceededError,
     PhiInContextError,
     UnsupportedOperationError,
 )
@@ -25,7 +29,7 @@ from phicrypt.evidence.matching import Category, Matcher
 from phicrypt.evidence.questions import grants
 from phicrypt.guard.phi_guard import PhiGuard
 from phicrypt.keys.kms.rsa_keyring import KmsRsaKeyring
-from phicrypt.recovery.break_glass import break_glass, record_review
+from phicrypt.recovery.break_glass import BreakGlass, break_glass, record_review
 from phicrypt.testing import StrictKms
 
 REASON = "the on-call physician cannot reach the tenant's key"
@@ -220,6 +224,73 @@ def test_a_grant_only_opens(kms: StrictKms, recipient: tuple[str, bytes]) -> Non
         for name in ("encrypt", "s3", "cache", "acting_as", "provider", "_phi_"):
             with pytest.raises(AttributeError):
                 getattr(grant, name)
+
+
+def opened(grant: BreakGlass, way: str, message: bytes, **demands: Any) -> bytes:
+    if way == "decrypt":
+        return grant.decrypt(message, **demands)
+    if way == "decrypting_reader":
+        return grant.decrypting_reader(io.BytesIO(message), **demands).read()
+    sink = io.BytesIO()
+    assert grant.decrypt_stream(io.BytesIO(message), sink, **demands) == len(sink.getvalue())
+    return sink.getvalue()
+
+
+every_way = pytest.mark.parametrize("way", ["decrypt", "decrypt_stream", "decrypting_reader"])
+
+
+@every_way
+def test_a_grant_opens_what_the_client_opens(kms: StrictKms, recipient: tuple[str, bytes], way: str) -> None:
+    """Ten recipients under raised limits, and the recovery recipient in a MultiKeyring within another."""
+    everyday = [RawAesKeyring("clinic", f"everyday-{number}", bytes([number]) * 32) for number in range(9)]
+    inner = MultiKeyring(everyday[0], KmsRsaKeyring(recipient[0], public_key=recipient[1]))
+    keyring = MultiKeyring(everyday[1], MultiKeyring(inner), *everyday[2:], max_encrypted_data_keys=10)
+    limits = ReadLimits(max_encrypted_data_keys=10, max_frame_length_bytes=32 * 1024 * 1024)
+    phi = PhiCrypt(keyring, audit=[RecordingSink()], limits=limits, frame_length_bytes=32 * 1024 * 1024)
+    message = phi.encrypt(b"the record", context={"tenant": "clinic-7"})
+    assert phi.decrypt(message, context={"tenant": "clinic-7"}) == b"the record"
+    with phi.break_glass(actor="d", reason=REASON, expires_in_seconds=60, client=kms.client()) as grant:
+        assert len(grant.inspect(message).recipients) == 10
+        assert opened(grant, way, message, context={"tenant": "clinic-7"}) == b"the record"
+        with pytest.raises(ContextMismatchError):
+            opened(grant, way, message, context={"tenant": "clinic-8"})
+        assert grant.uses == 3
+
+
+@every_way
+def test_a_grant_demands_signatures_as_the_client_does(way: str) -> None:
+    emergency = RawAesKeyring("clinic", "emergency", b"g" * 32)
+    keyring = MultiKeyring(RawAesKeyring("clinic", "everyday", b"e" * 32), emergency)
+    phi = PhiCrypt(keyring, audit=[RecordingSink()])
+    with phi.break_glass(actor="d", reason=REASON, expires_in_seconds=60, keyring=emergency) as grant:
+        signed = phi.encrypt(b"the record", signed=True)
+        assert opened(grant, way, signed, context=ANY_CONTEXT, require_signed=True) == b"the record"
+        with pytest.raises(UnsupportedOperationError, match="signed"):
+            opened(grant, way, phi.encrypt(b"x"), context=ANY_CONTEXT, require_signed=True)
+
+
+@every_way
+def test_a_grant_believes_no_more_than_the_client(way: str) -> None:
+    keyring = RawAesKeyring("clinic", "everyday", b"e" * 32)
+    message = PhiCrypt(keyring).encrypt(b"x")
+    limits = ReadLimits(max_frame_length_bytes=64)
+    phi = PhiCrypt(keyring, audit=[RecordingSink()], limits=limits, frame_length_bytes=64)
+    with (
+        phi.break_glass(actor="d", reason=REASON, expires_in_seconds=60, keyring=keyring) as grant,
+        pytest.raises(LimitExceededError),
+    ):
+        opened(grant, way, message, context=ANY_CONTEXT)
+
+
+def test_a_grant_demands_the_context() -> None:
+    keyring = RawAesKeyring("clinic", "everyday", b"e" * 32)
+    phi = PhiCrypt(keyring, audit=[RecordingSink()])
+    message = phi.encrypt(b"x")
+    with (
+        phi.break_glass(actor="d", reason=REASON, expires_in_seconds=60, keyring=keyring) as grant,
+        pytest.raises(ConfigurationError, match="context"),
+    ):
+        grant.decrypt(message)  # type: ignore[call-arg]
 
 
 def test_a_denied_role_opens_nothing_and_leaves_its_attempt(kms: StrictKms, recipient: tuple[str, bytes]) -> None:

@@ -86,17 +86,17 @@ phi.cache.purge()  # error
 
 # Signatures, MACs, emergencies
 signer = phi.signer(ARN)
-phi.signer(ARN, algoritm="ECDSA_SHA_256")  # later
-phi.mac(ARN, algoritm="HMAC_SHA_256")  # later
+phi.signer(ARN, algoritm="ECDSA_SHA_256")  # error
+phi.mac(ARN, algoritm="HMAC_SHA_256")  # error
 signer.sign(b"result", resource="result-1")  # error
 signer.sign(b"result", resource="result-1", purpos="release")  # error
 signer.sing(b"result", resource="result-1", purpose="release")  # error
 phi.break_glass(principl="dr-4711", reason="the keyring is away", expires_in_seconds=600)  # error
 phi.break_glass(actor="dr-4711", reason="the keyring is away")  # error
-phi.break_glass(actor="dr-4711", reason="the keyring is away", expires_in_seconds=600, clent=None)  # later
+phi.break_glass(actor="dr-4711", reason="the keyring is away", expires_in_seconds=600, clent=None)  # error
 with phi.break_glass(actor="dr-4711", reason="the keyring is away", expires_in_seconds=600) as grant:
-    grant.decryp(message, context=ANY_CONTEXT)  # later
-    grant.decrypt(message)  # later
+    grant.decryp(message, context=ANY_CONTEXT)  # error
+    grant.decrypt(message)  # error
 
 # S3 and DynamoDB
 phi.s3(bind_locaton=False)  # later

@@ -22,18 +22,15 @@ from phicrypt.cli.audit_tables import (
     tell_problems,
     verification_as_dict,
 )
+from phicrypt.cli.commands import Commands
 from phicrypt.cli.console import CHECK_EXIT_CODE, EXIT_CODES_EPILOG, complain, print_json, print_table
 from phicrypt.cli.options import (
-    ActorOption,
-    AuditLogOption,
+    AuditOptions,
+    AuditWithoutPurpose,
     AwsAccess,
-    EndpointUrlOption,
+    AwsWithoutFips,
     JsonOption,
     KeyOption,
-    ProfileOption,
-    PurposeOption,
-    RegionOption,
-    audit_trail,
 )
 from phicrypt.errors import ConfigurationError
 from phicrypt.evidence.cloudtrail import Reading
@@ -42,7 +39,7 @@ from phicrypt.evidence.matching import EXCEPTIONS_FIRST
 from phicrypt.evidence.questions import Row, by_actor, grants, incident, is_disclosure, rows, who_used
 from phicrypt.evidence.verify import verify
 
-app = typer.Typer(
+app = Commands(
     no_args_is_help=True,
     help="Verify audit logs, join them with CloudTrail, and ask them questions.",
     epilog=EXIT_CODES_EPILOG,
@@ -89,9 +86,8 @@ def verify_log(
     all_chains: Annotated[
         bool, typer.Option("--all-chains", help="Anchored chains that this log does not hold are faults.")
     ] = False,
-    region: RegionOption = None,
-    endpoint_url: EndpointUrlOption = None,
-    profile: ProfileOption = None,
+    *,
+    aws: AwsWithoutFips,
     as_json: JsonOption = False,
 ) -> None:
     """Check the log's hash chains, and name the first record that was changed, removed or moved.
@@ -102,7 +98,7 @@ def verify_log(
 
     anchors = None
     if trail is not None:
-        read, _ = trail_source(trail, client=AwsAccess(region, endpoint_url, profile).client)
+        read, _ = trail_source(trail, client=aws.client)
         reading = Reading()
         anchors = list(anchors_in(read(None, None, reading), key_arn=anchor_key))
         tell_problems(reading)
@@ -129,9 +125,8 @@ def join_log(
         Path | None, typer.Option("--html", metavar="FILE", help="Write a self-contained report.")
     ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print every finding as CSV.")] = False,
-    region: RegionOption = None,
-    endpoint_url: EndpointUrlOption = None,
-    profile: ProfileOption = None,
+    *,
+    aws: AwsWithoutFips,
     as_json: JsonOption = False,
 ) -> None:
     """Join the log with CloudTrail, and list what is missing on either side.
@@ -139,7 +134,6 @@ def join_log(
     Ends with exit code 1 if there are exceptions, uses that CloudTrail does not show, uses of the keys
     that the log does not know, or CloudTrail files that were changed.
     """
-    aws = AwsAccess(region, endpoint_url, profile)
     with open_join(log, trail, aws, since, until, key or (), principal or ()) as joined:
         tell_problems(joined.reading)
         if html is not None:
@@ -181,16 +175,13 @@ def who(
     until: UntilOption = None,
     trail: MaybeTrailOption = None,
     principal: PrincipalOption = None,
-    audit_log: AuditLogOption = None,
-    actor: ActorOption = None,
-    region: RegionOption = None,
-    endpoint_url: EndpointUrlOption = None,
-    profile: ProfileOption = None,
+    *,
+    audit: AuditWithoutPurpose,
+    aws: AwsWithoutFips,
     as_json: JsonOption = False,
 ) -> None:
     """Who used a resource, when and why. --audit-log records the opening of the token keys."""
-    aws = AwsAccess(region, endpoint_url, profile)
-    with audit_trail(audit_log, actor) as opening:
+    with audit.trail() as opening:
         tokens = tokens_of(resource, token_keys, key, aws, opening)
     _answer(log, who_used(tokens), trail, aws, since, until, principal, as_json, title=f"Uses of {resource}")
 
@@ -203,13 +194,11 @@ def actor(
     until: UntilOption = None,
     trail: MaybeTrailOption = None,
     principal: PrincipalOption = None,
-    region: RegionOption = None,
-    endpoint_url: EndpointUrlOption = None,
-    profile: ProfileOption = None,
+    *,
+    aws: AwsWithoutFips,
     as_json: JsonOption = False,
 ) -> None:
     """What an actor used."""
-    aws = AwsAccess(region, endpoint_url, profile)
     _answer(log, by_actor(name), trail, aws, since, until, principal, as_json, title=f"Uses by {name}")
 
 
@@ -225,11 +214,9 @@ def disclosures(
     ] = None,
     since: SinceOption = "2192d",
     until: UntilOption = None,
-    audit_log: AuditLogOption = None,
-    actor: ActorOption = None,
-    region: RegionOption = None,
-    endpoint_url: EndpointUrlOption = None,
-    profile: ProfileOption = None,
+    *,
+    audit: AuditWithoutPurpose,
+    aws: AwsWithoutFips,
     as_json: JsonOption = False,
 ) -> None:
     """The accounting of disclosures (45 CFR 164.528): date, recipient, what, and purpose; six years by default.
@@ -237,8 +224,7 @@ def disclosures(
     Lists what was opened for disclosure, research or legal purposes. The recipient is what acting_as
     was given; the log cannot know to whom plaintext went afterwards.
     """
-    aws = AwsAccess(region, endpoint_url, profile)
-    with audit_trail(audit_log, actor) as opening:
+    with audit.trail() as opening:
         tokens = tokens_of(resource, token_keys, key, aws, opening) if resource else None
     found = rows(
         events_between(log, since, until),
@@ -332,17 +318,14 @@ def token_keys_file(
     rotate: Annotated[
         bool, typer.Option("--rotate", help="Add a key to an existing file; old tokens stay findable.")
     ] = False,
-    audit_log: AuditLogOption = None,
-    actor: ActorOption = None,
-    purpose: PurposeOption = None,
-    region: RegionOption = None,
-    endpoint_url: EndpointUrlOption = None,
-    profile: ProfileOption = None,
+    *,
+    audit: AuditOptions,
+    aws: AwsWithoutFips,
 ) -> None:
     """Make the file of keys for resource tokens, sealed under a KMS key, or add a key to it."""
-    keyring = AwsAccess(region, endpoint_url, profile).kms_keyring(key)
+    keyring = aws.kms_keyring(key)
     make = ResourceTokens.rotate if rotate else ResourceTokens.create
-    with audit_trail(audit_log, actor, purpose) as trail:
+    with audit.trail() as trail:
         tokens = make(path, keyring, trail=trail)
     typer.echo(repr(tokens))
 

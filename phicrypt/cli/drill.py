@@ -10,6 +10,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from phicrypt.cli.commands import Commands
 from phicrypt.cli.console import (
     CHECK_EXIT_CODE,
     EXIT_CODES_EPILOG,
@@ -19,18 +20,11 @@ from phicrypt.cli.console import (
     progress,
 )
 from phicrypt.cli.options import (
-    ActorOption,
     AnyContextOption,
-    AuditLogOption,
+    AuditOptions,
     AwsAccess,
-    EndpointUrlOption,
     ExpectOption,
-    FipsOption,
     JsonOption,
-    ProfileOption,
-    PurposeOption,
-    RegionOption,
-    audit_trail,
     parse_pairs,
 )
 from phicrypt.cli.transfers import MESSAGE_SUFFIX
@@ -44,7 +38,7 @@ PATHS = ("rsa", "kms", "keystore")
 _CHUNK_LENGTH_BYTES = 1024 * 1024
 _S3_SCHEME = "s3://"
 
-app = typer.Typer()
+app = Commands()
 
 TakePiece = Callable[[bytes], object]
 Expected = dict[str, str] | AnyContext
@@ -94,14 +88,10 @@ def drill(
     logical_bucket: Annotated[
         str | None, typer.Option(metavar="NAME", help="The bucket's name when the objects were written.")
     ] = None,
-    audit_log: AuditLogOption = None,
-    actor: ActorOption = None,
-    purpose: PurposeOption = None,
+    *,
+    audit: AuditOptions,
     as_json: JsonOption = False,
-    region: RegionOption = None,
-    endpoint_url: EndpointUrlOption = None,
-    profile: ProfileOption = None,
-    fips: FipsOption = False,
+    aws: AwsAccess,
 ) -> None:
     """Open a sample by the recovery path alone, compare digests, and say how long it took.
 
@@ -113,16 +103,15 @@ def drill(
         raise ConfigurationError("drill takes either --expect NAME=VALUE (repeatable) or --any-context")
     if digests is not None and daily_key is not None:
         raise ConfigurationError("compare with --digests or with --daily-key, not with both")
-    access = AwsAccess(region, endpoint_url, profile, fips)
-    keyring = _recovery_keyring(access, via, recovery_key, padding, (table, logical_name, branch_key_id))
+    keyring = _recovery_keyring(aws, via, recovery_key, padding, (table, logical_name, branch_key_id))
     known = None if digests is None else _known_digests(digests)
-    places = _places(access, source, logical_bucket)
-    with audit_trail(audit_log, actor, purpose) as trail:
+    places = _places(aws, source, logical_bucket)
+    with audit.trail() as trail:
         # Without a cache: every sample shows that the recovery key opens it.
         recovery = PhiCrypt(keyring, cache=None, audit=trail or ())
         daily = None
         if daily_key is not None:
-            daily = PhiCrypt(access.kms_keyring(daily_key), cache=None, audit=trail or ())
+            daily = PhiCrypt(aws.kms_keyring(daily_key), cache=None, audit=trail or ())
         report = _rehearse(recovery, places, sample, ANY_CONTEXT if any_context else pairs, known, daily)
     _print_report(report, as_json)
     if not report.passed:
@@ -157,7 +146,7 @@ def _rehearse(
 
 
 def _recovery_keyring(
-    access: AwsAccess, via: str, key_arn: str, padding: str, store: tuple[str | None, str | None, str | None]
+    aws: AwsAccess, via: str, key_arn: str, padding: str, store: tuple[str | None, str | None, str | None]
 ) -> Keyring:
     from phicrypt.core.kms_arn import configured_key_arn
     from phicrypt.keys.branch_keys.keyring import HierarchicalKeyring
@@ -165,10 +154,10 @@ def _recovery_keyring(
     from phicrypt.keys.kms.rsa_keyring import KmsRsaKeyring
 
     key = configured_key_arn(key_arn)
-    client = access.client("kms", region=key.region)
+    client = aws.client("kms", region=key.region)
     table, logical_name, branch_key_id = store
     if via == "kms":
-        return access.kms_keyring(key_arn)
+        return aws.kms_keyring(key_arn)
     if via == "rsa":
         return KmsRsaKeyring(key_arn, algorithm=padding, client=client)  # type: ignore[arg-type]  # checked there
     if via != "keystore":
@@ -180,16 +169,16 @@ def _recovery_keyring(
         logical_name or table,
         key_arn,
         multi_region=True,
-        dynamodb_client=access.client("dynamodb", region=key.region),
+        dynamodb_client=aws.client("dynamodb", region=key.region),
         kms_client=client,
     )
     return HierarchicalKeyring(recovery_store, branch_key_id)
 
 
-def _places(access: AwsAccess, source: str, logical_bucket: str | None) -> list[Place]:
+def _places(aws: AwsAccess, source: str, logical_bucket: str | None) -> list[Place]:
     if source.startswith(_S3_SCHEME):
         bucket, _, prefix = source.removeprefix(_S3_SCHEME).partition("/")
-        s3 = access.client("s3")
+        s3 = aws.client("s3")
         pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         names = [entry["Key"] for page in pages for entry in page.get("Contents", ())]
         logical_buckets = {bucket: logical_bucket} if logical_bucket is not None else {}

@@ -8,25 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from phicrypt.cli.commands import Commands
 from phicrypt.cli.console import CHECK_EXIT_CODE, EXIT_CODES_EPILOG, complain, print_json, print_table, progress
 from phicrypt.cli.options import (
-    ActorOption,
-    AuditLogOption,
+    AuditOptions,
     AwsAccess,
-    EndpointUrlOption,
-    FipsOption,
     JsonOption,
-    ProfileOption,
-    PurposeOption,
-    RegionOption,
-    audit_trail,
 )
 from phicrypt.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from phicrypt.audit.trail import AuditTrail
 
-app = typer.Typer(no_args_is_help=True, help="Encrypt tables in place and prove that no plaintext is left.")
+app = Commands(no_args_is_help=True, help="Encrypt tables in place and prove that no plaintext is left.")
 
 TableArgument = Annotated[str, typer.Argument(metavar="TABLE", help="Table name or ARN.")]
 ConfigOption = Annotated[
@@ -72,13 +66,9 @@ def migrate(
     page_size: PageOption = None,
     checkpoint: CheckpointOption = None,
     problems: ProblemsOption = None,
-    audit_log: AuditLogOption = None,
-    actor: ActorOption = None,
-    purpose: PurposeOption = None,
-    region: RegionOption = None,
-    endpoint_url: EndpointUrlOption = None,
-    profile: ProfileOption = None,
-    fips: FipsOption = False,
+    *,
+    audit: AuditOptions,
+    aws: AwsAccess,
     as_json: JsonOption = False,
 ) -> None:
     """Encrypt the plaintext items of a table in place, while it is used.
@@ -89,7 +79,6 @@ def migrate(
     """
     from phicrypt.dynamodb.migration import WalkOptions, migrate_table
 
-    access = AwsAccess(region=region, endpoint_url=endpoint_url, profile=profile, use_fips_endpoint=fips)
     options = WalkOptions(
         segments=segments,
         items_per_second=items_per_second,
@@ -98,10 +87,10 @@ def migrate(
         problems_file=problems,
     )
     with (
-        audit_trail(audit_log, actor, purpose) as trail,
+        audit.trail() as trail,
         progress("Encrypting" if not dry_run else "Trying", None) as advance,
     ):
-        client = _client(table, config, key, access, trail)
+        client = _client(table, config, key, aws, trail)
         report = migrate_table(client, table, options, dry_run=dry_run, on_progress=lambda done: advance(done))
     counts = {
         "can be encrypted" if dry_run else "encrypted now": report.encrypted_now,
@@ -128,13 +117,9 @@ def verify(
     page_size: PageOption = None,
     checkpoint: CheckpointOption = None,
     problems: ProblemsOption = None,
-    audit_log: AuditLogOption = None,
-    actor: ActorOption = None,
-    purpose: PurposeOption = None,
-    region: RegionOption = None,
-    endpoint_url: EndpointUrlOption = None,
-    profile: ProfileOption = None,
-    fips: FipsOption = False,
+    *,
+    audit: AuditOptions,
+    aws: AwsAccess,
     as_json: JsonOption = False,
 ) -> None:
     """Open every item of a table, and prove that none is plaintext, damaged or of the legacy client.
@@ -144,7 +129,6 @@ def verify(
     """
     from phicrypt.dynamodb.migration import WalkOptions, verify_table
 
-    access = AwsAccess(region=region, endpoint_url=endpoint_url, profile=profile, use_fips_endpoint=fips)
     options = WalkOptions(
         segments=segments,
         items_per_second=items_per_second,
@@ -152,8 +136,8 @@ def verify(
         checkpoint_file=checkpoint,
         problems_file=problems,
     )
-    with audit_trail(audit_log, actor, purpose) as trail, progress("Verifying", None) as advance:
-        client = _client(table, config, key, access, trail)
+    with audit.trail() as trail, progress("Verifying", None) as advance:
+        client = _client(table, config, key, aws, trail)
         report = verify_table(client, table, options, on_progress=lambda done: advance(done))
     counts = {
         "verified": report.verified,
@@ -168,9 +152,7 @@ def verify(
     complain("every item is encrypted and genuine; backups, exports and streams from before are not covered")
 
 
-def _client(
-    table_name: str, config_path: Path, key: str | None, access: AwsAccess, trail: AuditTrail | None
-) -> Any:
+def _client(table_name: str, config_path: Path, key: str | None, aws: AwsAccess, trail: AuditTrail | None) -> Any:
     from phicrypt.client import PhiCrypt
     from phicrypt.dynamodb.client import attach
     from phicrypt.dynamodb.config_file import make_keyring, read_config_file
@@ -180,13 +162,13 @@ def _client(
     if (content.keyring is None) == (key is None):
         raise ConfigurationError("name the key once: a [keyring] section in the file, or --key")
     if content.keyring is not None:
-        clients = {service: access.client(service) for service in ("dynamodb", "kms")}
+        clients = {service: aws.client(service) for service in ("dynamodb", "kms")}
         keyring = make_keyring(content.keyring, clients)
     else:
-        keyring = access.kms_keyring(str(key))
+        keyring = aws.kms_keyring(str(key))
     return attach(
         PhiCrypt(keyring, audit=trail or ()),
-        access.client("dynamodb"),
+        aws.client("dynamodb"),
         [content.table.for_table(plain_table_name(table_name))],
     )
 

@@ -10,23 +10,17 @@ from typing import Annotated, Any
 
 import typer
 
+from phicrypt.cli.commands import Commands
 from phicrypt.cli.console import EXIT_CODES_EPILOG, print_json, print_table, progress
 from phicrypt.cli.options import (
-    ActorOption,
     AnyContextOption,
-    AuditLogOption,
+    AuditOptions,
     AwsAccess,
     ContextOption,
-    EndpointUrlOption,
     ExpectOption,
-    FipsOption,
     ForceOption,
     JsonOption,
     KeyOption,
-    ProfileOption,
-    PurposeOption,
-    RegionOption,
-    audited_client,
     parse_pairs,
 )
 from phicrypt.cli.transfers import (
@@ -45,7 +39,7 @@ from phicrypt.cli.transfers import (
 from phicrypt.core.context import ANY_CONTEXT
 from phicrypt.errors import ConfigurationError
 
-app = typer.Typer(no_args_is_help=True)
+app = Commands(no_args_is_help=True)
 
 Source = Annotated[str, typer.Argument(metavar="SOURCE", help="A file, a folder, or - for standard input.")]
 Target = Annotated[
@@ -66,13 +60,9 @@ def encrypt(
     context: ContextOption = None,
     signed: Annotated[bool, typer.Option("--signed", help="Sign with ECDSA P-384 (suite 0x0578).")] = False,
     force: ForceOption = False,
-    audit_log: AuditLogOption = None,
-    actor: ActorOption = None,
-    purpose: PurposeOption = None,
-    region: RegionOption = None,
-    endpoint_url: EndpointUrlOption = None,
-    profile: ProfileOption = None,
-    fips: FipsOption = False,
+    *,
+    audit: AuditOptions,
+    aws: AwsAccess,
 ) -> None:
     """Encrypt a file, each file of a folder, or a pipe, as AWS Encryption SDK messages.
 
@@ -83,8 +73,8 @@ def encrypt(
     target = target or _encrypted_name(source)
     if target == PIPE and sys.stdout.isatty():
         raise ConfigurationError("ciphertext is not written to a terminal: redirect it, or name a TARGET")
-    keyring = AwsAccess(region, endpoint_url, profile, fips).kms_keyring(key)
-    with audited_client(keyring, audit_log, actor, purpose) as phi:
+    keyring = aws.kms_keyring(key)
+    with audit.client(keyring) as phi:
 
         def seal(reader: Any, writer: Any) -> None:
             phi.encrypt_stream(reader, writer, context=pairs, signed=signed)
@@ -119,13 +109,9 @@ def decrypt(
         typer.Option("--verify-first", help="To a pipe: verify the whole message before the first byte leaves."),
     ] = False,
     force: ForceOption = False,
-    audit_log: AuditLogOption = None,
-    actor: ActorOption = None,
-    purpose: PurposeOption = None,
-    region: RegionOption = None,
-    endpoint_url: EndpointUrlOption = None,
-    profile: ProfileOption = None,
-    fips: FipsOption = False,
+    *,
+    audit: AuditOptions,
+    aws: AwsAccess,
 ) -> None:
     """Decrypt a message, each message of a folder, or a pipe. Needs --expect or --any-context.
 
@@ -139,8 +125,8 @@ def decrypt(
     if bool(pairs) == any_context:
         raise ConfigurationError("decrypt takes either --expect NAME=VALUE (repeatable) or --any-context")
     target = target or _decrypted_name(source)
-    keyring = AwsAccess(region, endpoint_url, profile, fips).kms_keyring(key[0], decrypt_keys=key[1:])
-    with audited_client(keyring, audit_log, actor, purpose) as phi:
+    keyring = aws.kms_keyring(key[0], decrypt_keys=key[1:])
+    with audit.client(keyring) as phi:
 
         def unseal(reader: Any, writer: Any) -> None:
             phi.decrypt_stream(

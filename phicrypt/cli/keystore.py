@@ -11,20 +11,14 @@ from typing import Annotated, Any
 import typer
 
 from phicrypt.audit.trail import AuditTrail
+from phicrypt.cli.commands import Commands
 from phicrypt.cli.console import EXIT_CODES_EPILOG, complain, print_json, print_table
 from phicrypt.cli.options import (
-    ActorOption,
-    AuditLogOption,
+    AuditOptions,
     AwsAccess,
     ContextOption,
-    EndpointUrlOption,
-    FipsOption,
     JsonOption,
     KeyOption,
-    ProfileOption,
-    PurposeOption,
-    RegionOption,
-    audit_trail,
     parse_pairs,
 )
 from phicrypt.errors import ConfigurationError, KeyAccessError
@@ -33,9 +27,7 @@ from phicrypt.keys.branch_keys.shredding import ShredCertificate
 from phicrypt.keys.branch_keys.store import BranchKeyStore
 from phicrypt.keys.branch_keys.table import BranchKeyTable
 
-app = typer.Typer(
-    no_args_is_help=True, help="Create, rotate, list and shred branch keys.", epilog=EXIT_CODES_EPILOG
-)
+app = Commands(no_args_is_help=True, help="Create, rotate, list and shred branch keys.", epilog=EXIT_CODES_EPILOG)
 
 TableOption = Annotated[
     str,
@@ -64,14 +56,11 @@ def create_table(
         bool, typer.Option(help="Losing the table loses everything that its branch keys protect.")
     ] = True,
     as_json: JsonOption = False,
-    region: RegionOption = None,
-    endpoint_url: EndpointUrlOption = None,
-    profile: ProfileOption = None,
-    fips: FipsOption = False,
+    *,
+    aws: AwsAccess,
 ) -> None:
     """Create the table of a key store, or check the one that exists; print its ARN."""
-    access = AwsAccess(region, endpoint_url, profile, fips)
-    arn = _table(access, table).ensure_created(deletion_protection=deletion_protection)
+    arn = _table(aws, table).ensure_created(deletion_protection=deletion_protection)
     _print_result({"table_arn": arn}, as_json)
 
 
@@ -84,22 +73,18 @@ def create_key(
     ] = None,
     context: ContextOption = None,
     logical_name: LogicalNameOption = None,
-    audit_log: AuditLogOption = None,
-    actor: ActorOption = None,
-    purpose: PurposeOption = None,
+    *,
+    audit: AuditOptions,
     as_json: JsonOption = False,
-    region: RegionOption = None,
-    endpoint_url: EndpointUrlOption = None,
-    profile: ProfileOption = None,
-    fips: FipsOption = False,
+    aws: AwsAccess,
 ) -> None:
     """Create a branch key with its first version and its beacon key; print its id.
 
     Id and context stand in clear in CloudTrail, so what looks like PHI is refused.
     """
     pairs = parse_pairs(context, "--context")
-    with audit_trail(audit_log, actor, purpose) as trail:
-        store = _store(AwsAccess(region, endpoint_url, profile, fips), table, logical_name, key, trail)
+    with audit.trail() as trail:
+        store = _store(aws, table, logical_name, key, trail)
         branch_key_id = store.create_key(branch_key_id, pairs)
     _print_result({"branch_key_id": branch_key_id}, as_json)
 
@@ -111,22 +96,17 @@ def rotate(
     key: KeyOption,
     logical_name: LogicalNameOption = None,
     multi_region: MultiRegionOption = False,
-    audit_log: AuditLogOption = None,
-    actor: ActorOption = None,
-    purpose: PurposeOption = None,
+    *,
+    audit: AuditOptions,
     as_json: JsonOption = False,
-    region: RegionOption = None,
-    endpoint_url: EndpointUrlOption = None,
-    profile: ProfileOption = None,
-    fips: FipsOption = False,
+    aws: AwsAccess,
 ) -> None:
     """Make a new version the active one; print its UUID. Older versions go on decrypting.
 
     Running processes go on writing with the former version until their TTL is over.
     """
-    access = AwsAccess(region, endpoint_url, profile, fips)
-    with audit_trail(audit_log, actor, purpose) as trail:
-        version = _store(access, table, logical_name, key, trail, multi_region).rotate(branch_key_id)
+    with audit.trail() as trail:
+        version = _store(aws, table, logical_name, key, trail, multi_region).rotate(branch_key_id)
     _print_result({"version": version}, as_json)
 
 
@@ -134,13 +114,11 @@ def rotate(
 def list_keys(
     table: TableOption,
     as_json: JsonOption = False,
-    region: RegionOption = None,
-    endpoint_url: EndpointUrlOption = None,
-    profile: ProfileOption = None,
-    fips: FipsOption = False,
+    *,
+    aws: AwsAccess,
 ) -> None:
     """List the branch keys of a store, shredded ones included. Scans the table; asks KMS nothing."""
-    rows = _table(AwsAccess(region, endpoint_url, profile, fips), table).list_keys()
+    rows = _table(aws, table).list_keys()
     shown = [
         {
             "branch_key_id": row.branch_key_id,
@@ -159,13 +137,11 @@ def show(
     branch_key_id: BranchKeyId,
     table: TableOption,
     as_json: JsonOption = False,
-    region: RegionOption = None,
-    endpoint_url: EndpointUrlOption = None,
-    profile: ProfileOption = None,
-    fips: FipsOption = False,
+    *,
+    aws: AwsAccess,
 ) -> None:
     """Show the rows of one branch key, the newest first. Asks KMS nothing, so nothing is verified."""
-    rows = _table(AwsAccess(region, endpoint_url, profile, fips), table).list_rows(branch_key_id)
+    rows = _table(aws, table).list_rows(branch_key_id)
     if not rows:
         raise KeyAccessError(
             f"the table {table!r} holds no branch key of that id",
@@ -192,14 +168,10 @@ def shred(
     certificate: Annotated[
         Path | None, typer.Option("--certificate", metavar="FILE", help="Write the certificate there as well.")
     ] = None,
-    audit_log: AuditLogOption = None,
-    actor: ActorOption = None,
-    purpose: PurposeOption = None,
+    *,
+    audit: AuditOptions,
     as_json: JsonOption = False,
-    region: RegionOption = None,
-    endpoint_url: EndpointUrlOption = None,
-    profile: ProfileOption = None,
-    fips: FipsOption = False,
+    aws: AwsAccess,
 ) -> None:
     """Delete every row of a branch key, for good. What it protected cannot be opened afterwards.
 
@@ -207,11 +179,10 @@ def shred(
     certificate says rows deleted: backups, recovery, exports, streams and replicas may hold copies.
     An interrupted shred is finished by calling it again.
     """
-    access = AwsAccess(region, endpoint_url, profile, fips)
     if certificate is not None and certificate.exists():
         raise FileExistsError(errno.EEXIST, "the certificate's file exists", str(certificate))
-    with audit_trail(audit_log, actor, purpose) as trail:
-        store = _store(access, table, logical_name, key, trail)
+    with audit.trail() as trail:
+        store = _store(aws, table, logical_name, key, trail)
         plan = store.shred(branch_key_id, dry_run=True)
         if dry_run:
             _print_certificate(plan, as_json)
@@ -265,7 +236,7 @@ def _until(until: str | None) -> str:
 
 
 def _store(
-    access: AwsAccess,
+    aws: AwsAccess,
     table: str,
     logical_name: str | None,
     key: str,
@@ -273,7 +244,7 @@ def _store(
     multi_region: bool = False,
 ) -> BranchKeyStore:
     # The keyring resolves an alias once, so that what is pinned is a key ARN.
-    key_arn = access.kms_keyring(key).key_arn
+    key_arn = aws.kms_keyring(key).key_arn
     assert key_arn is not None
     region = key_arn.split(":")[3]
     return BranchKeyStore(
@@ -281,14 +252,14 @@ def _store(
         logical_name or table,
         key_arn,
         multi_region=multi_region,
-        dynamodb_client=access.client("dynamodb", region=access.region or region),
-        kms_client=access.client("kms", region=region),
+        dynamodb_client=aws.client("dynamodb", region=aws.region or region),
+        kms_client=aws.client("kms", region=region),
         trail=trail,
     )
 
 
-def _table(access: AwsAccess, table: str) -> BranchKeyTable:
-    return BranchKeyTable(table, [(access.region, access.client("dynamodb"))])
+def _table(aws: AwsAccess, table: str) -> BranchKeyTable:
+    return BranchKeyTable(table, [(aws.region, aws.client("dynamodb"))])
 
 
 def _print_result(result: dict[str, str], as_json: bool) -> None:

@@ -1,13 +1,14 @@
-"""Options that several commands share, as annotated types, and the AWS access they describe.
+"""Options that several commands share: single ones as annotated types, those that go together as groups.
 
 ::
 
     @app.command()
-    def create(table: str, key: KeyOption, region: RegionOption = None, endpoint_url: EndpointUrlOption = None,
-               profile: ProfileOption = None, as_json: JsonOption = False) -> None:
-        aws = AwsAccess(region=region, endpoint_url=endpoint_url, profile=profile)
+    def create(table: str, key: KeyOption, *, aws: AwsAccess, audit: AuditOptions) -> None:
         dynamodb = aws.client("dynamodb")
-        keyring = aws.kms_keyring(key)
+        with audit.client(aws.kms_keyring(key)) as phi:
+            …
+
+A further option of every command is one more field of a group.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from phicrypt.cli.commands import OptionGroup, Without
 from phicrypt.core.context import RESERVED_PREFIXES
 from phicrypt.errors import ConfigurationError
 
@@ -63,65 +65,35 @@ AnyContextOption = Annotated[
         "--any-context", help="Accept any context. Another tenant's message then opens where yours was meant."
     ),
 ]
-RegionOption = Annotated[
-    str | None,
-    typer.Option("--region", metavar="REGION", help="AWS Region.", rich_help_panel=_AWS_PANEL),
-]
-EndpointUrlOption = Annotated[
-    str | None,
-    typer.Option(
-        "--endpoint-url",
-        metavar="URL",
-        help="Another endpoint: https, or http on loopback for a local stack.",
-        rich_help_panel=_AWS_PANEL,
-    ),
-]
-ProfileOption = Annotated[
-    str | None,
-    typer.Option(
-        "--profile", metavar="NAME", help="Profile of your AWS configuration.", rich_help_panel=_AWS_PANEL
-    ),
-]
-FipsOption = Annotated[bool, typer.Option("--fips", help="Use AWS's FIPS endpoints.", rich_help_panel=_AWS_PANEL)]
-AuditLogOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--audit-log",
-        metavar="FILE",
-        envvar="PHICRYPT_AUDIT_LOG",
-        dir_okay=False,
-        help="Append every use to this hash-chained log; what cannot be recorded is not done.",
-        rich_help_panel=_AUDIT_PANEL,
-    ),
-]
-ActorOption = Annotated[
-    str | None,
-    typer.Option(
-        "--actor",
-        metavar="ID",
-        envvar="PHICRYPT_ACTOR",
-        help="Who this is done for, an opaque id; with --audit-log.",
-        rich_help_panel=_AUDIT_PANEL,
-    ),
-]
-PurposeOption = Annotated[
-    str | None,
-    typer.Option(
-        "--purpose", metavar="NAME", help="Why, such as treatment; with --actor.", rich_help_panel=_AUDIT_PANEL
-    ),
-]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 ForceOption = Annotated[bool, typer.Option("--force", "-f", help="Replace existing targets.")]
 
 
 @dataclass(frozen=True)
-class AwsAccess:
+class AwsAccess(OptionGroup):
     """The AWS account, Region and endpoint that a command's options name."""
 
-    region: str | None = None
-    endpoint_url: str | None = None
-    profile: str | None = None
-    use_fips_endpoint: bool = False
+    region: Annotated[
+        str | None, typer.Option("--region", metavar="REGION", help="AWS Region.", rich_help_panel=_AWS_PANEL)
+    ] = None
+    endpoint_url: Annotated[
+        str | None,
+        typer.Option(
+            "--endpoint-url",
+            metavar="URL",
+            help="Another endpoint: https, or http on loopback for a local stack.",
+            rich_help_panel=_AWS_PANEL,
+        ),
+    ] = None
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            "--profile", metavar="NAME", help="Profile of your AWS configuration.", rich_help_panel=_AWS_PANEL
+        ),
+    ] = None
+    use_fips_endpoint: Annotated[
+        bool, typer.Option("--fips", help="Use AWS's FIPS endpoints.", rich_help_panel=_AWS_PANEL)
+    ] = False
 
     @cached_property
     def session(self) -> Any:
@@ -173,36 +145,67 @@ class AwsAccess:
         return KmsKeyring(key, **settings)
 
 
-@contextmanager
-def audit_trail(
-    audit_log: Path | None, actor: str | None = None, purpose: str | None = None
-) -> Iterator[AuditTrail | None]:
-    """The trail into a log, if one is named, and who acts, until the block ends."""
-    if (actor and audit_log is None) or (purpose and not actor):
-        raise ConfigurationError("--actor goes with --audit-log, and --purpose with --actor")
-    if audit_log is None:
-        yield None
-        return
-    from phicrypt.audit.sinks.jsonl import JsonlSink
-    from phicrypt.audit.trail import AuditTrail, acting_as
+@dataclass(frozen=True)
+class AuditOptions(OptionGroup):
+    """Where a command's uses are recorded, for whom, and why."""
 
-    trail = AuditTrail([JsonlSink(audit_log)], application="phicrypt-cli")
-    with acting_as(actor, purpose) if actor else nullcontext():
-        try:
-            yield trail
-        finally:
-            trail.close()
+    audit_log: Annotated[
+        Path | None,
+        typer.Option(
+            "--audit-log",
+            metavar="FILE",
+            envvar="PHICRYPT_AUDIT_LOG",
+            dir_okay=False,
+            help="Append every use to this hash-chained log; what cannot be recorded is not done.",
+            rich_help_panel=_AUDIT_PANEL,
+        ),
+    ] = None
+    actor: Annotated[
+        str | None,
+        typer.Option(
+            "--actor",
+            metavar="ID",
+            envvar="PHICRYPT_ACTOR",
+            help="Who this is done for, an opaque id; with --audit-log.",
+            rich_help_panel=_AUDIT_PANEL,
+        ),
+    ] = None
+    purpose: Annotated[
+        str | None,
+        typer.Option(
+            "--purpose", metavar="NAME", help="Why, such as treatment; with --actor.", rich_help_panel=_AUDIT_PANEL
+        ),
+    ] = None
+
+    @contextmanager
+    def trail(self) -> Iterator[AuditTrail | None]:
+        """The trail into the log, if one is named, and who acts, until the block ends."""
+        if (self.actor and self.audit_log is None) or (self.purpose and not self.actor):
+            raise ConfigurationError("--actor goes with --audit-log, and --purpose with --actor")
+        if self.audit_log is None:
+            yield None
+            return
+        from phicrypt.audit.sinks.jsonl import JsonlSink
+        from phicrypt.audit.trail import AuditTrail, acting_as
+
+        trail = AuditTrail([JsonlSink(self.audit_log)], application="phicrypt-cli")
+        with acting_as(self.actor, self.purpose) if self.actor else nullcontext():
+            try:
+                yield trail
+            finally:
+                trail.close()
+
+    @contextmanager
+    def client(self, keyring: Keyring) -> Iterator[PhiCrypt]:
+        """A client that records its uses in the log, if one is named, until the block ends."""
+        from phicrypt.client import PhiCrypt
+
+        with self.trail() as trail, PhiCrypt(keyring, audit=trail or ()) as phi:
+            yield phi
 
 
-@contextmanager
-def audited_client(
-    keyring: Keyring, audit_log: Path | None = None, actor: str | None = None, purpose: str | None = None
-) -> Iterator[PhiCrypt]:
-    """A client that records its uses in a log, if one is named, until the block ends."""
-    from phicrypt.client import PhiCrypt
-
-    with audit_trail(audit_log, actor, purpose) as trail, PhiCrypt(keyring, audit=trail or ()) as phi:
-        yield phi
+AwsWithoutFips = Annotated[AwsAccess, Without("use_fips_endpoint")]
+AuditWithoutPurpose = Annotated[AuditOptions, Without("purpose")]
 
 
 def parse_pairs(texts: Sequence[str] | None, option: str) -> dict[str, str]:

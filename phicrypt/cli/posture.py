@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from phicrypt.cli.commands import Commands
 from phicrypt.cli.console import (
     CHECK_EXIT_CODE,
     EXIT_CODES_EPILOG,
@@ -21,11 +23,8 @@ from phicrypt.cli.console import (
     progress,
 )
 from phicrypt.cli.options import (
-    AwsAccess,
-    EndpointUrlOption,
+    AwsWithoutFips,
     JsonOption,
-    ProfileOption,
-    RegionOption,
     parse_pairs,
 )
 from phicrypt.posture.conformance import conformance_pack
@@ -38,8 +37,8 @@ from phicrypt.posture.report import Change, Report
 from phicrypt.posture.report_formats import to_html, to_sarif
 from phicrypt.posture.rules.findings import Severity
 
-app = typer.Typer(no_args_is_help=True)
-policy_app = typer.Typer(no_args_is_help=True, help="Print and lint least-privilege policies.")
+app = Commands(no_args_is_help=True)
+policy_app = Commands(no_args_is_help=True, help="Print and lint least-privilege policies.")
 app.add_typer(policy_app, name="policy")
 
 DeclarationOption = Annotated[
@@ -74,9 +73,8 @@ def doctor(
     emit_conformance_pack: Annotated[
         bool, typer.Option("--emit-conformance-pack", help="Print an AWS Config conformance pack (YAML) and stop.")
     ] = False,
-    region: RegionOption = None,
-    endpoint_url: EndpointUrlOption = None,
-    profile: ProfileOption = None,
+    *,
+    aws: AwsWithoutFips,
 ) -> None:
     """Check the AWS settings around your keys, buckets, tables and trails.
 
@@ -89,12 +87,12 @@ def doctor(
     if output not in FORMATS:
         fail(f"--output is one of {', '.join(FORMATS)}")
     threshold = Severity.named(fail_on)
-    declared = _declared(declaration, region, keys=keys, buckets=buckets, tables=tables, trails=trails)
+    declared = _declared(declaration, aws.region, keys=keys, buckets=buckets, tables=tables, trails=trails)
     earlier = Report.from_json(diff.read_bytes()) if diff is not None else None
     account = AwsAccount(
-        AwsAccess(declared.region, endpoint_url, profile).session,
+        replace(aws, region=declared.region).session,
         region=declared.region,
-        endpoint_url=endpoint_url,
+        endpoint_url=aws.endpoint_url,
         workers=workers,
     )
     with progress("checking", task_count(declared)) as advance:

@@ -11,21 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from phicrypt.cli.commands import Commands
 from phicrypt.cli.console import CHECK_EXIT_CODE, complain, fail, print_json, print_table, progress
 from phicrypt.cli.options import (
-    ActorOption,
-    AuditLogOption,
+    AuditOptions,
     AwsAccess,
     ContextOption,
-    EndpointUrlOption,
-    FipsOption,
     ForceOption,
     JsonOption,
     KeyOption,
-    ProfileOption,
-    PurposeOption,
-    RegionOption,
-    audited_client,
     parse_pairs,
 )
 from phicrypt.errors import ConfigurationError
@@ -34,7 +28,7 @@ from phicrypt.s3.reading.ranges import parse_range
 if TYPE_CHECKING:
     from phicrypt.s3.client import S3Client
 
-app = typer.Typer(no_args_is_help=True, help="Put, get and list encrypted S3 objects.")
+app = Commands(no_args_is_help=True, help="Put, get and list encrypted S3 objects.")
 
 _PIPE = "-"
 _READ_FORMATS_HELP = "Formats to believe besides 'esdk': s3ec-v3, s3ec-v2, s3ec-instruction-files; repeatable."
@@ -55,7 +49,7 @@ LogicalBucketOption = Annotated[
 def _client(
     aws: AwsAccess,
     key: str,
-    audit: tuple[Path | None, str | None, str | None],
+    audit: AuditOptions,
     *,
     context: list[str] | None = None,
     read_formats: list[str] | None = None,
@@ -63,7 +57,7 @@ def _client(
     **settings: Any,
 ) -> Iterator[S3Client]:
     """The encrypted client that a command's options describe."""
-    with audited_client(aws.kms_keyring(key), *audit) as phi:
+    with audit.client(aws.kms_keyring(key)) as phi:
         yield phi.s3(
             aws.client("s3"),
             context=parse_pairs(context, "--context"),
@@ -84,19 +78,14 @@ def put(
         bool, typer.Option("--s3ec", help="Write the S3 Encryption Client's format (version 3).")
     ] = False,
     force: ForceOption = False,
-    region: RegionOption = None,
-    endpoint_url: EndpointUrlOption = None,
-    profile: ProfileOption = None,
-    fips: FipsOption = False,
-    audit_log: AuditLogOption = None,
-    actor: ActorOption = None,
-    purpose: PurposeOption = None,
+    *,
+    aws: AwsAccess,
+    audit: AuditOptions,
 ) -> None:
     """Encrypt files into objects. Existing objects are replaced with --force only."""
-    aws = AwsAccess(region, endpoint_url, profile, fips)
     moves = _moves(sources, target)
     settings: dict[str, Any] = {"signed": signed, "format": "s3ec" if s3ec else "esdk"}
-    with _client(aws, key, (audit_log, actor, purpose), context=context, **settings) as s3:
+    with _client(aws, key, audit, context=context, **settings) as s3:
         for source, bucket, object_key in moves:
             extra = {} if force else {"IfNoneMatch": "*"}
             if source == _PIPE:
@@ -152,13 +141,9 @@ def get(
     logical_bucket: LogicalBucketOption = None,
     version_id: Annotated[str | None, typer.Option("--version-id", help="Version of the object.")] = None,
     force: ForceOption = False,
-    region: RegionOption = None,
-    endpoint_url: EndpointUrlOption = None,
-    profile: ProfileOption = None,
-    fips: FipsOption = False,
-    audit_log: AuditLogOption = None,
-    actor: ActorOption = None,
-    purpose: PurposeOption = None,
+    *,
+    aws: AwsAccess,
+    audit: AuditOptions,
 ) -> None:
     """Decrypt an object into a file, which appears only when all of it was verified."""
     bucket, object_key = _split(name)
@@ -168,10 +153,9 @@ def get(
     if path.exists() and not force:
         raise FileExistsError(17, "the target exists; --force replaces it", str(path))
     extra = {} if version_id is None else {"VersionId": version_id}
-    aws = AwsAccess(region, endpoint_url, profile, fips)
     formats = {"context": context, "read_formats": read_format, "logical_buckets": logical_bucket}
     with (
-        _client(aws, key, (audit_log, actor, purpose), **formats) as s3,
+        _client(aws, key, audit, **formats) as s3,
         progress(path.name, None, in_bytes=True) as advance,
     ):
         s3.download_file(bucket, object_key, path, extra, advance)
@@ -187,22 +171,17 @@ def cat(
     context: ContextOption = None,
     read_format: ReadFormatOption = None,
     logical_bucket: LogicalBucketOption = None,
-    region: RegionOption = None,
-    endpoint_url: EndpointUrlOption = None,
-    profile: ProfileOption = None,
-    fips: FipsOption = False,
-    audit_log: AuditLogOption = None,
-    actor: ActorOption = None,
-    purpose: PurposeOption = None,
+    *,
+    aws: AwsAccess,
+    audit: AuditOptions,
 ) -> None:
     """Decrypt an object, or a range of it, to stdout. Discard what came if it ends with an error."""
     bucket, object_key = _split(name)
     if range_ is not None and parse_range(f"bytes={range_}") is None:
         # S3 answers what is no range with the whole object, which nobody asked for here.
         raise ConfigurationError("--range is a-b, a- or -n")
-    aws = AwsAccess(region, endpoint_url, profile, fips)
     formats = {"context": context, "read_formats": read_format, "logical_buckets": logical_bucket}
-    with _client(aws, key, (audit_log, actor, purpose), **formats) as s3:
+    with _client(aws, key, audit, **formats) as s3:
         if range_ is None:
             s3.download_fileobj(bucket, object_key, sys.stdout.buffer)
         else:
@@ -217,17 +196,14 @@ def list_objects(
     name: Annotated[str, typer.Argument(metavar="S3-NAME", help="s3://bucket or s3://bucket/prefix")],
     key: KeyOption,
     read_format: ReadFormatOption = None,
-    region: RegionOption = None,
-    endpoint_url: EndpointUrlOption = None,
-    profile: ProfileOption = None,
-    fips: FipsOption = False,
+    *,
+    aws: AwsAccess,
     as_json: JsonOption = False,
 ) -> None:
     """List objects with plaintext lengths where they can be told. No key is used, nothing is verified."""
     bucket, prefix = _split(name)
-    aws = AwsAccess(region, endpoint_url, profile, fips)
     entries: list[dict[str, Any]] = []
-    with _client(aws, key, (None, None, None), read_formats=read_format) as s3:
+    with _client(aws, key, AuditOptions(), read_formats=read_format) as s3:
         more: dict[str, Any] = {}
         while True:
             page = s3.list_objects_v2(Bucket=bucket, Prefix=prefix, PlaintextSizes=True, **more)
@@ -254,13 +230,9 @@ def rewrap(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would cost, and stop.")] = False,
     context: ContextOption = None,
     read_format: ReadFormatOption = None,
-    region: RegionOption = None,
-    endpoint_url: EndpointUrlOption = None,
-    profile: ProfileOption = None,
-    fips: FipsOption = False,
-    audit_log: AuditLogOption = None,
-    actor: ActorOption = None,
-    purpose: PurposeOption = None,
+    *,
+    aws: AwsAccess,
+    audit: AuditOptions,
     as_json: JsonOption = False,
 ) -> None:
     """Put objects under another KMS key, after printing what it costs.
@@ -269,10 +241,9 @@ def rewrap(
     rotation of one KMS key needs neither: KMS keeps opening what it wrapped before.
     """
     bucket, object_key = _split(name)
-    aws = AwsAccess(region, endpoint_url, profile, fips)
     target = aws.kms_keyring(to)
     formats = {"context": context, "read_formats": read_format}
-    with _client(aws, key, (audit_log, actor, purpose), **formats) as s3:
+    with _client(aws, key, audit, **formats) as s3:
         plans = [(one, s3.plan_rewrap(bucket, one)) for one in _object_keys(s3, bucket, object_key)]
         if as_json:
             print_json([{"object_key": one, **plan._asdict()} for one, plan in plans])
@@ -305,17 +276,15 @@ def abort_incomplete_uploads(
         float, typer.Option("--older-than-hours", min=0, help="Leave younger uploads: they may be running.")
     ] = 24.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List them, and stop.")] = False,
-    region: RegionOption = None,
-    endpoint_url: EndpointUrlOption = None,
-    profile: ProfileOption = None,
-    fips: FipsOption = False,
+    *,
+    aws: AwsAccess,
     as_json: JsonOption = False,
 ) -> None:
     """Abort multipart uploads that a killed process left behind. Exit code 1 with --dry-run if there are any."""
     from phicrypt.s3.writing.incomplete import abort_incomplete, incomplete_uploads
 
     bucket, prefix = _split(name)
-    raw = AwsAccess(region, endpoint_url, profile, fips).client("s3")
+    raw = aws.client("s3")
     found = incomplete_uploads(raw, bucket, prefix, older_than_seconds=older_than_hours * 3600)
     rows = [(upload.object_key, upload.upload_id, upload.initiated.isoformat()) for upload in found]
     if as_json:

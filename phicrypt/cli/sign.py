@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from phicrypt.cli.commands import Commands
 from phicrypt.cli.console import EXIT_CODES_EPILOG, complain, fail, print_json
 from phicrypt.cli.options import (
-    ActorOption,
-    AuditLogOption,
+    AuditWithoutPurpose,
     AwsAccess,
-    EndpointUrlOption,
-    FipsOption,
     ForceOption,
     JsonOption,
     KeyOption,
-    ProfileOption,
-    RegionOption,
-    audit_trail,
 )
 from phicrypt.cli.output_file import output_file
 from phicrypt.core.kms_arn import configured_key_arn
@@ -34,8 +30,8 @@ from phicrypt.signatures.signer import Signer, Source, Verifier
 SIGNATURE_SUFFIX = ".sig"
 MAX_SIGNATURE_FILE_BYTES = 64 * 1024
 
-app = typer.Typer(no_args_is_help=True)
-mac_app = typer.Typer(no_args_is_help=True, help="Generate and verify MACs under a KMS key.")
+app = Commands(no_args_is_help=True)
+mac_app = Commands(no_args_is_help=True, help="Generate and verify MACs under a KMS key.")
 app.add_typer(mac_app, name="mac")
 
 Files = Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files, in the order of the manifest.")]
@@ -82,12 +78,9 @@ def sign(
     signature: SignatureOption = None,
     public_key: PublicKeyTarget = None,
     force: ForceOption = False,
-    audit_log: AuditLogOption = None,
-    actor: ActorOption = None,
-    region: RegionOption = None,
-    endpoint_url: EndpointUrlOption = None,
-    profile: ProfileOption = None,
-    fips: FipsOption = False,
+    *,
+    audit: AuditWithoutPurpose,
+    aws: AwsAccess,
 ) -> None:
     """Sign a file, or many files with --manifest, by an asymmetric KMS key."""
     if manifest is None and len(files) != 1:
@@ -97,9 +90,9 @@ def sign(
     outputs = [path for path in (target, manifest, public_key) if path is not None]
     if not force and (existing := [path for path in outputs if path.exists()]):
         fail(f"{existing[0]} exists; --force replaces it", 9)
-    client = AwsAccess(region or configured_key_arn(key).region, endpoint_url, profile, fips).client("kms")
+    client = _kms_client(aws, key)
     name = resource or signed_file.name
-    with audit_trail(audit_log, actor) as trail:
+    with audit.trail() as trail:
         signer = Signer(key, client=client, algorithm=algorithm, digest=digest, guard=PhiGuard(), trail=trail)
         if manifest is None:
             with files[0].open("rb") as source:
@@ -111,6 +104,10 @@ def sign(
     _write(target, signature_file, force=force)
     if public_key is not None:
         _write(public_key, signer.public_key_der(), force=force)
+
+
+def _kms_client(aws: AwsAccess, key: str) -> Any:
+    return replace(aws, region=aws.region or configured_key_arn(key).region).client("kms")
 
 
 def _write(path: Path, content: bytes, *, force: bool) -> None:
@@ -136,13 +133,10 @@ def verify(
     signature: SignatureOption = None,
     public_key: PublicKeySource = None,
     by_kms: ByKmsOption = False,
-    audit_log: AuditLogOption = None,
-    actor: ActorOption = None,
+    *,
+    audit: AuditWithoutPurpose,
     as_json: JsonOption = False,
-    region: RegionOption = None,
-    endpoint_url: EndpointUrlOption = None,
-    profile: ProfileOption = None,
-    fips: FipsOption = False,
+    aws: AwsAccess,
 ) -> None:
     """Verify a signature: with a public key offline, with KMS's public key, or by KMS.
 
@@ -156,11 +150,11 @@ def verify(
     envelope = _read_small(signature or signed_file.with_name(signed_file.name + SIGNATURE_SUFFIX))
     verifier: Verifier
     name = resource or signed_file.name
-    with audit_trail(audit_log, actor) as trail:
+    with audit.trail() as trail:
         if public_key is not None:
             verifier = Verifier(key, _read_small(public_key), algorithm=algorithm)
         else:
-            client = AwsAccess(region or configured_key_arn(key).region, endpoint_url, profile, fips).client("kms")
+            client = _kms_client(aws, key)
             verifier = Signer(key, client=client, algorithm=algorithm, trail=trail).verifier(by_kms=by_kms)
         statement = _verified(verifier, manifest, envelope, files, name, purpose)
     _print_statement(statement, as_json)
@@ -217,16 +211,13 @@ def mac_generate(
     purpose: PurposeOption,
     resource: ResourceOption = None,
     algorithm: MacAlgorithmOption = "HMAC_SHA_256",
-    audit_log: AuditLogOption = None,
-    actor: ActorOption = None,
-    region: RegionOption = None,
-    endpoint_url: EndpointUrlOption = None,
-    profile: ProfileOption = None,
-    fips: FipsOption = False,
+    *,
+    audit: AuditWithoutPurpose,
+    aws: AwsAccess,
 ) -> None:
     """Print the MAC of a file in hexadecimal, made by an HMAC key in KMS."""
-    client = AwsAccess(region or configured_key_arn(key).region, endpoint_url, profile, fips).client("kms")
-    with audit_trail(audit_log, actor) as trail, file.open("rb") as source:
+    client = _kms_client(aws, key)
+    with audit.trail() as trail, file.open("rb") as source:
         mac = Mac(key, client=client, algorithm=algorithm, trail=trail)
         print(mac.generate(source, resource=resource or file.name, purpose=purpose).hex())
 
@@ -239,20 +230,17 @@ def mac_verify(
     purpose: PurposeOption,
     resource: ResourceOption = None,
     algorithm: MacAlgorithmOption = "HMAC_SHA_256",
-    audit_log: AuditLogOption = None,
-    actor: ActorOption = None,
-    region: RegionOption = None,
-    endpoint_url: EndpointUrlOption = None,
-    profile: ProfileOption = None,
-    fips: FipsOption = False,
+    *,
+    audit: AuditWithoutPurpose,
+    aws: AwsAccess,
 ) -> None:
     """Verify the MAC of a file by KMS."""
     try:
         tag = bytes.fromhex(mac_hex)
     except ValueError:
         fail("the MAC is hexadecimal")
-    client = AwsAccess(region or configured_key_arn(key).region, endpoint_url, profile, fips).client("kms")
-    with audit_trail(audit_log, actor) as trail, file.open("rb") as source:
+    client = _kms_client(aws, key)
+    with audit.trail() as trail, file.open("rb") as source:
         mac = Mac(key, client=client, algorithm=algorithm, trail=trail)
         mac.verify(source, tag, resource=resource or file.name, purpose=purpose)
     print("verified")

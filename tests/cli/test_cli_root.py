@@ -16,9 +16,8 @@ CLI = Path(root.__file__).parent
 
 
 def areas():
-    return {
-        path.stem for path in CLI.glob("*.py") if re.search(r"^app = typer\.Typer", path.read_text(), re.MULTILINE)
-    }
+    declared = re.compile(r"^app = (typer\.Typer|Commands)\(", re.MULTILINE)
+    return {path.stem for path in CLI.glob("*.py") if declared.search(path.read_text())}
 
 
 def test_every_area_is_registered_and_every_registered_area_exists():

@@ -24,6 +24,7 @@ MOVED: Final = {
     "phicrypt.context": "phicrypt.core.context",
     "phicrypt.context_binding": "phicrypt.guard.bound_contexts",
     "phicrypt.demo.local_aws": "phicrypt.testing.local_stack",
+    "phicrypt.dynamodb.facade": "phicrypt.dynamodb.client",
     "phicrypt.drill": "phicrypt.recovery.drill",
     "phicrypt.fresh_bytes": "phicrypt.core.memory",
     "phicrypt.guard_patterns": "phicrypt.guard.patterns",

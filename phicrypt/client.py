@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from phicrypt.audit.delivery import AuditSink, WithPolicy
     from phicrypt.audit.events import Purpose
     from phicrypt.audit.trail import AuditTrail
-    from phicrypt.dynamodb.facade import DynamoDb
+    from phicrypt.dynamodb.client import DynamoDb
     from phicrypt.recovery.break_glass import BreakGlass
     from phicrypt.s3.client import S3Client
     from phicrypt.signatures.mac import Mac, MacSettings
@@ -151,9 +151,9 @@ class PhiCrypt(MessageClient):
     @property
     def dynamodb(self) -> DynamoDb:
         """Items, encrypting clients and typed tables; see :mod:`phicrypt.dynamodb`."""
-        from phicrypt.dynamodb.facade import DynamoDb
+        from phicrypt.dynamodb.client import DynamoDb
 
-        return DynamoDb(self)
+        return DynamoDb(self.session)
 
     def signer(self, key_arn: str, **settings: Unpack[SignerSettings]) -> Signer:
         """Detached signatures and manifests under an asymmetric KMS key; see :class:`phicrypt.signatures.Signer`.

@@ -26,6 +26,9 @@ _log = logging.getLogger("phicrypt.audit")
 class Trail:
     """Where uses of keys are recorded; this one records nothing, for clients without an audit trail."""
 
+    resource_tokens: ResourceTokens | None = None
+    """Without them no event names a resource, so nobody need say which one is used."""
+
     def recorded(
         self,
         operation: str,

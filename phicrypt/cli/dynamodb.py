@@ -167,7 +167,7 @@ def _client(table_name: str, config_path: Path, key: str | None, aws: AwsAccess,
     else:
         keyring = aws.kms_keyring(str(key))
     return attach(
-        PhiCrypt(keyring, audit=trail or ()),
+        PhiCrypt(keyring, audit=trail or ()).session,
         aws.client("dynamodb"),
         [content.table.for_table(plain_table_name(table_name))],
     )

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 from phicrypt._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from phicrypt.dynamodb.client import DynamoDb
     from phicrypt.dynamodb.config import Action, KmsContextWarning, PhiKeyNameWarning, PlaintextPolicy, TableConfig
-    from phicrypt.dynamodb.facade import DynamoDb
     from phicrypt.dynamodb.models import Encrypted, PartitionKey, PhiModel, Signed, SortKey, Unsigned
     from phicrypt.dynamodb.typed_table import TypedTable
     from phicrypt.formats.dbesdk.item_context import attributes_of_context
 
 _HOMES = {
     "Action": "phicrypt.dynamodb.config",
-    "DynamoDb": "phicrypt.dynamodb.facade",
+    "DynamoDb": "phicrypt.dynamodb.client",
     "Encrypted": "phicrypt.dynamodb.models",
     "KmsContextWarning": "phicrypt.dynamodb.config",
     "PartitionKey": "phicrypt.dynamodb.models",

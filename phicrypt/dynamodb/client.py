@@ -1,129 +1,240 @@
-"""DynamoDB clients and resources that encrypt what they write and verify what they read.
+"""``phi.dynamodb``: items, and clients, resources and typed tables that encrypt what they write.
 
-A client from :func:`make_client` has boto3's methods, parameters and answers. What it cannot encrypt
+A client from :meth:`DynamoDb.client` has boto3's methods, parameters and answers. What it cannot encrypt
 it refuses before the network; see ``docs/dynamodb-client.md`` for the list.
 """
 
 from __future__ import annotations
 
-import threading
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from phicrypt.dynamodb.config import TableConfig
-from phicrypt.dynamodb.layer import Layer
-from phicrypt.dynamodb.log_redaction import redact_resource_logs
-from phicrypt.dynamodb.shapes import to_low_level, to_python
+from phicrypt.dynamodb.config import KmsContextWarning, TableConfig
+from phicrypt.dynamodb.items import open_item, seal_item
+from phicrypt.dynamodb.layer import attach_layer
+from phicrypt.dynamodb.shapes import Item, ItemShape, to_low_level, to_python
 from phicrypt.dynamodb.table_checks import CheckTables
 from phicrypt.dynamodb.tables import TableBook
 from phicrypt.dynamodb.updates import update_encrypted
 from phicrypt.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     import boto3
 
-    from phicrypt.client import PhiCrypt
-    from phicrypt.dynamodb.shapes import Item
+    from phicrypt.core.materials import Keyring
+    from phicrypt.dynamodb.boto3_types import (
+        ClientSettings,
+        EncryptingClient,
+        EncryptingResource,
+        SessionSettings,
+        TableSettings,
+    )
+    from phicrypt.dynamodb.models import PhiModel
+    from phicrypt.dynamodb.typed_table import TypedTable
+    from phicrypt.session import Session
 
-_layers: WeakKeyDictionary[Any, Layer] = WeakKeyDictionary()
-_layers_lock = threading.Lock()
-
-
-def make_client(
-    phi: PhiCrypt,
-    tables: Iterable[TableConfig],
-    *,
-    plaintext_tables: Iterable[str] = (),
-    check_tables: CheckTables = "at_first_use",
-    session: boto3.Session | None = None,
-    **options: Any,
-) -> Any:
-    """A boto3 DynamoDB client whose items of ``tables`` are encrypted.
-
-    Args:
-        phi: seals and opens the items.
-        tables: the encrypted tables.
-        plaintext_tables: names of tables whose items pass as they are; every other table is refused.
-        check_tables: when each table is compared with its configuration: ``"at_first_use"``,
-            ``"at_start"`` (now) or ``"never"``.
-        session: makes the client; a new ``boto3.Session()`` unless given. It is not changed.
-        options: as for ``boto3.Session.client``: ``region_name``, ``endpoint_url``, ``config``, …
-
-    The client has one more method, ``update_encrypted(TableName=…, Key=…, change=…)``; see
-    :func:`phicrypt.dynamodb.updates.update_encrypted`.
-
-    Raises ConfigurationError.
-    """
-    book = TableBook(tables, plaintext_tables)
-    client = _session(session).client("dynamodb", **options)
-    _attach(phi, client, book, check_tables)
-    client.update_encrypted = partial(_update_item, client)
-    return client
+    Model = TypeVar("Model", bound=PhiModel)
+    BotocoreClient = TypeVar("BotocoreClient")
 
 
-def make_resource(
-    phi: PhiCrypt,
-    tables: Iterable[TableConfig],
-    *,
-    plaintext_tables: Iterable[str] = (),
-    check_tables: CheckTables = "at_first_use",
-    session: boto3.Session | None = None,
-    **options: Any,
-) -> Any:
-    """A boto3 DynamoDB resource whose items of ``tables`` are encrypted; arguments as :func:`make_client`.
+class DynamoDb:
+    """Made by ``PhiCrypt``; holds nothing but its session."""
 
-    Its tables have one more method, ``update_encrypted(Key=…, change=…)``, with Python values.
-    """
-    book = TableBook(tables, plaintext_tables)
-    resource = _session(session).resource("dynamodb", **options)
-    _attach(phi, resource.meta.client, book, check_tables)
-    make_table = resource.Table
+    __slots__ = ("_phi_session",)
 
-    def table_with_update(name: str) -> Any:
-        table = make_table(name)
-        table.update_encrypted = partial(_update_python_item, table)
-        return table
+    def __init__(self, phi_session: Session) -> None:
+        self._phi_session = phi_session
 
-    resource.Table = table_with_update
-    return resource
+    def encrypt_item(self, item: Mapping[str, Any], table: TableConfig, *, shape: ItemShape | None = None) -> Item:
+        """A new item with the attributes encrypted and signed as ``table`` says; ``item`` is left alone.
 
+        Args:
+            item: attributes by name, in either shape: ``{"name": {"S": "…"}}`` as the low-level
+                client has them, or Python values as boto3's resource has them.
+            table: the table that the item belongs to.
+            shape: ``"low-level"`` or ``"python"``; without it the partition key's value decides,
+                which is a dict in the low-level shape only.
 
-def make_session(
-    phi: PhiCrypt,
-    tables: Iterable[TableConfig],
-    *,
-    plaintext_tables: Iterable[str] = (),
-    check_tables: CheckTables = "at_first_use",
-    **options: Any,
-) -> boto3.Session:
-    """A boto3 session for libraries that make their own clients: every DynamoDB client of it encrypts.
+        Raises ConfigurationError for an attribute without action, a missing key attribute, or an
+        item that is encrypted already; LimitExceededError for values nested deeper than 32.
+        """
+        return seal_item(self._phi_session, item, table, shape=shape).item
 
-    ``options`` are those of ``boto3.Session``: ``region_name``, ``profile_name``, … The clients that
-    ``phi``'s own keyring uses must come from another session: their key store table is not configured
-    here. The other arguments are those of :func:`make_client`.
-    """
-    import boto3
-    import botocore.session
+    def decrypt_item(self, item: Mapping[str, Any], table: TableConfig, *, shape: ItemShape | None = None) -> Item:
+        """The plaintext item of what :meth:`encrypt_item` or AWS's libraries wrote, in the same shape.
 
-    book = TableBook(tables, plaintext_tables)
+        Everything signed is verified before anything is decrypted. Raises NotEncryptedError for a
+        plaintext item (unless the table's policy allows it), AuthenticationError for anything
+        changed, FormatError for a malformed header, KeyAccessError.
+        """
+        return open_item(self._phi_session, item, table, shape=shape).item
 
-    class EncryptingClient:
-        def __init__(self, *arguments: Any, **settings: Any) -> None:
-            super().__init__(*arguments, **settings)
-            _attach(phi, self, book, check_tables)
+    def client(
+        self,
+        tables: Iterable[TableConfig],
+        *,
+        plaintext_tables: Iterable[str] = (),
+        check_tables: CheckTables = "at_first_use",
+        session: boto3.Session | None = None,
+        **settings: Unpack[ClientSettings],
+    ) -> EncryptingClient:
+        """A boto3 client whose items of these tables are encrypted: ``phi.dynamodb.client([patients])``.
 
-    def make_class_encrypt(**event: Any) -> None:
-        event["base_classes"].insert(0, EncryptingClient)
+        Args:
+            tables: the encrypted tables.
+            plaintext_tables: names of tables whose items pass as they are; every other table is refused.
+            check_tables: when each table is compared with its configuration: ``"at_first_use"``,
+                ``"at_start"`` (now) or ``"never"``.
+            session: makes the client; a new ``boto3.Session()`` unless given. It is not changed.
+            settings: as for ``boto3.Session.client``: ``region_name``, ``endpoint_url``, ``config``, …
 
-    core = botocore.session.get_session()
-    core.register("creating-client-class.dynamodb", make_class_encrypt, unique_id="phicrypt-session")
-    return boto3.Session(botocore_session=core, **options)
+        The client has one more method, ``update_encrypted(TableName=…, Key=…, change=…)``; see
+        :func:`phicrypt.dynamodb.updates.update_encrypted`. Raises ConfigurationError.
+        """
+        book = TableBook(self._announced(tables), plaintext_tables)
+        made: Any = _boto3_session(session).client("dynamodb", **settings)
+        attach_layer(self._phi_session, made, book, check_tables)
+        made.update_encrypted = partial(_update_item, made)
+        client: EncryptingClient = made
+        return client
+
+    def resource(
+        self,
+        tables: Iterable[TableConfig],
+        *,
+        plaintext_tables: Iterable[str] = (),
+        check_tables: CheckTables = "at_first_use",
+        session: boto3.Session | None = None,
+        **settings: Unpack[ClientSettings],
+    ) -> EncryptingResource:
+        """A boto3 resource whose items of these tables are encrypted; arguments as :meth:`client`.
+
+        Its tables have one more method, ``update_encrypted(Key=…, change=…)``, with Python values.
+        """
+        book = TableBook(self._announced(tables), plaintext_tables)
+        made: Any = _boto3_session(session).resource("dynamodb", **settings)
+        attach_layer(self._phi_session, made.meta.client, book, check_tables)
+        make_table = made.Table
+
+        def table_with_update(name: str) -> Any:
+            table = make_table(name)
+            table.update_encrypted = partial(_update_python_item, table)
+            return table
+
+        made.Table = table_with_update
+        resource: EncryptingResource = made
+        return resource
+
+    def session(
+        self,
+        tables: Iterable[TableConfig],
+        *,
+        plaintext_tables: Iterable[str] = (),
+        check_tables: CheckTables = "at_first_use",
+        **settings: Unpack[SessionSettings],
+    ) -> boto3.Session:
+        """A boto3 session for libraries that make their own clients: every DynamoDB client of it encrypts.
+
+        ``settings`` are those of ``boto3.Session``: ``region_name``, ``profile_name``, … The clients that
+        the keyring uses must come from another session: their key store table is not configured here.
+        The other arguments are those of :meth:`client`.
+        """
+        import boto3
+        import botocore.session
+
+        book, phi_session = TableBook(tables, plaintext_tables), self._phi_session
+
+        class EncryptsAtBirth:
+            def __init__(self, *arguments: Any, **options: Any) -> None:
+                super().__init__(*arguments, **options)
+                attach_layer(phi_session, self, book, check_tables)
+
+        def make_class_encrypt(**event: Any) -> None:
+            event["base_classes"].insert(0, EncryptsAtBirth)
+
+        core = botocore.session.get_session()
+        core.register("creating-client-class.dynamodb", make_class_encrypt, unique_id="phicrypt-session")
+        return boto3.Session(botocore_session=core, **settings)
+
+    def attach(
+        self,
+        client: BotocoreClient,
+        tables: Iterable[TableConfig],
+        *,
+        plaintext_tables: Iterable[str] = (),
+        check_tables: CheckTables = "at_first_use",
+    ) -> BotocoreClient:
+        """Change a DynamoDB client that another library made: from now on it encrypts and decrypts.
+
+        See :func:`attach`. Arguments as :meth:`client`; returns the same client.
+        """
+        attach(
+            self._phi_session,
+            client,
+            self._announced(tables),
+            plaintext_tables=plaintext_tables,
+            check_tables=check_tables,
+        )
+        return client
+
+    def update_encrypted(
+        self,
+        client: Any,
+        table_name: str,
+        key_attributes: Mapping[str, Any],
+        change: Callable[[Item], Item | None],
+    ) -> Item | None:
+        """Change signed attributes of one item: :func:`phicrypt.dynamodb.updates.update_encrypted`."""
+        return update_encrypted(client, table_name, key_attributes, change)
+
+    def table(
+        self,
+        model: type[Model],
+        *,
+        table_name: str | None = None,
+        client: Any = None,
+        **settings: Unpack[TableSettings],
+    ) -> TypedTable[Model]:
+        """The typed table whose schema is a model: ``patients = phi.dynamodb.table(Patient)``.
+
+        Args:
+            model: a :class:`~phicrypt.dynamodb.PhiModel`.
+            table_name: the physical table, where it is not the model's ``table`` (which stays the
+                logical name that items are bound to).
+            client: an encrypting client of :meth:`client` that knows this table; one of its own unless given.
+            settings: for that client, as of :meth:`client`: ``session``, ``region_name``, ``endpoint_url``, …
+
+        Raises ConfigurationError.
+        """
+        from phicrypt.dynamodb.typed_table import TypedTable, config_of
+
+        config = config_of(model, table_name)
+        if client is None:
+            client = self.client([config], **settings)
+        elif settings:
+            raise ConfigurationError("settings are for a client that the typed table makes itself")
+        return TypedTable(model, config, client)
+
+    def _announced(self, tables: Iterable[TableConfig]) -> tuple[TableConfig, ...]:
+        """The tables, after a warning where the keyring shows KMS what identifies each item."""
+        tables = tuple(tables)
+        if tables and _shows_context_to_kms(self._phi_session.provider.keyring):
+            shown = sorted({name for table in tables for name in (*table.key_names, *table.context_attributes)})
+            warnings.warn(
+                f"the keyring calls KMS for each item and sends it the values of {', '.join(shown)}, which then "
+                "stand in CloudTrail; HierarchicalKeyring binds them locally and calls KMS once per branch key",
+                KmsContextWarning,
+                stacklevel=3,
+            )
+        return tables
 
 
 def attach(
-    phi: PhiCrypt,
+    phi_session: Session,
     client: Any,
     tables: Iterable[TableConfig],
     *,
@@ -132,50 +243,31 @@ def attach(
 ) -> Any:
     """Change a DynamoDB client that another library made: from now on it encrypts and decrypts.
 
-    This is the one call of phicrypt that changes a client it is handed. Attaching the same ``phi``
+    This is the one call of phicrypt that changes a client it is handed. Attaching the same session
     and tables again does nothing. A client cannot be detached; make another one.
 
     Returns the same client. Raises ConfigurationError for a client of another service, or one that
-    is attached with another ``phi`` or other tables.
+    is attached with another ``PhiCrypt`` or other tables.
     """
     service = getattr(getattr(getattr(client, "meta", None), "service_model", None), "service_name", None)
     if service != "dynamodb":
         raise ConfigurationError(
             "attach takes a botocore DynamoDB client (a resource has one: resource.meta.client)"
         )
-    _attach(phi, client, TableBook(tables, plaintext_tables), check_tables)
+    attach_layer(phi_session, client, TableBook(tables, plaintext_tables), check_tables)
     return client
 
 
-def layer_of(client: Any) -> Layer:
-    """The layer of an encrypting client, resource or resource's table; ConfigurationError without one."""
-    meta = getattr(client, "meta", None)
-    layer = _layers.get(getattr(meta, "client", client))
-    if layer is None:
-        raise ConfigurationError(
-            "this client does not encrypt: use phi.dynamodb.client(…), phi.dynamodb.resource(…) or "
-            "phi.dynamodb.attach(client, …)"
-        )
-    return layer
+def _shows_context_to_kms(keyring: Keyring) -> bool:
+    from phicrypt.keys.kms.keyring import KmsKeyring
+    from phicrypt.keys.multi import MultiKeyring
+
+    if isinstance(keyring, MultiKeyring):
+        return any(map(_shows_context_to_kms, keyring.keyrings))
+    return isinstance(keyring, KmsKeyring)
 
 
-def _attach(phi: PhiCrypt, client: Any, book: TableBook, check_tables: CheckTables) -> None:
-    with _layers_lock:
-        layer = _layers.get(client)
-        if layer is None:
-            redact_resource_logs()
-            layer = Layer(phi, client, book, check_tables)
-            layer.register(client)
-            _layers[client] = layer
-        elif layer.phi is not phi or not layer.book.same_tables(book):
-            raise ConfigurationError(
-                "the client is attached already, with another PhiCrypt or other tables; make another client"
-            )
-    if check_tables == "at_start":
-        layer.check_all_tables()
-
-
-def _session(session: boto3.Session | None) -> boto3.Session:
+def _boto3_session(session: boto3.Session | None) -> Any:
     if session is not None:
         return session
     import boto3

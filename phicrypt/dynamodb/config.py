@@ -138,10 +138,7 @@ class TableConfig:
         if self.is_unsigned(attribute):
             return Action.DO_NOTHING
         if attribute.startswith(RESERVED_ATTRIBUTE_PREFIX):
-            raise ConfigurationError(
-                f"the attribute name {attribute!r} is reserved: names beginning with "
-                f"{RESERVED_ATTRIBUTE_PREFIX!r} are written by the format itself"
-            )
+            raise reserved_name_error(attribute)
         raise ConfigurationError(
             f"the attribute {attribute!r} of table {self.table_name!r} has no action; "
             "add it to TableConfig.actions, or to unsigned_attributes if nobody needs its integrity"
@@ -229,6 +226,13 @@ class TableConfig:
                 PhiKeyNameWarning,
                 stacklevel=4,
             )
+
+
+def reserved_name_error(attribute: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"the attribute name {attribute!r} is reserved: names beginning with {RESERVED_ATTRIBUTE_PREFIX!r} "
+        "are written by the format itself"
+    )
 
 
 def _names(names: Iterable[str]) -> tuple[str, ...]:

@@ -12,34 +12,29 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from phicrypt.dynamodb.config import RESERVED_ATTRIBUTE_PREFIX, Action, TableConfig
-from phicrypt.dynamodb.guarded_keys import check_key_texts
-from phicrypt.dynamodb.item_events import Sealing, begin_opening, record_plaintext
+from phicrypt.audit.trail import NO_TRAIL
+from phicrypt.dynamodb.config import RESERVED_ATTRIBUTE_PREFIX, Action, TableConfig, reserved_name_error
 from phicrypt.dynamodb.shapes import Item, ItemShape, binary, from_json, shape_of, to_low_level, to_python
 from phicrypt.errors import (
-    AuditError,
     AuthenticationError,
     ConfigurationError,
     FormatError,
     LimitExceededError,
     NotEncryptedError,
+    PhiCryptError,
     UnsupportedOperationError,
 )
-from phicrypt.formats.dbesdk.attributes import attribute_error, deserialize, serialize_attributes
+from phicrypt.formats.dbesdk.attributes import attribute_error, deserialize, serialize, serialize_attributes
 from phicrypt.formats.dbesdk.header import FOOTER_ATTRIBUTE, HEADER_ATTRIBUTE, parse_header
-from phicrypt.formats.dbesdk.item_context import item_context
+from phicrypt.formats.dbesdk.item_context import PARTITION_NAME, SORT_NAME, TABLE_NAME, item_context
 from phicrypt.formats.dbesdk.layout import Layout, LegendAction, layout_to_read, layout_to_write
-from phicrypt.formats.dbesdk.record import (
-    SealedRecord,
-    Terminal,
-    encrypted_value,
-    open_record,
-    seal_record,
-)
+from phicrypt.formats.dbesdk.record import SealedRecord, Terminal, encrypted_value, open_record, seal_record
 
 if TYPE_CHECKING:
-    from phicrypt.audit.trail import AuditTrail, Use
-    from phicrypt.client import PhiCrypt
+    from phicrypt.audit.resource_tokens import Resource
+    from phicrypt.audit.uses import Use
+    from phicrypt.guard.phi_guard import PhiGuard
+    from phicrypt.session import Session
 
 BEACON_PREFIX: Final = "aws_dbe_b_"
 """Attributes in which AWS's libraries store searchable hashes."""
@@ -51,6 +46,9 @@ _LEGEND_ACTIONS: Final = {
     Action.SIGN_AND_INCLUDE_IN_CONTEXT: LegendAction.CONTEXT,
 }
 _ACTIONS: Final = {int(legend): action for action, legend in _LEGEND_ACTIONS.items()}
+_FORMAT: Final = "dbesdk"
+_PLAINTEXT_FORMAT: Final = "plaintext"
+"""Marks items that a plaintext policy let through (rule 19)."""
 _OF_STORED_ITEMS: Final = frozenset(("dynamodb.migrate_table", "dynamodb.update_encrypted"))
 """Operations on items that are there already, under their keys."""
 _CACHED_LAYOUTS: Final = 256
@@ -92,30 +90,27 @@ class OpenedItem:
 
 
 def seal_item(
-    phi: PhiCrypt,
+    phi_session: Session,
     item: Mapping[str, Any],
     table: TableConfig,
     *,
     shape: ItemShape | None = None,
     operation: str = "dynamodb.encrypt_item",
 ) -> SealedItem:
-    """See :meth:`phicrypt.dynamodb.facade.DynamoDb.encrypt_item`; ``operation`` is for the audit event."""
+    """See :meth:`phicrypt.dynamodb.client.DynamoDb.encrypt_item`; ``operation`` is for the audit event."""
     shape = shape or shape_of(item, table.partition_key)
     if shape == "json":
         raise ConfigurationError("items are encrypted in the low-level or the Python shape")
     is_python = shape == "python"
     low_level = to_low_level(item) if is_python else item
-    if phi.guard is not None and operation not in _OF_STORED_ITEMS:
-        check_key_texts(phi.guard, low_level, table)
+    if phi_session.guard is not None and operation not in _OF_STORED_ITEMS:
+        _check_key_texts(phi_session.guard, low_level, table)
     if table.writes_plaintext():
         _refuse_reserved(item)
-        if phi.trail is not None:
-            record_plaintext(phi.trail, operation, low_level, table, opening=False)
-        return SealedItem(dict(item), is_encrypted=False, footer=None)
-    if phi.trail is None:
-        record = _seal(phi, low_level, table)
-    else:
-        record = _seal_audited(phi, phi.trail, low_level, table, operation)
+        with _recorded(phi_session, operation, low_level, table, _PLAINTEXT_FORMAT, sealing=True, at_once=True):
+            return SealedItem(dict(item), is_encrypted=False, footer=None)
+    with _recorded(phi_session, operation, low_level, table, sealing=True, at_once=True) as use:
+        record = _seal(phi_session, low_level, table, use)
     written = {**record.encrypted, HEADER_ATTRIBUTE: record.header_bytes, FOOTER_ATTRIBUTE: record.footer_bytes}
     sealed = dict(item)
     for name, value in written.items():
@@ -124,27 +119,26 @@ def seal_item(
 
 
 def open_item(
-    phi: PhiCrypt,
+    phi_session: Session,
     item: Mapping[str, Any],
     table: TableConfig,
     *,
     shape: ItemShape | None = None,
     operation: str = "dynamodb.decrypt_item",
 ) -> OpenedItem:
-    """See :meth:`phicrypt.dynamodb.facade.DynamoDb.decrypt_item`; ``operation`` is for the audit events."""
+    """See :meth:`phicrypt.dynamodb.client.DynamoDb.decrypt_item`; ``operation`` is for the audit events."""
     shape = shape or shape_of(item, table.partition_key)
-    if shape == "json":
-        item = from_json(item)
+    item = from_json(item) if shape == "json" else item
     is_python = shape == "python"
     low_level = to_low_level(item) if is_python else item
     if HEADER_ATTRIBUTE not in item and FOOTER_ATTRIBUTE not in item:
-        _pass_plaintext(phi.trail, low_level, table, operation)
+        refusal = _plaintext_refusal(item, table)
+        with _recorded(phi_session, operation, low_level, table, _PLAINTEXT_FORMAT, at_once=True):
+            if refusal is not None:
+                raise refusal
         return OpenedItem(dict(item), False, None, _has_beacons(item), MappingProxyType({}))
-    if phi.trail is None:
-        plan, opened = _open(phi, low_level, table, None)
-    else:
-        with begin_opening(phi.trail, operation, low_level, table) as use:
-            plan, opened = _open(phi, low_level, table, use)
+    with _recorded(phi_session, operation, low_level, table) as use:
+        plan, opened = _open(phi_session, low_level, table, use)
     plaintext = dict(item)
     for name in plan.reserved:
         del plaintext[name]
@@ -158,9 +152,8 @@ def is_legacy(item: Mapping[str, Any]) -> bool:
     return not _LEGACY_ATTRIBUTES.isdisjoint(item)
 
 
-def _seal(
-    phi: PhiCrypt, item: Mapping[str, Any], table: TableConfig, sealing: Sealing | None = None
-) -> SealedRecord:
+def _seal(phi_session: Session, item: Mapping[str, Any], table: TableConfig, use: Use) -> SealedRecord:
+    use.suite_id = table.suite.suite_id
     layout = _layout_to_write(table, frozenset(item))
     terminals = _terminals_to_write(item, layout)
     context = item_context(
@@ -172,46 +165,28 @@ def _seal(
         context_attributes=table.context_attributes,
     )
     # Each item has a data key of its own: any change means another one (rules 3 and 4).
-    materials, _ = phi.provider.encryption_materials(table.suite, context, plaintext_length_bytes=None)
-    if (count := len(materials.encrypted_data_keys)) > (limit := phi.limits.max_encrypted_data_keys):
+    materials, _ = phi_session.provider.encryption_materials(table.suite, context, plaintext_length_bytes=None)
+    if (count := len(materials.encrypted_data_keys)) > (limit := phi_session.limits.max_encrypted_data_keys):
         raise LimitExceededError(
             "more encrypted data keys than phicrypt's own reader accepts", limit=limit, actual=count
         )
-    record = seal_record(
-        materials,
-        layout,
-        list(terminals.values()),
-        version=table.version,
-        stored_context={name: value for name, value in materials.context.items() if name not in context},
-    )
-    if sealing is not None:
-        length = sum(len(body) for _, body in terminals.values())
-        sealing.record(materials=materials, message_id=record.message_id, byte_count=length)
+    stored = {name: value for name, value in materials.context.items() if name not in context}
+    signed = list(terminals.values())
+    record = seal_record(materials, layout, signed, version=table.version, stored_context=stored)
+    use.message_id, use.origin, use.cache_hit = record.message_id.hex(), materials.origin, False
+    if phi_session.trail is not NO_TRAIL:  # the sum takes 1 µs for twenty attributes
+        use.byte_count = sum(len(body) for _, body in terminals.values())
     return record
 
 
-def _seal_audited(
-    phi: PhiCrypt, trail: AuditTrail, item: Mapping[str, Any], table: TableConfig, operation: str
-) -> SealedRecord:
-    sealing = Sealing(trail, operation, item, table)
-    try:
-        return _seal(phi, item, table, sealing)
-    except AuditError:
-        raise
-    except BaseException as error:
-        sealing.record(error=error)
-        raise
-
-
 def _open(
-    phi: PhiCrypt, item: Mapping[str, Any], table: TableConfig, use: Use | None
+    phi_session: Session, item: Mapping[str, Any], table: TableConfig, use: Use
 ) -> tuple[_ReadPlan, dict[str, dict[str, Any]]]:
     """How a low-level item is read, and its decrypted attributes, after every signature was verified."""
     if HEADER_ATTRIBUTE not in item or FOOTER_ATTRIBUTE not in item:
         raise AuthenticationError("header or footer missing")
-    header = parse_header(_stored_binary(item, HEADER_ATTRIBUTE), phi.limits)
-    if use is not None:
-        use.suite_id, use.message_id = header.suite.suite_id, header.message_id.hex()
+    header = parse_header(_stored_binary(item, HEADER_ATTRIBUTE), phi_session.limits)
+    use.suite_id, use.message_id = header.suite.suite_id, header.message_id.hex()
     footer_bytes = _stored_binary(item, FOOTER_ATTRIBUTE)
     if table.require_signed and not header.suite.is_signed:
         raise UnsupportedOperationError(
@@ -231,24 +206,64 @@ def _open(
     )
     if not context.keys().isdisjoint(header.stored_context):
         raise FormatError("it repeats a pair that is computed from the item", field="encryption context")
-    materials, hit = phi.provider.decryption_materials(
+    materials, hit = phi_session.provider.decryption_materials(
         header.suite, {**header.stored_context, **context}, header.encrypted_data_keys, expected=context
     )
-    if use is not None:
-        use.origin, use.cache_hit = materials.origin, hit
+    use.origin, use.cache_hit = materials.origin, hit
     opened = open_record(materials, header, footer_bytes, plan.layout, stored)
-    if use is not None:
+    if phi_session.trail is not NO_TRAIL:
         use.byte_count = sum(len(body) for _, body in opened.values())
     return plan, _plaintext_attributes(opened)
 
 
-def _pass_plaintext(trail: AuditTrail | None, item: Mapping[str, Any], table: TableConfig, operation: str) -> None:
-    """Record a plaintext item and let it pass, or raise NotEncryptedError."""
-    refusal = _plaintext_refusal(item, table)
-    if trail is not None:
-        record_plaintext(trail, operation, item, table, opening=True, error=refusal)
-    if refusal is not None:
-        raise refusal
+def _recorded(
+    phi_session: Session,
+    operation: str,
+    item: Mapping[str, Any],
+    table: TableConfig,
+    format: str = _FORMAT,  # noqa: A002
+    *,
+    sealing: bool = False,
+    at_once: bool = False,
+) -> Use:
+    """The use of one low-level item, on record: never with a value, not even of a key attribute.
+
+    The event's context names the table and its key attributes; which item it was stands in the resource
+    token, an HMAC that only the holder of the token key can confirm (rule 23).
+    """
+    return phi_session.trail.recorded(
+        operation,
+        format=format,
+        context=_recorded_context(table),
+        # Serializing key attributes takes 4 to 7 µs, for nothing where no tokens are kept.
+        resource=None if phi_session.trail.resource_tokens is None else _resource(item, table),
+        sealing=sealing,
+        at_once=at_once,
+    )
+
+
+@lru_cache(_CACHED_LAYOUTS)
+def _recorded_context(table: TableConfig) -> Mapping[str, str]:
+    names = zip((PARTITION_NAME, SORT_NAME), table.key_names, strict=False)
+    return MappingProxyType({TABLE_NAME: table.logical_table_name, **dict(names)})
+
+
+def _resource(item: Mapping[str, Any], table: TableConfig) -> Resource | None:
+    try:
+        return ("dynamodb", table.logical_table_name, *(b"".join(serialize(item[n])) for n in table.key_names))
+    except (KeyError, PhiCryptError):
+        return None
+
+
+def _check_key_texts(guard: PhiGuard, item: Mapping[str, Any], table: TableConfig) -> None:
+    """Guard the primary key's text and numbers: DynamoDB, its indexes, streams and logs show them in clear."""
+    texts = {}
+    for name in table.key_names:
+        attribute = item.get(name)
+        value = attribute.get("S", attribute.get("N")) if isinstance(attribute, Mapping) else None
+        if isinstance(value, str):
+            texts[name] = value
+    guard.check_name(texts, where="table key")
 
 
 def _refuse_reserved(names: Iterable[str]) -> None:
@@ -259,10 +274,7 @@ def _refuse_reserved(names: Iterable[str]) -> None:
             continue
         if name in (HEADER_ATTRIBUTE, FOOTER_ATTRIBUTE):
             raise ConfigurationError("the item is encrypted already; decrypt it before it is encrypted again")
-        raise ConfigurationError(
-            f"the attribute name {name!r} is reserved: names beginning with {RESERVED_ATTRIBUTE_PREFIX!r} "
-            "are written by the format itself"
-        )
+        raise reserved_name_error(name)
 
 
 def _plaintext_refusal(item: Mapping[str, Any], table: TableConfig) -> NotEncryptedError | None:

@@ -10,18 +10,23 @@ botocore emits, for each call::
 
 A handler that raises stops the call there, so nothing is sent after a failed check, and nothing is
 returned after a failed verification. Retries resend one body. State travels in the call's context.
+
+At DEBUG, boto3's resources log the parameters of a call before they are sealed and the answer after it
+was opened. A filter of the logger removes both, so every handler gets the redacted record.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import random
+import threading
 import time
-import weakref
 from collections.abc import Mapping, MutableMapping, Sequence
 from contextvars import ContextVar, copy_context
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary, ref
 
 from phicrypt.dynamodb.answers import Answer
 from phicrypt.dynamodb.config import TableConfig
@@ -34,12 +39,15 @@ from phicrypt.dynamodb.tokens import TokenLedger
 from phicrypt.errors import ConfigurationError, LimitExceededError, UnsupportedOperationError
 
 if TYPE_CHECKING:
-    from phicrypt.client import PhiCrypt
+    from phicrypt.session import Session
 
 _CONTEXT_NAME: Final = "phicrypt"
 MAX_KEYS_PER_BATCH: Final = 100
 MAX_BATCH_ATTEMPTS: Final = 10
 _BACKOFF_SECONDS: Final = 0.05
+_RESOURCE_LOGGER: Final = "boto3.resources.action"
+_ITEM_MEMBERS: Final = frozenset({"Attributes", "Item", "Items", "Responses", "UnprocessedItems"})
+_REMOVED: Final = "<removed by phicrypt>"
 
 
 class _DirectCall:
@@ -67,11 +75,11 @@ _direct_call: ContextVar[_DirectCall | None] = ContextVar("phicrypt_dynamodb_dir
 class Layer:
     """Encrypts and decrypts the calls of one client."""
 
-    def __init__(self, phi: PhiCrypt, client: Any, book: TableBook, check_tables: CheckTables) -> None:
-        self.phi = phi
+    def __init__(self, phi_session: Session, client: Any, book: TableBook, check_tables: CheckTables) -> None:
+        self.phi_session = phi_session
         self.book = book
         # Weak, so that the registry of layers keeps no client alive.
-        self._client = weakref.ref(client)
+        self._client = ref(client)
         self._tokens = TokenLedger()
         self._checks = TableChecks(self.call, check_tables)
 
@@ -134,11 +142,11 @@ class Layer:
 
     def seal(self, item: Mapping[str, Any], table: TableConfig, operation: str) -> SealedItem:
         """``operation`` is for the audit event: DynamoDB's name, or that of a function of phicrypt's own."""
-        return seal_item(self.phi, item, table, shape="low-level", operation=_audited_name(operation))
+        return seal_item(self.phi_session, item, table, shape="low-level", operation=_audited_name(operation))
 
     def open(self, item: Mapping[str, Any], table: TableConfig, operation: str) -> OpenedItem:
         """``operation`` as of :meth:`seal`."""
-        opened = open_item(self.phi, item, table, shape="low-level", operation=_audited_name(operation))
+        opened = open_item(self.phi_session, item, table, shape="low-level", operation=_audited_name(operation))
         if opened.has_beacons:
             self._checks.saw_beacons(table.table_name)
         return opened
@@ -190,6 +198,39 @@ class Layer:
             if "Error" not in parsed and model.name in ("DeleteItem", "PutItem", "UpdateItem"):
                 error.add_note(f"{model.name} itself was done; what it returned could not be opened")
             raise
+
+
+_layers: WeakKeyDictionary[Any, Layer] = WeakKeyDictionary()
+_layers_lock = threading.Lock()
+
+
+def layer_of(client: Any) -> Layer:
+    """The layer of an encrypting client, resource or resource's table; ConfigurationError without one."""
+    meta = getattr(client, "meta", None)
+    layer = _layers.get(getattr(meta, "client", client))
+    if layer is None:
+        raise ConfigurationError(
+            "this client does not encrypt: use phi.dynamodb.client(…), phi.dynamodb.resource(…) or "
+            "phi.dynamodb.attach(client, …)"
+        )
+    return layer
+
+
+def attach_layer(phi_session: Session, client: Any, book: TableBook, check_tables: CheckTables) -> None:
+    """Make a botocore client encrypt from now on; see :func:`phicrypt.dynamodb.client.attach`."""
+    with _layers_lock:
+        layer = _layers.get(client)
+        if layer is None:
+            _redact_resource_logs()
+            layer = Layer(phi_session, client, book, check_tables)
+            layer.register(client)
+            _layers[client] = layer
+        elif layer.phi_session is not phi_session or not layer.book.same_tables(book):
+            raise ConfigurationError(
+                "the client is attached already, with another PhiCrypt or other tables; make another client"
+            )
+    if check_tables == "at_start":
+        layer.check_all_tables()
 
 
 @cache
@@ -262,3 +303,23 @@ def _replace(target: MutableMapping[str, Any], source: Mapping[str, Any]) -> Non
     fresh = dict(source)
     target.clear()
     target.update(fresh)
+
+
+class _ItemFilter(logging.Filter):
+    """Removes parameters and answers of DynamoDB calls from log records; drops no record."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        arguments = record.args
+        if isinstance(arguments, tuple) and len(arguments) == 3 and arguments[0] == "dynamodb":
+            record.args = (*arguments[:2], _REMOVED)
+        # Logging's form for one mapping, which is an answer.
+        elif isinstance(arguments, Mapping) and _ITEM_MEMBERS.intersection(arguments):
+            record.args = (_REMOVED,)
+        return True
+
+
+def _redact_resource_logs() -> None:
+    """Install the filter for the whole process; it is there at most once."""
+    logger = logging.getLogger(_RESOURCE_LOGGER)
+    if not any(isinstance(present, _ItemFilter) for present in logger.filters):
+        logger.addFilter(_ItemFilter())

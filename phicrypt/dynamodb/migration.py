@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from phicrypt.dynamodb.client import layer_of
 from phicrypt.dynamodb.config import PlaintextPolicy, TableConfig
-from phicrypt.dynamodb.layer import Layer
+from phicrypt.dynamodb.layer import Layer, layer_of
 from phicrypt.dynamodb.shapes import Item
 from phicrypt.dynamodb.survey import MAX_ITEM_BYTES, Checkpoint, ItemKind, Pace, Tally, item_size_bytes, kind_of
 from phicrypt.dynamodb.tables import carries_beacons, check_no_beacons

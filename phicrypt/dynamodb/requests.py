@@ -22,7 +22,7 @@ from phicrypt.dynamodb.config import TableConfig
 from phicrypt.dynamodb.expression_tree import Condition
 from phicrypt.dynamodb.items import SealedItem
 from phicrypt.dynamodb.operations import TABLE_OPERATIONS, check_members, check_operation
-from phicrypt.dynamodb.table_settings import check_table_settings
+from phicrypt.dynamodb.table_checks import check_table_settings
 from phicrypt.dynamodb.tables import FOOTER, TableBook, TableFacts, plain_table_name
 from phicrypt.errors import ConfigurationError, UnsupportedOperationError
 

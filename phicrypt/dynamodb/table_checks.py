@@ -1,4 +1,4 @@
-"""Compares each table with its configuration before it is first used."""
+"""Compares each table with its configuration: as it stands before it is first used, and what calls make of it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,18 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal
 
 from phicrypt.dynamodb.config import TableConfig
-from phicrypt.dynamodb.tables import TableFacts, carries_beacons, check_facts, check_no_beacons, read_facts
-from phicrypt.errors import ConfigurationError
+from phicrypt.dynamodb.operations import check_members
+from phicrypt.dynamodb.tables import (
+    TableBook,
+    TableFacts,
+    carries_beacons,
+    check_facts,
+    check_index_keys,
+    check_no_beacons,
+    is_encrypted_name,
+    read_facts,
+)
+from phicrypt.errors import ConfigurationError, UnsupportedOperationError
 
 CheckTables = Literal["at_first_use", "at_start", "never"]
 BEACON_SAMPLE_ITEMS: Final = 25
@@ -95,3 +105,34 @@ class TableChecks:
                     "and that no stored item carries beacons"
                 ) from error
             raise
+
+
+def check_table_settings(operation: str, asked: Mapping[str, Any], book: TableBook) -> None:
+    """Settings that name attributes: an index or a time to live on an encrypted one cannot work."""
+    check_members(operation, asked)
+    if operation not in ("CreateTable", "UpdateTable", "UpdateTimeToLive"):
+        return
+    table = book.find(asked.get("TableName"))
+    if table is None:
+        return
+    indexes = [*(asked.get("LocalSecondaryIndexes") or ()), *(asked.get("GlobalSecondaryIndexes") or ())]
+    indexes += [
+        update["Create"] for update in asked.get("GlobalSecondaryIndexUpdates") or () if "Create" in update
+    ]
+    for index in indexes:
+        check_index_keys(table, index.get("IndexName"), _schema_names(index))
+    if operation == "CreateTable" and (names := _schema_names(asked)) != set(table.key_names):
+        raise ConfigurationError(
+            f"CreateTable: the key of table {table.table_name!r} is {', '.join(map(repr, sorted(names)))}, but "
+            f"its TableConfig says {', '.join(map(repr, table.key_names))}"
+        )
+    expiry = (asked.get("TimeToLiveSpecification") or {}).get("AttributeName")
+    if expiry is not None and is_encrypted_name(table, expiry):
+        raise UnsupportedOperationError(
+            f"UpdateTimeToLive: DynamoDB cannot read the encrypted attribute {expiry!r} of table "
+            f"{table.table_name!r}, so nothing would ever expire; make it SIGN_ONLY"
+        )
+
+
+def _schema_names(holder: Mapping[str, Any]) -> set[str]:
+    return {part["AttributeName"] for part in holder.get("KeySchema") or ()}

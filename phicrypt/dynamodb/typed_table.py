@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from phicrypt.dynamodb.config import TableConfig
+from phicrypt.dynamodb.layer import layer_of
 from phicrypt.dynamodb.model_values import to_attribute
 from phicrypt.dynamodb.models import FieldRole, PhiModel, without_values
 from phicrypt.dynamodb.shapes import Item
 from phicrypt.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from phicrypt.client import PhiCrypt
 
 Model = TypeVar("Model", bound=PhiModel)
 
@@ -22,38 +20,18 @@ Model = TypeVar("Model", bound=PhiModel)
 class TypedTable(Generic[Model]):
     """One table whose items are models. Made by ``phi.dynamodb.table``; safe to share among threads.
 
-    Args:
-        phi: encrypts and decrypts.
-        model: the schema.
-        table_name: the physical table, where it is not the model's ``table`` (which stays the
-            logical name that items are bound to).
-        client: an encrypting client of ``phi.dynamodb.client`` that knows this table; one of its
-            own unless given.
-        options: for that client: ``session``, ``region_name``, ``endpoint_url``, …
-
     Attributes that the model does not know are verified, left out of what is read, and kept by
     :meth:`update` if the model names them in ``retired``. :meth:`put` replaces the whole item.
     """
 
-    def __init__(
-        self,
-        phi: PhiCrypt,
-        model: type[Model],
-        *,
-        table_name: str | None = None,
-        client: Any = None,
-        **options: Any,
-    ) -> None:
-        if not (isinstance(model, type) and issubclass(model, PhiModel)):
-            raise ConfigurationError("a typed table takes a subclass of PhiModel")
+    def __init__(self, model: type[Model], config: TableConfig, client: Any) -> None:
+        # A client that does not encrypt, or encrypts other tables, would store plaintext or nothing.
+        if layer_of(client).book.resolve(config.table_name, "A typed table") is None:
+            raise ConfigurationError(f"the table {config.table_name!r} is in the client's plaintext_tables")
         self.model = model
-        self.config: TableConfig = model.table_config(table_name)
-        self._key_models = {name: _key_model(model, name) for name in self.config.key_names}
-        if client is None:
-            client = phi.dynamodb.client(tables=[self.config], **options)
-        elif options:
-            raise ConfigurationError("options are for a client that the typed table makes itself")
+        self.config = config
         self.client = client
+        self._key_models = {name: _key_model(model, name) for name in config.key_names}
 
     def __repr__(self) -> str:
         return f"<TypedTable of {self.model.__name__} in {self.config.table_name!r}>"
@@ -212,6 +190,13 @@ class TypedTable(Generic[Model]):
         if len(given) == 2:
             return "#p = :p AND #s BETWEEN :a AND :b", values
         return ("#p = :p AND #s >= :a" if ":a" in given else "#p = :p AND #s <= :b"), values
+
+
+def config_of(model: type[PhiModel], table_name: str | None) -> TableConfig:
+    """The configuration of the model's table; ConfigurationError for what is no model of a table."""
+    if not (isinstance(model, type) and issubclass(model, PhiModel)):
+        raise ConfigurationError("a typed table takes a subclass of PhiModel")
+    return model.table_config(table_name)
 
 
 def _key_model(model: type[PhiModel], field: str) -> type[BaseModel]:

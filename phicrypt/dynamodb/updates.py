@@ -13,17 +13,15 @@ import copy
 import random
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from phicrypt.dynamodb.answers import key_of
 from phicrypt.dynamodb.config import TableConfig
+from phicrypt.dynamodb.layer import Layer, layer_of
 from phicrypt.dynamodb.matching import same_value
 from phicrypt.dynamodb.shapes import Item
 from phicrypt.dynamodb.tables import FOOTER, HEADER, carries_beacons, check_no_beacons, signed_names
 from phicrypt.errors import AuthenticationError, ConfigurationError, UnsupportedOperationError
-
-if TYPE_CHECKING:
-    from phicrypt.dynamodb.layer import Layer
 
 MAX_ATTEMPTS: Final = 12
 _OPERATION: Final = "update_encrypted"
@@ -50,8 +48,6 @@ def update_encrypted(
     ConditionalCheckFailedException after :data:`MAX_ATTEMPTS` collisions with other writers.
     """
     from botocore.exceptions import ClientError
-
-    from phicrypt.dynamodb.client import layer_of
 
     layer = layer_of(client)
     table = layer.book.resolve(table_name, "update_encrypted")

@@ -19,7 +19,7 @@ from support.audit_events import public_names, uses_of
 from phicrypt import ANY_CONTEXT, KmsKeyring, PhiCrypt, RawAesKeyring
 from phicrypt.audit import AuditEvent, RecordingSink
 from phicrypt.dynamodb import Action, TableConfig
-from phicrypt.dynamodb.facade import DynamoDb
+from phicrypt.dynamodb.client import DynamoDb
 from phicrypt.errors import AuditError, KeyAccessError, PhiCryptError
 from phicrypt.s3.client import S3Client
 from phicrypt.signatures.mac import Mac

@@ -55,10 +55,10 @@ def test_official_vectors(manifest: str) -> None:
         table = vector_table(vector["config"])
         if vector["type"] == "negative-decrypt":
             with pytest.raises(PhiCryptError):
-                open_item(phi, encrypted, table)
+                open_item(phi.session, encrypted, table)
         else:
             plaintext = {name: from_vector_json(value) for name, value in vector["plaintext"].items()}
-            opened = open_item(phi, encrypted, table)
+            opened = open_item(phi.session, encrypted, table)
             assert in_normal_form(opened.item) == in_normal_form(plaintext), number
         outcomes[vector["type"]] += 1
     assert outcomes["positive-decrypt"] > 0

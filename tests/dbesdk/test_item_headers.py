@@ -243,19 +243,19 @@ def test_headers_store_no_pair_that_a_reader_can_compute() -> None:
     for version_2 in (False, True):
         action = Action.SIGN_AND_INCLUDE_IN_CONTEXT if version_2 else Action.SIGN_ONLY
         table = table_of_every_type(action, include_in_context=version_2)
-        stored = seal_item(phi, item_of_every_type(), table).item
+        stored = seal_item(phi.session, item_of_every_type(), table).item
         assert not parse_header(stored["aws_dbe_head"]["B"], LIMITS).stored_context
 
 
 def test_a_header_that_repeats_computed_pairs_is_refused() -> None:
     phi = phi_with(raw_aes_keyring())
-    stored = seal_item(phi, patient(), patients()).item
+    stored = seal_item(phi.session, patient(), patients()).item
     head = stored["aws_dbe_head"]["B"]
     legend_end = 36 + int.from_bytes(head[34:36], "big")
     repeated = b"\0\x01\0\x15aws-crypto-table-name\0\x08patients"
     changed = head[:legend_end] + repeated + head[legend_end + 2 :]
     with pytest.raises(FormatError, match="computed"):
-        open_item(phi, {**stored, "aws_dbe_head": {"B": changed}}, patients())
+        open_item(phi.session, {**stored, "aws_dbe_head": {"B": changed}}, patients())
 
 
 def test_a_branch_key_supplier_chooses_by_the_items_attributes() -> None:
@@ -271,8 +271,8 @@ def test_a_branch_key_supplier_chooses_by_the_items_attributes() -> None:
 
     store = StaticBranchKeyStore("tenant-p-1", "f60c4d1c-3a6a-4a33-9a5c-3f1d9f8b1e11", bytes(32), bytes(32))
     phi = phi_with(HierarchicalKeyring(store, branch_key_id=choose))
-    stored = seal_item(phi, patient(), patients()).item
-    assert open_item(phi, stored, patients()).item == patient()
+    stored = seal_item(phi.session, patient(), patients()).item
+    assert open_item(phi.session, stored, patients()).item == patient()
     assert seen == [{"patient_id": {"S": "p-1"}, "visit": {"S": "2026-01-01"}}] * 2
     with pytest.raises(PhiCryptError):
-        open_item(phi, {**stored, "patient_id": {"S": "p-2"}}, patients())
+        open_item(phi.session, {**stored, "patient_id": {"S": "p-2"}}, patients())

@@ -11,7 +11,6 @@ from support.dynamodb_support import Clinic, Server, key, open_clinic, patient, 
 
 from phicrypt import PhiCrypt, RawAesKeyring
 from phicrypt.dynamodb.client import attach
-from phicrypt.dynamodb.facade import DynamoDb
 from phicrypt.errors import ConfigurationError, UnsupportedOperationError
 
 
@@ -22,7 +21,7 @@ def moto_clinic(moto: Server, phi: PhiCrypt) -> Clinic:
 
 def test_an_attached_client_encrypts(clinic: Clinic) -> None:
     client = clinic.server.raw_client()
-    assert DynamoDb(clinic.phi).attach(client, [clinic.config]) is client
+    assert clinic.phi.dynamodb.attach(client, [clinic.config]) is client
     client.put_item(TableName=clinic.name, Item=patient())
     assert "aws_dbe_foot" in (clinic.stored() or {})
     assert client.get_item(TableName=clinic.name, Key=key())["Item"] == patient()
@@ -33,22 +32,22 @@ def test_an_attached_client_encrypts(clinic: Clinic) -> None:
 def test_attach_is_idempotent_and_refuses_other_tables(moto_clinic: Clinic) -> None:
     client = moto_clinic.server.raw_client()
     for _ in range(3):
-        attach(moto_clinic.phi, client, [patient_config(moto_clinic.name)])
+        attach(moto_clinic.phi.session, client, [patient_config(moto_clinic.name)])
     client.put_item(TableName=moto_clinic.name, Item=patient())
     assert client.get_item(TableName=moto_clinic.name, Key=key())["Item"] == patient()
     with pytest.raises(ConfigurationError):
-        attach(moto_clinic.phi, client, [patient_config("others")])
+        attach(moto_clinic.phi.session, client, [patient_config("others")])
     with pytest.raises(ConfigurationError):
-        attach(moto_clinic.phi, client, [patient_config(moto_clinic.name)], plaintext_tables=["others"])
+        attach(moto_clinic.phi.session, client, [patient_config(moto_clinic.name)], plaintext_tables=["others"])
     other_phi = PhiCrypt(RawAesKeyring("clinic", "other", bytes(32)))
     with pytest.raises(ConfigurationError):
-        attach(other_phi, client, [patient_config(moto_clinic.name)])
+        attach(other_phi.session, client, [patient_config(moto_clinic.name)])
 
 
 def test_a_resource_made_before_or_after_attaching_is_covered(moto_clinic: Clinic) -> None:
     resource = moto_clinic.server.session().resource("dynamodb", endpoint_url=moto_clinic.server.endpoint_url)
     table = resource.Table(moto_clinic.name)
-    attach(moto_clinic.phi, resource.meta.client, [moto_clinic.config])
+    attach(moto_clinic.phi.session, resource.meta.client, [moto_clinic.config])
     table.put_item(Item={"patient_id": "p-1", "visit": 1, "name": "Ada"})
     assert set((moto_clinic.stored() or {})["name"]) == {"B"}
     assert table.get_item(Key={"patient_id": "p-1", "visit": 1})["Item"]["name"] == "Ada"
@@ -57,17 +56,17 @@ def test_a_resource_made_before_or_after_attaching_is_covered(moto_clinic: Clini
 @pytest.mark.parametrize("handed", ["text", None])
 def test_attach_refuses_what_is_no_dynamodb_client(phi: PhiCrypt, handed: Any) -> None:
     with pytest.raises(ConfigurationError):
-        attach(phi, handed, [patient_config("patients")])
+        attach(phi.session, handed, [patient_config("patients")])
 
 
 def test_attach_refuses_clients_of_other_services(moto_clinic: Clinic) -> None:
     with pytest.raises(ConfigurationError):
-        attach(moto_clinic.phi, moto_clinic.server.session().client("s3"), [moto_clinic.config])
+        attach(moto_clinic.phi.session, moto_clinic.server.session().client("s3"), [moto_clinic.config])
 
 
 def test_clients_are_not_kept_alive(moto_clinic: Clinic) -> None:
     client = moto_clinic.server.raw_client()
-    attach(moto_clinic.phi, client, [moto_clinic.config])
+    attach(moto_clinic.phi.session, client, [moto_clinic.config])
     gone = weakref.ref(client)
     del client
     gc.collect()
@@ -76,7 +75,7 @@ def test_clients_are_not_kept_alive(moto_clinic: Clinic) -> None:
 
 def test_every_client_of_a_session_encrypts(moto_clinic: Clinic) -> None:
     name, endpoint_url = moto_clinic.name, moto_clinic.server.endpoint_url
-    session = DynamoDb(moto_clinic.phi).session(
+    session = moto_clinic.phi.dynamodb.session(
         [moto_clinic.config],
         region_name="us-east-1",
         aws_access_key_id="AKIAIOSFODNN7EXAMPLE",
@@ -117,7 +116,7 @@ def test_a_pynamodb_model_is_encrypted(clinic: Clinic) -> None:
         note = UnicodeAttribute(null=True)
 
     connection: Connection = Patient._get_connection().connection
-    DynamoDb(clinic.phi).attach(connection.client, [clinic.config])
+    clinic.phi.dynamodb.attach(connection.client, [clinic.config])
 
     Patient("p-1", 1, name="Ada", conditions=["asthma"], clinic="north").save()
     assert set((clinic.stored() or {})["name"]) == {"B"}

@@ -10,7 +10,6 @@ from botocore.config import Config
 from support.dynamodb_support import key, patient, patient_config
 
 from phicrypt import PhiCrypt
-from phicrypt.dynamodb.facade import DynamoDb
 from phicrypt.dynamodb.layer import check_body
 from phicrypt.dynamodb.tables import TableBook
 from phicrypt.errors import ConfigurationError, PhiCryptError, UnsupportedOperationError
@@ -22,7 +21,7 @@ VALUES = {":v": {"S": "x"}}
 
 @pytest.fixture(scope="module")
 def client(phi: PhiCrypt) -> Any:
-    return DynamoDb(phi).client(
+    return phi.dynamodb.client(
         [patient_config(TABLE)],
         plaintext_tables=["settings"],
         check_tables="never",
@@ -290,7 +289,7 @@ def test_settings_on_encrypted_attributes_are_refused(client: Any) -> None:
 
 
 def test_malformed_parameters_are_refused_even_without_botocores_validation(phi: PhiCrypt) -> None:
-    client = DynamoDb(phi).client(
+    client = phi.dynamodb.client(
         [patient_config(TABLE)],
         check_tables="never",
         session=boto3.Session("AKIAIOSFODNN7EXAMPLE", "no-secret", region_name="us-east-1"),
@@ -339,7 +338,7 @@ def test_rule_17_updates_without_the_footers_condition_are_stopped() -> None:
 
 
 def test_rule_17_a_handler_that_puts_plaintext_back_is_stopped(phi: PhiCrypt) -> None:
-    client = DynamoDb(phi).client(
+    client = phi.dynamodb.client(
         [patient_config(TABLE)],
         check_tables="never",
         session=boto3.Session("AKIAIOSFODNN7EXAMPLE", "no-secret", region_name="us-east-1"),

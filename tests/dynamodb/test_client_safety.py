@@ -24,9 +24,8 @@ from support.dynamodb_support import (
 from phicrypt import PhiCrypt, RawAesKeyring
 from phicrypt.dynamodb import layer
 from phicrypt.dynamodb.answers import PLAINTEXT_ITEMS
-from phicrypt.dynamodb.client import layer_of
 from phicrypt.dynamodb.config import PlaintextPolicy
-from phicrypt.dynamodb.facade import DynamoDb
+from phicrypt.dynamodb.layer import layer_of
 from phicrypt.dynamodb.table_checks import BEACON_SAMPLE_ITEMS
 from phicrypt.dynamodb.tokens import MAX_AGE_SECONDS, MAX_ENTRIES, TokenLedger
 from phicrypt.errors import (
@@ -504,9 +503,7 @@ def test_rule_07_signed_items_can_be_required_before_any_key_is_used(moto: Serve
     phi = PhiCrypt(keyring, cache=None)
     clinic = open_clinic(moto, phi)
     clinic.client.put_item(TableName=clinic.name, Item=patient())
-    client = DynamoDb(phi).client(
-        [patient_config(clinic.name, require_signed=True, signed=True)], **moto.options()
-    )
+    client = phi.dynamodb.client([patient_config(clinic.name, require_signed=True, signed=True)], **moto.options())
     with pytest.raises(UnsupportedOperationError, match="requires signed items"):
         client.get_item(TableName=clinic.name, Key=key())
     assert not hasattr(keyring, "opened")
@@ -521,7 +518,7 @@ def test_rule_07_a_restored_table_needs_its_logical_name(clinic: Clinic) -> None
     restored = f"{clinic.name}-restored"
     create_patients_table(clinic.raw, restored)
     clinic.raw.put_item(TableName=restored, Item=clinic.stored())
-    dynamodb, options = DynamoDb(clinic.phi), clinic.server.options()
+    dynamodb, options = clinic.phi.dynamodb, clinic.server.options()
     moved = dynamodb.client([patient_config(restored)], **options)
     with pytest.raises((AuthenticationError, KeyAccessError)):
         moved.get_item(TableName=restored, Key=key())
@@ -532,11 +529,11 @@ def test_rule_07_a_restored_table_needs_its_logical_name(clinic: Clinic) -> None
 @pytest.mark.parametrize("changes", [{"partition_key": "clinic"}, {"sort_key": None}, {"sort_key": "clinic"}])
 def test_a_configuration_that_does_not_fit_the_table_is_refused(clinic: Clinic, changes: dict[str, Any]) -> None:
     config = patient_config(clinic.name, **changes)
-    client = DynamoDb(clinic.phi).client([config], **clinic.server.options())
+    client = clinic.phi.dynamodb.client([config], **clinic.server.options())
     with pytest.raises(ConfigurationError, match="TableConfig says"):
         client.put_item(TableName=clinic.name, Item=patient())
     with pytest.raises(ConfigurationError, match="TableConfig says"):
-        DynamoDb(clinic.phi).client([config], check_tables="at_start", **clinic.server.options())
+        clinic.phi.dynamodb.client([config], check_tables="at_start", **clinic.server.options())
 
 
 def test_a_missing_table_is_found_at_the_start_only(moto_clinic: Clinic) -> None:
@@ -544,8 +541,8 @@ def test_a_missing_table_is_found_at_the_start_only(moto_clinic: Clinic) -> None
 
     options = moto_clinic.server.options()
     with pytest.raises(ConfigurationError, match="does not exist"):
-        DynamoDb(moto_clinic.phi).client([patient_config("missing")], check_tables="at_start", **options)
-    client = DynamoDb(moto_clinic.phi).client([patient_config("missing")], **options)
+        moto_clinic.phi.dynamodb.client([patient_config("missing")], check_tables="at_start", **options)
+    client = moto_clinic.phi.dynamodb.client([patient_config("missing")], **options)
     with pytest.raises(ClientError, match="ResourceNotFoundException"):
         client.put_item(TableName="missing", Item=patient())
 
@@ -554,7 +551,7 @@ def test_an_index_on_an_encrypted_attribute_is_refused(clinic: Clinic) -> None:
     from phicrypt.dynamodb import Action
 
     actions = dict(clinic.config.actions) | {"clinic": Action.ENCRYPT_AND_SIGN}
-    client = DynamoDb(clinic.phi).client([patient_config(clinic.name, actions=actions)], **clinic.server.options())
+    client = clinic.phi.dynamodb.client([patient_config(clinic.name, actions=actions)], **clinic.server.options())
     with pytest.raises(ConfigurationError, match="'clinic'"):
         client.scan(TableName=clinic.name, IndexName="by-clinic")
 
@@ -569,7 +566,7 @@ def test_a_check_that_is_not_allowed_stops_the_use(moto_clinic: Clinic) -> None:
 def test_plaintext_tables_pass_as_they_are(clinic: Clinic) -> None:
     other = f"{clinic.name}-plain"
     create_patients_table(clinic.raw, other)
-    client = DynamoDb(clinic.phi).client([clinic.config], plaintext_tables=[other], **clinic.server.options())
+    client = clinic.phi.dynamodb.client([clinic.config], plaintext_tables=[other], **clinic.server.options())
     client.batch_write_item(
         RequestItems={table: [{"PutRequest": {"Item": patient()}}] for table in (clinic.name, other)}
     )
@@ -596,7 +593,7 @@ def test_operations_without_attribute_values_pass(clinic: Clinic) -> None:
 
 def test_a_session_is_not_changed(moto_clinic: Clinic) -> None:
     session = moto_clinic.server.session()
-    DynamoDb(moto_clinic.phi).client(
+    moto_clinic.phi.dynamodb.client(
         [moto_clinic.config], session=session, endpoint_url=moto_clinic.server.endpoint_url
     )
     plain = session.client("dynamodb", endpoint_url=moto_clinic.server.endpoint_url)

@@ -10,7 +10,6 @@ from botocore.exceptions import ClientError
 from support.dynamodb_support import Clinic, Server, key, patient, patient_config
 
 from phicrypt import PhiCrypt
-from phicrypt.dynamodb.facade import DynamoDb
 from phicrypt.errors import UnsupportedOperationError
 
 
@@ -111,7 +110,7 @@ def test_local_indexes_read_whole_items_on_request(server: Server, phi: PhiCrypt
         ],
         BillingMode="PAY_PER_REQUEST",
     )
-    client = DynamoDb(phi).client([config], **server.options())
+    client = phi.dynamodb.client([config], **server.options())
     client.put_item(TableName=config.table_name, Item=patient())
     query: dict[str, Any] = {
         "TableName": config.table_name,
@@ -127,7 +126,7 @@ def test_local_indexes_read_whole_items_on_request(server: Server, phi: PhiCrypt
 
 def test_a_configuration_may_name_its_table_by_arn(moto: Server, phi: PhiCrypt, clinic: Clinic) -> None:
     arn = clinic.raw.describe_table(TableName=clinic.name)["Table"]["TableArn"]
-    client = DynamoDb(phi).client([patient_config(arn, logical_table_name=clinic.name)], **clinic.server.options())
+    client = phi.dynamodb.client([patient_config(arn, logical_table_name=clinic.name)], **clinic.server.options())
     client.put_item(TableName=clinic.name, Item=patient())
     assert clinic.client.get_item(TableName=clinic.name, Key=key())["Item"] == patient()
 

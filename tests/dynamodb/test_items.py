@@ -54,7 +54,7 @@ def phi() -> Any:
 
 
 def encrypt(phi: Any, item: dict[str, Any], table: TableConfig) -> dict[str, Any]:
-    return seal_item(phi, item, table).item
+    return seal_item(phi.session, item, table).item
 
 
 def head_of(item: dict[str, Any]) -> Any:
@@ -73,7 +73,7 @@ def test_every_type_comes_back_under_every_action(action: Action, signed: bool, 
     )
     phi = phi_with(keyring)
     stored = encrypt(phi, item_of_every_type(), table)
-    assert open_item(phi, stored, table).item == item_of_every_type()
+    assert open_item(phi.session, stored, table).item == item_of_every_type()
     assert head_of(stored).suite.suite_id == (0x6701 if signed else 0x6700)
     assert head_of(stored).version == table.version
 
@@ -92,7 +92,7 @@ def test_neither_direction_changes_the_item_it_is_given(phi: Any) -> None:
     stored = encrypt(phi, item, patients())
     assert item == patient()
     before = copy.deepcopy(stored)
-    open_item(phi, stored, patients())
+    open_item(phi.session, stored, patients())
     assert stored == before
 
 
@@ -122,12 +122,12 @@ def test_json_shape_of_streams_and_exports_is_read(phi: Any) -> None:
     table = patients(actions={**patients().actions, "scan": Action.SIGN_ONLY})
     stored = encrypt(phi, patient(scan={"L": [{"B": b"\x00\x01"}, {"BS": [b"\x02"]}]}), table)
     event = json.loads(json.dumps(stored, default=lambda content: base64.b64encode(content).decode()))
-    assert open_item(phi, event, table).item == open_item(phi, stored, table).item
+    assert open_item(phi.session, event, table).item == open_item(phi.session, stored, table).item
 
 
 def test_numbers_come_back_in_normal_form(phi: Any) -> None:
     stored = encrypt(phi, patient(name={"N": "001.500E1"}), patients())
-    assert open_item(phi, stored, patients()).item["name"] == {"N": "15"}
+    assert open_item(phi.session, stored, patients()).item["name"] == {"N": "15"}
 
 
 def test_dynamodb_may_respell_numbers_and_reorder_sets_of_signed_attributes(phi: Any) -> None:
@@ -136,7 +136,7 @@ def test_dynamodb_may_respell_numbers_and_reorder_sets_of_signed_attributes(phi:
     stored = encrypt(phi, item, table)
     stored["clinic"] = {"N": "2.5"}
     stored["codes"] = {"SS": ["a", "b"]}
-    assert open_item(phi, stored, table).item["clinic"] == {"N": "2.5"}
+    assert open_item(phi.session, stored, table).item["clinic"] == {"N": "2.5"}
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_dynamodb_may_respell_numbers_and_reorder_sets_of_signed_attributes(phi:
 )
 def test_reader_follows_the_legend_not_its_own_actions(phi: Any, used: Action, configured: Action) -> None:
     stored = encrypt(phi, item_of_every_type(), table_of_every_type(used))
-    opened = open_item(phi, stored, table_of_every_type(configured))
+    opened = open_item(phi.session, stored, table_of_every_type(configured))
     assert opened.item == item_of_every_type()
     assert opened.actions["text"] is used
 
@@ -156,15 +156,15 @@ def test_reader_follows_the_legend_not_its_own_actions(phi: Any, used: Action, c
 def test_reader_needs_no_actions_for_removed_attributes(phi: Any) -> None:
     stored = encrypt(phi, patient(), patients())
     later = patients(actions={name: action for name, action in patients().actions.items() if name != "name"})
-    assert open_item(phi, stored, later).item == patient()
+    assert open_item(phi.session, stored, later).item == patient()
 
 
 def test_logical_name_keeps_a_restored_table_readable(phi: Any) -> None:
     stored = encrypt(phi, patient(), patients())
     restored = patients(table_name="patients-restored", logical_table_name="patients")
-    assert open_item(phi, stored, restored).item == patient()
+    assert open_item(phi.session, stored, restored).item == patient()
     with pytest.raises(PhiCryptError):
-        open_item(phi, stored, patients(table_name="patients-restored"))
+        open_item(phi.session, stored, patients(table_name="patients-restored"))
 
 
 def test_each_recipient_of_several_keyrings_opens_the_item() -> None:
@@ -173,7 +173,7 @@ def test_each_recipient_of_several_keyrings_opens_the_item() -> None:
     stored = encrypt(both, patient(), patients())
     assert len(stored["aws_dbe_foot"]["B"]) == 96
     for keyring in (first, second):
-        assert open_item(phi_with(keyring), stored, patients()).item == patient()
+        assert open_item(phi_with(keyring).session, stored, patients()).item == patient()
 
 
 def test_non_ascii_names_take_part(phi: Any) -> None:
@@ -182,7 +182,7 @@ def test_non_ascii_names_take_part(phi: Any) -> None:
         "t", "pk", actions={"pk": Action.SIGN_ONLY, **dict.fromkeys(names, Action.ENCRYPT_AND_SIGN)}
     )
     item = {"pk": {"B": b"k"}, **{name: {"S": name} for name in names}}
-    assert open_item(phi, encrypt(phi, item, table), table).item == item
+    assert open_item(phi.session, encrypt(phi, item, table), table).item == item
 
 
 # Refusals on write
@@ -190,34 +190,34 @@ def test_non_ascii_names_take_part(phi: Any) -> None:
 
 def test_attribute_without_action_is_refused_by_name(phi: Any) -> None:
     with pytest.raises(ConfigurationError, match="'diagnosis'"):
-        seal_item(phi, patient(diagnosis={"S": "canary"}), patients())
+        seal_item(phi.session, patient(diagnosis={"S": "canary"}), patients())
 
 
 def test_unsigned_prefix_needs_no_action(phi: Any) -> None:
     item = patient(**{":free": {"S": "x"}})
     stored = encrypt(phi, item, patients())
     assert stored[":free"] == {"S": "x"}
-    assert open_item(phi, stored, patients()).item == item
+    assert open_item(phi.session, stored, patients()).item == item
 
 
 @pytest.mark.parametrize("missing", ["patient_id", "visit"])
 def test_item_without_key_attribute_is_refused(phi: Any, missing: str) -> None:
     item = {name: value for name, value in patient().items() if name != missing}
     with pytest.raises(ConfigurationError, match=missing):
-        seal_item(phi, item, patients())
+        seal_item(phi.session, item, patients())
 
 
 def test_item_without_context_attribute_is_refused(phi: Any) -> None:
     table = table_of_every_type(Action.SIGN_AND_INCLUDE_IN_CONTEXT, include_in_context=True)
     with pytest.raises(ConfigurationError, match="'empty text'"):
-        seal_item(phi, {"patient_id": {"S": "p-1"}, "text": {"S": "x"}}, table)
+        seal_item(phi.session, {"patient_id": {"S": "p-1"}, "text": {"S": "x"}}, table)
 
 
 def test_reserved_names_and_encrypted_items_are_refused(phi: Any) -> None:
     with pytest.raises(ConfigurationError, match="aws_dbe_b_name"):
-        seal_item(phi, patient(aws_dbe_b_name={"S": "x"}), patients())
+        seal_item(phi.session, patient(aws_dbe_b_name={"S": "x"}), patients())
     with pytest.raises(ConfigurationError, match="encrypted already"):
-        seal_item(phi, encrypt(phi, patient(), patients()), patients())
+        seal_item(phi.session, encrypt(phi, patient(), patients()), patients())
 
 
 @pytest.mark.parametrize("shape", ["low-level", "python"])
@@ -227,7 +227,7 @@ def test_unstorable_value_is_refused_by_name_and_not_shown(phi: Any, shape: str)
         patient(name={"S": 5550123}) if low_level else {"patient_id": "p", "visit": "v", "name": 5550123.5}
     )
     with pytest.raises(ConfigurationError, match="'name'") as caught:
-        seal_item(phi, item, patients())
+        seal_item(phi.session, item, patients())
     assert "5550123" not in str(caught.value)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
@@ -238,7 +238,7 @@ def test_deeply_nested_value_is_refused(phi: Any) -> None:
     for _ in range(40):
         value = {"L": [value]}
     with pytest.raises(LimitExceededError):
-        seal_item(phi, patient(name=value), patients())
+        seal_item(phi.session, patient(name=value), patients())
 
 
 # Refusals on read
@@ -374,7 +374,7 @@ def test_any_change_of_a_random_item_is_refused(change: Change) -> None:
             continue
         assert changed != stored
         with pytest.raises(PhiCryptError):
-            open_item(phi, changed, table)
+            open_item(phi.session, changed, table)
         refused += 1
     assert refused > CASES // 3
 
@@ -388,29 +388,31 @@ def test_parts_of_another_item_are_refused(phi: Any) -> None:
         other = encrypt(phi, {**item, "patient_id": {"S": "p-other"}}, table)
         # The whole ciphertext of one key under another.
         with pytest.raises(PhiCryptError):
-            open_item(phi, {**one, "patient_id": other["patient_id"]}, table)
+            open_item(phi.session, {**one, "patient_id": other["patient_id"]}, table)
         # Header, footer or one encrypted attribute of an earlier version of the same item.
         encrypted = [name for name in item if table.action_of(name) is Action.ENCRYPT_AND_SIGN]
         for name in ("aws_dbe_head", "aws_dbe_foot", *encrypted):
             with pytest.raises(PhiCryptError):
-                open_item(phi, {**one, name: again[name]}, table)
+                open_item(phi.session, {**one, name: again[name]}, table)
         # The same names and keys in another table.
         with pytest.raises(PhiCryptError):
-            open_item(phi, one, TableConfig("other", "patient_id", "visit", table.actions, "", ("note",), ":"))
+            open_item(
+                phi.session, one, TableConfig("other", "patient_id", "visit", table.actions, "", ("note",), ":")
+            )
 
 
 def test_unsigned_attributes_may_change_appear_and_vanish(phi: Any) -> None:
     stored = encrypt(phi, patient(), patients())
-    opened = open_item(phi, {**stored, "note": {"N": "1"}, ":new": {"NULL": True}}, patients())
+    opened = open_item(phi.session, {**stored, "note": {"N": "1"}, ":new": {"NULL": True}}, patients())
     assert opened.item == patient(note={"N": "1"}, **{":new": {"NULL": True}})
     del stored["note"]
-    assert "note" not in open_item(phi, stored, patients()).item
+    assert "note" not in open_item(phi.session, stored, patients()).item
 
 
 def test_another_branch_key_is_refused(phi: Any) -> None:
     stored = encrypt(phi, patient(), patients())
     with pytest.raises((AuthenticationError, KeyAccessError)):
-        open_item(phi_with(static_keyring()), stored, patients())
+        open_item(phi_with(static_keyring()).session, stored, patients())
 
 
 def test_encrypted_attribute_stored_as_text_is_refused(phi: Any) -> None:
@@ -423,9 +425,9 @@ def test_encrypted_attribute_stored_as_text_is_refused(phi: Any) -> None:
         except UnicodeDecodeError:
             continue
         with pytest.raises(AuthenticationError):
-            open_item(phi, {**stored, "empty text": {"S": as_text}}, table)
+            open_item(phi.session, {**stored, "empty text": {"S": as_text}}, table)
     with pytest.raises(AuthenticationError):
-        open_item(phi, {**stored, "empty text": {"S": "x" * 40}}, table)
+        open_item(phi.session, {**stored, "empty text": {"S": "x" * 40}}, table)
 
 
 def test_too_many_encrypted_data_keys_are_refused_before_any_key_is_asked() -> None:
@@ -434,13 +436,13 @@ def test_too_many_encrypted_data_keys_are_refused_before_any_key_is_asked() -> N
 
     many = phi_with(MultiKeyring(raw_aes_keyring(), *(raw_aes_keyring(os.urandom(32)) for _ in range(7))))
     stored = encrypt(many, patient(), patients())
-    assert open_item(many, stored, patients()).item == patient()
+    assert open_item(many.session, stored, patients()).item == patient()
     head = bytearray(stored["aws_dbe_head"]["B"])
     count_at = head.index(b"\x08\x00\x06clinic")
     head[count_at] = 9
     many.provider.decryption_materials = refuse
     with pytest.raises(LimitExceededError):
-        open_item(many, {**stored, "aws_dbe_head": {"B": bytes(head)}}, patients())
+        open_item(many.session, {**stored, "aws_dbe_head": {"B": bytes(head)}}, patients())
 
 
 @pytest.mark.parametrize(
@@ -450,7 +452,7 @@ def test_too_many_encrypted_data_keys_are_refused_before_any_key_is_asked() -> N
 def test_malformed_head_and_foot_end_in_an_error_of_the_tree(phi: Any, attribute: str, value: Any) -> None:
     stored = encrypt(phi, patient(), patients())
     with pytest.raises((FormatError, AuthenticationError)):
-        open_item(phi, {**stored, attribute: value}, patients(), shape="low-level")
+        open_item(phi.session, {**stored, attribute: value}, patients(), shape="low-level")
 
 
 def test_an_item_of_more_recipients_than_its_own_reader_accepts_is_not_written() -> None:
@@ -463,9 +465,9 @@ def test_an_item_of_more_recipients_than_its_own_reader_accepts_is_not_written()
 def test_a_keyring_that_signs_for_no_recipient_is_refused(phi: Any) -> None:
     static = phi_with(StaticKeyring(bytes(32)))
     with pytest.raises(ConfigurationError, match="keyring"):
-        seal_item(static, patient(), patients())
+        seal_item(static.session, patient(), patients())
     with pytest.raises((ConfigurationError, AuthenticationError)):
-        open_item(static, encrypt(phi, patient(), patients()), patients())
+        open_item(static.session, encrypt(phi, patient(), patients()), patients())
 
 
 def test_errors_show_no_values(phi: Any) -> None:
@@ -477,13 +479,13 @@ def test_errors_show_no_values(phi: Any) -> None:
         {**patient(), "clinic": {"S": "canary-clinic"}},
     ):
         with pytest.raises(PhiCryptError) as caught:
-            open_item(phi, changed, patients())
+            open_item(phi.session, changed, patients())
         assert "canary" not in str(caught.value) + repr(caught.value) + repr(caught.value.__cause__)
 
 
 def test_reprs_show_no_values(phi: Any) -> None:
-    sealed = seal_item(phi, patient(), patients())
-    opened = open_item(phi, sealed.item, patients())
+    sealed = seal_item(phi.session, patient(), patients())
+    opened = open_item(phi.session, sealed.item, patients())
     for value in ("canary-name", "p-1", "north"):
         assert value not in repr(sealed) + repr(opened)
 
@@ -503,7 +505,7 @@ def test_rule_03_data_keys_of_items_are_never_cached() -> None:
     phi = phi_with(raw_aes_keyring(), cache=CachePolicy())
     stored = [encrypt(phi, patient(), patients()) for _ in range(3)]
     for item in (*stored, *stored):
-        open_item(phi, item, patients())
+        open_item(phi.session, item, patients())
     stats = phi.cache.stats()
     assert stats.hits == 0
 
@@ -521,12 +523,12 @@ def test_rule_07_require_signed_refuses_unsigned_items_before_any_key_is_asked(p
     stored = encrypt(phi, patient(), patients())
     phi.provider = None
     with pytest.raises(UnsupportedOperationError):
-        open_item(phi, stored, patients(require_signed=True))
+        open_item(phi.session, stored, patients(require_signed=True))
 
 
 def test_rule_07_signed_items_pass_require_signed(phi: Any) -> None:
     stored = encrypt(phi, patient(), patients(signed=True))
-    assert open_item(phi, stored, patients(require_signed=True)).item == patient()
+    assert open_item(phi.session, stored, patients(require_signed=True)).item == patient()
 
 
 def test_rule_07_public_key_is_present_exactly_when_the_suite_signs(phi: Any) -> None:
@@ -536,7 +538,7 @@ def test_rule_07_public_key_is_present_exactly_when_the_suite_signs(phi: Any) ->
     downgraded = bytearray(signed["aws_dbe_head"]["B"])
     downgraded[1] = 0
     with pytest.raises(FormatError):
-        open_item(phi, {**signed, "aws_dbe_head": {"B": bytes(downgraded)}}, patients())
+        open_item(phi.session, {**signed, "aws_dbe_head": {"B": bytes(downgraded)}}, patients())
 
 
 def test_rule_18_reserved_names_count_as_signed() -> None:
@@ -554,18 +556,20 @@ def test_rule_19_header_or_footer_alone_is_an_authentication_error(phi: Any, kep
     )
     for table in (patients(), allowing):
         with pytest.raises(AuthenticationError):
-            open_item(phi, patient() | {kept: stored[kept]}, table)
+            open_item(phi.session, patient() | {kept: stored[kept]}, table)
 
 
 def test_rule_19_plaintext_items_are_refused_unless_the_policy_allows_them_today(phi: Any) -> None:
     allow = PlaintextPolicy.FORBID_PLAINTEXT_WRITE_ALLOW_PLAINTEXT_READ
     with pytest.raises(NotEncryptedError):
-        open_item(phi, patient(), patients())
+        open_item(phi.session, patient(), patients())
     with pytest.raises(NotEncryptedError):
         open_item(
-            phi, patient(), patients(plaintext_policy=allow, plaintext_reads_until=TODAY - timedelta(days=1))
+            phi.session,
+            patient(),
+            patients(plaintext_policy=allow, plaintext_reads_until=TODAY - timedelta(days=1)),
         )
-    opened = open_item(phi, patient(), patients(plaintext_policy=allow, plaintext_reads_until=TODAY))
+    opened = open_item(phi.session, patient(), patients(plaintext_policy=allow, plaintext_reads_until=TODAY))
     assert opened.item == patient()
     assert not opened.is_encrypted
 
@@ -581,7 +585,9 @@ def test_rule_19_policies_that_allow_plaintext_need_an_end_date() -> None:
 
 def test_rule_19_beacons_of_a_stored_item_are_reported_and_not_returned(phi: Any) -> None:
     stored = encrypt(phi, patient(), patients())
-    opened = open_item(phi, {**stored, "aws_dbe_b_name": {"S": "0a"}, "aws_dbe_v_1": {"S": " "}}, patients())
+    opened = open_item(
+        phi.session, {**stored, "aws_dbe_b_name": {"S": "0a"}, "aws_dbe_v_1": {"S": " "}}, patients()
+    )
     assert opened.has_beacons
     assert opened.item == patient()
 
@@ -591,12 +597,14 @@ def test_rule_19_beacons_of_a_stored_item_are_reported_and_not_returned(phi: Any
 
 def test_forced_plaintext_writes_end_with_the_policy(phi: Any) -> None:
     force = PlaintextPolicy.FORCE_PLAINTEXT_WRITE_ALLOW_PLAINTEXT_READ
-    sealed = seal_item(phi, patient(), patients(plaintext_policy=force, plaintext_reads_until=TODAY))
+    sealed = seal_item(phi.session, patient(), patients(plaintext_policy=force, plaintext_reads_until=TODAY))
     assert sealed.item == patient()
     assert not sealed.is_encrypted
     with pytest.raises(ConfigurationError, match="ended"):
         seal_item(
-            phi, patient(), patients(plaintext_policy=force, plaintext_reads_until=TODAY - timedelta(days=1))
+            phi.session,
+            patient(),
+            patients(plaintext_policy=force, plaintext_reads_until=TODAY - timedelta(days=1)),
         )
 
 
@@ -604,7 +612,7 @@ def test_legacy_items_are_recognized(phi: Any) -> None:
     item = patient(**{"*amzn-ddb-map-desc*": {"B": b""}, "*amzn-ddb-map-sig*": {"B": b""}})
     assert is_legacy(item)
     with pytest.raises(NotEncryptedError, match="legacy"):
-        open_item(phi, item, patients())
+        open_item(phi.session, item, patients())
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,6 @@ from support.dynamodb_support import Clinic, Server, key, open_clinic, patient
 
 from phicrypt import PhiCrypt
 from phicrypt.dynamodb.config import PlaintextPolicy
-from phicrypt.dynamodb.facade import DynamoDb
 from phicrypt.dynamodb.migration import WalkOptions, migrate_table, verify_table
 from phicrypt.dynamodb.survey import ItemKind, Pace, item_size_bytes, kind_of
 from phicrypt.errors import ConfigurationError, UnsupportedOperationError
@@ -51,7 +50,7 @@ def put_raw(clinic: Clinic, *items: dict[str, Any]) -> None:
 
 
 def everything(clinic: Clinic) -> dict[tuple[str, str], dict[str, Any]]:
-    strict = DynamoDb(clinic.phi).client([forbidding(clinic)], **clinic.server.options())
+    strict = clinic.phi.dynamodb.client([forbidding(clinic)], **clinic.server.options())
     items = strict.scan(TableName=clinic.name, ConsistentRead=True)["Items"]
     return {(item["patient_id"]["S"], item["visit"]["N"]): item for item in items}
 
@@ -284,7 +283,7 @@ def test_a_checkpoint_of_another_walk_is_refused(moto: Server, phi: PhiCrypt, tm
         clinic = open_clinic(moto, phi, **WHILE_MIGRATING)
     elif spoil == "other actions":
         config = dataclasses.replace(clinic.config, unsigned_prefix="y_")
-        clinic.client = DynamoDb(phi).client([config], **moto.options())
+        clinic.client = phi.dynamodb.client([config], **moto.options())
     else:
         content = options.checkpoint_file.read_text() if options.checkpoint_file else ""
         (tmp_path / "checkpoint").write_text("x" if spoil == "no json" else content[:-9])

@@ -14,7 +14,6 @@ from support.dynamodb_support import Clinic, Server, key, open_clinic, patient
 
 from phicrypt import PhiCrypt
 from phicrypt.dynamodb.config import PlaintextPolicy
-from phicrypt.dynamodb.facade import DynamoDb
 from phicrypt.dynamodb.updates import MAX_ATTEMPTS
 from phicrypt.errors import AuthenticationError, ConfigurationError, NotEncryptedError
 
@@ -189,7 +188,7 @@ def test_rule_18_a_thousand_races_lose_neither_signed_nor_unsigned_changes(clini
     errors: list[BaseException] = []
 
     def run(work: Callable[[Any, int], object], numbers: range) -> None:
-        client = DynamoDb(clinic.phi).client(
+        client = clinic.phi.dynamodb.client(
             [clinic.config], config=Config(max_pool_connections=1), **clinic.server.options()
         )
         try:
@@ -234,7 +233,7 @@ def test_rule_18_colliding_signed_changes_are_all_applied(clinic: Clinic) -> Non
     errors: list[BaseException] = []
 
     def run(writer: int) -> None:
-        client = DynamoDb(clinic.phi).client([clinic.config], **clinic.server.options())
+        client = clinic.phi.dynamodb.client([clinic.config], **clinic.server.options())
         try:
             for number in range(20):
                 client.update_encrypted(

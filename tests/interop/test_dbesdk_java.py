@@ -111,7 +111,7 @@ CASES = [pytest.param(table, item, id=name) for name, table, item in tables_and_
 def test_java_reads_what_phicrypt_writes(
     java: JavaCounterpart, phi: Any, table: TableConfig, item: dict[str, Any]
 ) -> None:
-    stored = seal_item(phi, item, table).item
+    stored = seal_item(phi.session, item, table).item
     assert in_normal_form(java.decrypt(stored, table, JAVA_RAW_AES)) == in_normal_form(item)
 
 
@@ -120,12 +120,12 @@ def test_phicrypt_reads_what_java_writes(
     java: JavaCounterpart, phi: Any, table: TableConfig, item: dict[str, Any]
 ) -> None:
     stored = java.encrypt(item, table, JAVA_RAW_AES)
-    assert in_normal_form(open_item(phi, stored, table).item) == in_normal_form(item)
+    assert in_normal_form(open_item(phi.session, stored, table).item) == in_normal_form(item)
 
 
 def test_both_refuse_the_same_changes(java: JavaCounterpart, phi: Any) -> None:
     table = patients(unsigned_prefix=None)
-    stored = seal_item(phi, patient(), table).item
+    stored = seal_item(phi.session, patient(), table).item
     foot = stored["aws_dbe_foot"]["B"]
     for changed in (
         {**stored, "clinic": {"S": "south"}},
@@ -138,16 +138,16 @@ def test_both_refuse_the_same_changes(java: JavaCounterpart, phi: Any) -> None:
         with pytest.raises(JavaRefusedError):
             java.decrypt(changed, table, JAVA_RAW_AES)
         with pytest.raises(PhiCryptError):
-            open_item(phi, changed, table)
+            open_item(phi.session, changed, table)
 
 
 def test_random_items_agree(java: JavaCounterpart, phi: Any) -> None:
     for seed in range(int(os.environ.get("PHICRYPT_FUZZ_CASES", "40"))):
         table, item = random_table_and_item(random.Random(seed))
-        ours = seal_item(phi, item, table).item
+        ours = seal_item(phi.session, item, table).item
         assert in_normal_form(java.decrypt(ours, table, JAVA_RAW_AES)) == in_normal_form(item), seed
         theirs = java.encrypt(item, table, JAVA_RAW_AES)
-        assert in_normal_form(open_item(phi, theirs, table).item) == in_normal_form(item), seed
+        assert in_normal_form(open_item(phi.session, theirs, table).item) == in_normal_form(item), seed
         assert theirs.keys() == ours.keys()
 
 
@@ -190,13 +190,13 @@ def test_services_share_a_table_of_dynamodb_local(
     item = item_of_every_type()
     ours = {**item, "patient_id": {"S": "from-phicrypt"}}
     theirs = {**item, "patient_id": {"S": "from-java"}}
-    client.put_item(TableName=name, Item=seal_item(phi, ours, table).item)
+    client.put_item(TableName=name, Item=seal_item(phi.session, ours, table).item)
     java.put(theirs, table, JAVA_RAW_AES, endpoint)
     answer = java.get({"patient_id": {"S": "from-phicrypt"}}, table, JAVA_RAW_AES, endpoint)
     assert in_normal_form(answer) == in_normal_form(ours)
     stored = client.get_item(TableName=name, Key={"patient_id": {"S": "from-java"}})["Item"]
     assert stored["text"].keys() == {"B"}
-    assert in_normal_form(open_item(phi, stored, table).item) == in_normal_form(theirs)
+    assert in_normal_form(open_item(phi.session, stored, table).item) == in_normal_form(theirs)
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +230,7 @@ def test_services_share_a_branch_key_store(
     keyring, java_keyring = key_store
     phi = phi_with(keyring)
     table = patients(unsigned_prefix=None, signed=signed)
-    ours = seal_item(phi, patient(), table).item
+    ours = seal_item(phi.session, patient(), table).item
     assert java.decrypt(ours, table, java_keyring) == patient()
     theirs = java.encrypt(patient(), table, java_keyring)
-    assert open_item(phi, theirs, table).item == patient()
+    assert open_item(phi.session, theirs, table).item == patient()

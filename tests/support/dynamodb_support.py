@@ -15,7 +15,6 @@ from interop.dynamodb_local import ServerUnavailableError, dynalite, dynamodb_lo
 
 from phicrypt import PhiCrypt
 from phicrypt.dynamodb import Action, TableConfig
-from phicrypt.dynamodb.facade import DynamoDb
 from phicrypt.testing import local_aws
 
 SECOND_SERVER = "dynamodb-local" if shutil.which("java") else "dynalite"
@@ -162,7 +161,7 @@ def open_clinic(server: Server, phi: PhiCrypt, **config_changes: Any) -> Clinic:
     config = patient_config(f"patients-{uuid.uuid4().hex[:12]}", **config_changes)
     raw = server.raw_client()
     create_patients_table(raw, config.table_name)
-    dynamodb = DynamoDb(phi)
+    dynamodb = phi.dynamodb
     clinic = Clinic(
         server,
         phi,

@@ -246,14 +246,10 @@ def attach(
     This is the one call of phicrypt that changes a client it is handed. Attaching the same session
     and tables again does nothing. A client cannot be detached; make another one.
 
-    Returns the same client. Raises ConfigurationError for a client of another service, or one that
-    is attached with another ``PhiCrypt`` or other tables.
+    Returns the same client. Raises ConfigurationError for anything but a DynamoDB client that botocore
+    made (of a resource: ``resource.meta.client``), and for one that is attached with another ``PhiCrypt``
+    or other tables. An asynchronous client would answer past the checks (rule 41).
     """
-    service = getattr(getattr(getattr(client, "meta", None), "service_model", None), "service_name", None)
-    if service != "dynamodb":
-        raise ConfigurationError(
-            "attach takes a botocore DynamoDB client (a resource has one: resource.meta.client)"
-        )
     attach_layer(phi_session, client, TableBook(tables, plaintext_tables), check_tables)
     return client
 

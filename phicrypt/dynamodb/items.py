@@ -231,7 +231,7 @@ def _recorded(
     The event's context names the table and its key attributes; which item it was stands in the resource
     token, an HMAC that only the holder of the token key can confirm (rule 23).
     """
-    return phi_session.trail.recorded(
+    return phi_session.recorded(
         operation,
         format=format,
         context=_recorded_context(table),

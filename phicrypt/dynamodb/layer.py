@@ -28,6 +28,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary, ref
 
+from phicrypt.core.aws_clients import check_client
 from phicrypt.dynamodb.answers import Answer
 from phicrypt.dynamodb.config import TableConfig
 from phicrypt.dynamodb.items import OpenedItem, SealedItem, open_item, seal_item
@@ -218,6 +219,7 @@ def layer_of(client: Any) -> Layer:
 
 def attach_layer(phi_session: Session, client: Any, book: TableBook, check_tables: CheckTables) -> None:
     """Make a botocore client encrypt from now on; see :func:`phicrypt.dynamodb.client.attach`."""
+    check_client(client, "phi.dynamodb", service="dynamodb")
     with _layers_lock:
         layer = _layers.get(client)
         if layer is None:

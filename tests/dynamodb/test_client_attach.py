@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import gc
 import weakref
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+import wrapt
 from support.dynamodb_support import Clinic, Server, key, open_clinic, patient, patient_config
 
 from phicrypt import PhiCrypt, RawAesKeyring
+from phicrypt.dynamodb import PartitionKey, PhiModel
 from phicrypt.dynamodb.client import attach
 from phicrypt.errors import ConfigurationError, UnsupportedOperationError
 
@@ -62,6 +66,80 @@ def test_attach_refuses_what_is_no_dynamodb_client(phi: PhiCrypt, handed: Any) -
 def test_attach_refuses_clients_of_other_services(moto_clinic: Clinic) -> None:
     with pytest.raises(ConfigurationError):
         attach(moto_clinic.phi.session, moto_clinic.server.session().client("s3"), [moto_clinic.config])
+
+
+class Asynchronous:
+    """Speaks as aiobotocore's clients do: every method is a coroutine."""
+
+    def __init__(self, client: Any) -> None:
+        self.meta = client.meta
+
+    async def query(self, **request: Any) -> Any:
+        return {"Items": []}
+
+
+class Delegating:
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+
+IMPOSTORS = {
+    "asynchronous": Asynchronous,
+    "delegating": Delegating,
+    "proxy": wrapt.ObjectProxy,
+    "mock": lambda client: Mock(spec=client),
+}
+
+
+class SessionThatGives:
+    """In the place of a boto3 session."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def client(self, *_: Any, **__: Any) -> Any:
+        return self._client
+
+    def resource(self, *_: Any, **__: Any) -> Any:
+        return SimpleNamespace(meta=SimpleNamespace(client=self._client), Table=None)
+
+
+@pytest.mark.parametrize("kind", sorted(IMPOSTORS))
+def test_rule_41_only_clients_that_botocore_made_are_taken(moto_clinic: Clinic, kind: str) -> None:
+    class Visit(PhiModel, table=moto_clinic.name):
+        patient_id: PartitionKey[str]
+
+    impostor = IMPOSTORS[kind](moto_clinic.server.raw_client())
+    given: Any = SessionThatGives(impostor)
+    dynamodb, tables = moto_clinic.phi.dynamodb, [moto_clinic.config]
+    for take in (
+        lambda: dynamodb.attach(impostor, tables, check_tables="never"),
+        lambda: dynamodb.client(tables, check_tables="never", session=given),
+        lambda: dynamodb.resource(tables, check_tables="never", session=given),
+        lambda: dynamodb.table(Visit, check_tables="never", session=given),
+        lambda: dynamodb.table(Visit, client=impostor),
+    ):
+        with pytest.raises(ConfigurationError):
+            take()
+
+
+def test_a_typed_table_takes_no_client_that_would_store_it_in_plaintext(moto_clinic: Clinic) -> None:
+    class Visit(PhiModel, table=moto_clinic.name):
+        patient_id: PartitionKey[str]
+
+    dynamodb, options = moto_clinic.phi.dynamodb, moto_clinic.server.options()
+    for client in (
+        moto_clinic.server.raw_client(),
+        dynamodb.client([], plaintext_tables=[moto_clinic.name], **options),
+    ):
+        with pytest.raises(ConfigurationError):
+            dynamodb.table(Visit, client=client)
+    with pytest.raises(UnsupportedOperationError):
+        dynamodb.table(Visit, client=dynamodb.client([patient_config("others")], **options))
+    assert dynamodb.table(Visit, client=moto_clinic.client).client is moto_clinic.client
 
 
 def test_clients_are_not_kept_alive(moto_clinic: Clinic) -> None:

@@ -104,16 +104,16 @@ phi.s3(read_fromats=("esdk",))  # later
 s3 = phi.s3(boto3.client("s3"))
 s3.put_objct(Bucket="clinic", Key="record", Body=b"record")  # later
 s3.put_object(Buckt="clinic", Key="record", Body=b"record")  # later
-phi.dynamodb.client([], check_table="never")  # later
+phi.dynamodb.client([], check_table="never")  # error
 client = phi.dynamodb.client([])
-client.put_itm(TableName="patients", Item={})  # later
+client.put_itm(TableName="patients", Item={})  # error
 
 
 class Visit(BaseModel):
     visit_id: str
 
 
-phi.dynamodb.table(Visit, regoin_name="us-east-1")  # later
+phi.dynamodb.table(Visit, regoin_name="us-east-1")  # error
 
 # Audit
 sink = JsonlSink("audit.jsonl", fsync=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,20 +11,24 @@ import typer
 
 from phicrypt.audit.events import AuditEvent, format_time
 from phicrypt.audit.resource_tokens import ResourceTokens
-from phicrypt.cli.audit_sources import events_between, open_join, parse_moment, tokens_of
+from phicrypt.cli.audit_sources import Asked, counted, events_between, open_join, parse_moment, tokens_of
 from phicrypt.cli.audit_tables import (
     SHOWN_ROWS,
-    join_as_dict,
+    end_with,
     print_csv,
     print_dicts,
+    print_incident_json,
     print_join,
+    print_join_json,
+    print_json_list,
     print_rows,
     print_verification,
     tell_problems,
     verification_as_dict,
+    write_private,
 )
 from phicrypt.cli.commands import Commands
-from phicrypt.cli.console import CHECK_EXIT_CODE, EXIT_CODES_EPILOG, complain, print_json, print_table
+from phicrypt.cli.console import EXIT_CODES_EPILOG, complain, print_json, print_table
 from phicrypt.cli.options import (
     AuditOptions,
     AuditWithoutPurpose,
@@ -35,8 +40,9 @@ from phicrypt.cli.options import (
 from phicrypt.errors import ConfigurationError
 from phicrypt.evidence.cloudtrail import Reading
 from phicrypt.evidence.join import log_events, trail_source
-from phicrypt.evidence.matching import EXCEPTIONS_FIRST
+from phicrypt.evidence.log_lines import LogReading
 from phicrypt.evidence.questions import Row, by_actor, grants, incident, is_disclosure, rows, who_used
+from phicrypt.evidence.verdict import verdict_of_chain, verdict_of_join, verdict_of_log
 from phicrypt.evidence.verify import verify
 
 app = Commands(
@@ -68,6 +74,12 @@ PrincipalOption = Annotated[
         "--principal", metavar="ARN", help="Role or user of the application; for logs that do not name it."
     ),
 ]
+AnchorKeyOption = Annotated[
+    str | None, typer.Option("--anchor-key", metavar="ARN", help="Believe anchors of this KMS key only.")
+]
+NoDigestsOption = Annotated[
+    bool, typer.Option("--no-digests", help="Do not look at CloudTrail's digests; the verdict says so.")
+]
 TokenKeysOption = Annotated[
     Path | None, typer.Option("--token-keys", metavar="FILE", help="The sealed keys of resource tokens.")
 ]
@@ -80,35 +92,40 @@ def verify_log(
         str | None,
         typer.Option("--trail", metavar="SOURCE", help="CloudTrail, to compare the log with its anchors."),
     ] = None,
-    anchor_key: Annotated[
-        str | None, typer.Option("--anchor-key", metavar="ARN", help="Believe anchors of this KMS key only.")
-    ] = None,
-    all_chains: Annotated[
-        bool, typer.Option("--all-chains", help="Anchored chains that this log does not hold are faults.")
+    anchor_key: AnchorKeyOption = None,
+    other_chains: Annotated[
+        bool,
+        typer.Option(
+            "--other-chains",
+            help="Of anchored chains that this log does not hold, take it that they are other logs' (listed).",
+        ),
     ] = False,
+    all_chains: Annotated[bool, typer.Option("--all-chains", hidden=True)] = False,
+    no_digests: NoDigestsOption = False,
     *,
     aws: AwsWithoutFips,
     as_json: JsonOption = False,
 ) -> None:
     """Check the log's hash chains, and name the first record that was changed, removed or moved.
 
-    Says what the result proves, and what not. Ends with exit code 1 if something is wrong.
+    Says what the result proves, and what not. The exit code is the verdict's, see docs/audit.md.
     """
-    from phicrypt.witness.anchors import anchors_in
+    from phicrypt.evidence.anchors import anchors_in
 
-    anchors = None
+    anchors = reading = digests = None
     if trail is not None:
-        read, _ = trail_source(trail, client=aws.client)
+        read, check_digests = trail_source(trail, client=aws.client)
         reading = Reading()
-        anchors = list(anchors_in(read(None, None, reading), key_arn=anchor_key))
+        digests = None if no_digests else check_digests(None, None)
+        anchors = list(anchors_in(counted(read(None, None, reading)), key_arn=anchor_key))
         tell_problems(reading)
-    result = verify(log, anchors=anchors, expect_all_chains=all_chains)
+    result = verify(log, anchors=anchors, expect_all_chains=not other_chains)
+    verdict = verdict_of_chain(result, trail=reading, digests=digests, digests_were_asked=not no_digests)
     if as_json:
-        print_json(verification_as_dict(result))
+        print_json({**verification_as_dict(result), **verdict.as_dict()})
     else:
-        print_verification(result)
-    if not result.is_valid:
-        raise typer.Exit(CHECK_EXIT_CODE)
+        print_verification(result, verdict)
+    end_with(verdict, told=True)
 
 
 @app.command("join")
@@ -121,6 +138,8 @@ def join_log(
         list[str] | None, typer.Option("--key", metavar="ARN", help="Further KMS keys to watch; repeatable.")
     ] = None,
     principal: PrincipalOption = None,
+    anchor_key: AnchorKeyOption = None,
+    no_digests: NoDigestsOption = False,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write a self-contained report.")
     ] = None,
@@ -131,29 +150,27 @@ def join_log(
 ) -> None:
     """Join the log with CloudTrail, and list what is missing on either side.
 
-    Ends with exit code 1 if there are exceptions, uses that CloudTrail does not show, uses of the keys
-    that the log does not know, or CloudTrail files that were changed.
+    The exit code is the verdict's: 0 only where both sides agree, everything was read, and digests cover
+    what was asked; see docs/audit.md.
     """
-    with open_join(log, trail, aws, since, until, key or (), principal or ()) as joined:
+    asked = Asked(since, until, tuple(key or ()), tuple(principal or ()), anchor_key, no_digests)
+    with open_join(log, trail, aws, asked) as joined:
         tell_problems(joined.reading)
+        verdict = verdict_of_join(joined)
         if html is not None:
             from phicrypt.evidence.report import render
 
-            title = f"Audit of {log.name} with CloudTrail"
-            html.write_text(render(joined, title=title, verification=verify(log)), encoding="utf-8")
+            write_private(html, render(joined, title=f"Audit of {log.name} with CloudTrail"))
+            complain(f"the report is in {html}")
         if as_json:
-            print_json(join_as_dict(joined))
+            print_join_json(joined, verdict)
         elif as_csv:
             print_csv(
                 found._asdict() | {"time_ns": format_time(found.time_ns)} for found in joined.matcher.findings()
             )
         else:
-            print_join(joined)
-        if html is not None:
-            complain(f"the report is in {html}")
-        bad = sum(joined.matcher.counts()[category] for category in EXCEPTIONS_FIRST[:3])
-        if bad or (joined.digests is not None and not joined.digests.is_valid):
-            raise typer.Exit(CHECK_EXIT_CODE)
+            print_join(joined, verdict)
+        end_with(verdict, told=not as_csv)
 
 
 @app.command()
@@ -226,8 +243,9 @@ def disclosures(
     """
     with audit.trail() as opening:
         tokens = tokens_of(resource, token_keys, key, aws, opening) if resource else None
+    reading = LogReading()
     found = rows(
-        events_between(log, since, until),
+        events_between(log, since, until, reading),
         lambda use: is_disclosure(use) and (tokens is None or use.resource in tokens),
     )
     accounting = (
@@ -242,6 +260,7 @@ def disclosures(
         for row in found
     )
     print_dicts("Accounting of disclosures", accounting, as_json)
+    end_with(verdict_of_log(reading))
 
 
 @app.command("incident")
@@ -255,24 +274,18 @@ def incident_report(
     as_json: JsonOption = False,
 ) -> None:
     """What was decryptable under a key while it was exposed, and what was decrypted."""
-    found = incident(log_events(log), key, parse_moment(from_time), parse_moment(to_time))
+    reading = LogReading()
+    found = incident(log_events(log, reading), key, parse_moment(from_time), parse_moment(to_time))
+    verdict = verdict_of_log(reading)
     if as_json:
-        print_json(
-            {
-                "key": found.key,
-                "sealed_messages": found.sealed_messages,
-                "decryptable": found.decryptable,
-                "decrypted": [row.as_dict() for row in found.decrypted],
-                "refused": [row.as_dict() for row in found.refused],
-                "actors": found.actors,
-            }
-        )
-        return
-    typer.echo(f"{found.sealed_messages:,} messages sealed under the key until then could be opened:")
-    by_count = sorted(((count, name) for name, count in found.decryptable.items()), reverse=True)
-    print_table("", ("Messages", "Resource or context"), by_count[:SHOWN_ROWS])
-    print_rows(f"Opened within the time: {len(found.decrypted):,}", found.decrypted)
-    print_rows(f"Refused within the time: {len(found.refused):,}", found.refused)
+        print_incident_json(found, verdict)
+    else:
+        typer.echo(f"{found.sealed_messages:,} messages sealed under the key until then could be opened:")
+        most = found.decryptable.most_common(SHOWN_ROWS)
+        print_table("", ("Messages", "Resource or context"), ((count, name) for name, count in most))
+        print_rows(f"Opened within the time: {len(found.decrypted):,}", found.decrypted)
+        print_rows(f"Refused within the time: {len(found.refused):,}", found.refused)
+    end_with(verdict)
 
 
 @app.command("break-glass")
@@ -282,11 +295,11 @@ def break_glass_grants(
     as_json: JsonOption = False,
 ) -> None:
     """Break-glass grants that await review. Ends with exit code 1 if there are any."""
-    found = grants(log_events(log))
+    reading = LogReading()
+    found = grants(log_events(log, reading))
     waiting = [grant for grant in found if not grant.reviewed_by]
     print_dicts("Break-glass", (grant.as_dict() for grant in (found if everything else waiting)), as_json)
-    if waiting:
-        raise typer.Exit(CHECK_EXIT_CODE)
+    end_with(replace(verdict_of_log(reading), findings=len(waiting)))
 
 
 @app.command()
@@ -344,13 +357,17 @@ def _answer(
 ) -> None:
     def print_answer(found: Iterable[Row]) -> None:
         if as_json:
-            print_json([row.as_dict() for row in found])
+            print_json_list(row.as_dict() for row in found)
         else:
             print_rows(title, found)
 
-    events = events_between(log, since, until)
+    reading = LogReading()
+    events = events_between(log, since, until, reading)
     if trail is None:
         print_answer(rows(events, wanted))
+        end_with(verdict_of_log(reading))
         return
-    with open_join(log, trail, aws, since, until, (), principals or ()) as joined:
+    with open_join(log, trail, aws, Asked(since, until, (), tuple(principals or ()))) as joined:
+        tell_problems(joined.reading)
         print_answer(rows(events, wanted, lambda use: joined.matcher.category_of(use.origin)))
+        end_with(verdict_of_join(joined, with_findings=False))

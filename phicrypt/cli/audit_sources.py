@@ -6,8 +6,9 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from phicrypt.audit.events import AuditEvent, parse_time
 from phicrypt.audit.resource_tokens import ResourceTokens
@@ -15,50 +16,59 @@ from phicrypt.audit.trail import AuditTrail
 from phicrypt.cli.console import progress
 from phicrypt.cli.options import AwsAccess
 from phicrypt.errors import ConfigurationError
-from phicrypt.evidence.cloudtrail import Reading, TrailEvent
 from phicrypt.evidence.join import Joined, join, log_events, trail_source
+from phicrypt.evidence.log_lines import LogReading
+
+Thing = TypeVar("Thing")
 
 _SECONDS: Final = {"m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a join is asked: a time, further keys and principals, whose anchors count, and whether digests do."""
+
+    since: str | None = None
+    until: str | None = None
+    keys: tuple[str, ...] = ()
+    principals: tuple[str, ...] = ()
+    anchor_key: str | None = None
+    no_digests: bool = False
+
+
 @contextmanager
-def open_join(
-    log: Path,
-    trail: str,
-    aws: AwsAccess,
-    since: str | None,
-    until: str | None,
-    keys: Iterable[str],
-    principals: Iterable[str],
-) -> Iterator[Joined]:
+def open_join(log: Path, trail: str, aws: AwsAccess, asked: Asked) -> Iterator[Joined]:
     read, check_digests = trail_source(trail, client=aws.client)
-    since_time = None if since is None else parse_moment(since)
-    until_time = None if until is None else parse_moment(until)
-    digests = check_digests(since_time, until_time)
-    with progress("Events", None) as advance:
-
-        def counted(since_ns: int | None, until_ns: int | None, reading: Reading) -> Iterator[TrailEvent]:
-            for number, record in enumerate(read(since_ns, until_ns, reading)):
-                if number % 1_000 == 0:
-                    advance(1_000)
-                yield record
-
-        with join(
-            log,
-            counted,
-            since_ns=since_time,
-            until_ns=until_time,
-            key_arns=keys,
-            principals=principals,
-            digests=digests,
-        ) as joined:
-            yield joined
+    since_ns = None if asked.since is None else parse_moment(asked.since)
+    until_ns = None if asked.until is None else parse_moment(asked.until)
+    digests = None if asked.no_digests else check_digests(since_ns, until_ns)
+    with join(
+        log,
+        lambda early, late, reading: counted(read(early, late, reading)),
+        since_ns=since_ns,
+        until_ns=until_ns,
+        key_arns=asked.keys,
+        principals=asked.principals,
+        digests=digests,
+        digests_were_asked=not asked.no_digests,
+        anchor_key_arn=asked.anchor_key,
+    ) as joined:
+        yield joined
 
 
-def events_between(log: Path, since: str | None, until: str | None) -> Iterator[AuditEvent]:
+def counted(things: Iterable[Thing], what: str = "Events") -> Iterator[Thing]:
+    """The things, and how many there were so far on a terminal."""
+    with progress(what, None) as advance:
+        for number, thing in enumerate(things, 1):
+            if number % 1_000 == 0:
+                advance(1_000)
+            yield thing
+
+
+def events_between(log: Path, since: str | None, until: str | None, reading: LogReading) -> Iterator[AuditEvent]:
     since_ns = None if since is None else parse_moment(since)
     until_ns = None if until is None else parse_moment(until)
-    for event in log_events(log):
+    for event in log_events(log, reading):
         if (since_ns is None or event.time_ns >= since_ns) and (until_ns is None or event.time_ns <= until_ns):
             yield event
 

@@ -70,11 +70,11 @@ def _after_space(text: str, start: int) -> int:
 def _members_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise _Repeated
+        raise _RepeatedNameError
     return members
 
 
-class _Repeated(ValueError):
+class _RepeatedNameError(ValueError):
     """An object names a member twice: two readers would take two different values."""
 
 
@@ -86,7 +86,7 @@ _DECODER: Final = json.JSONDecoder(object_pairs_hook=_members_once, parse_consta
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, _Repeated):
+    if isinstance(error, _RepeatedNameError):
         return "a name stands twice in one object"
     if isinstance(error, RecursionError):
         return f"nested deeper than {MAX_JSON_DEPTH}"
@@ -193,6 +193,7 @@ class JsonArray:
         self._gone = 0
         self._is_at_end = False
         self._undecoded = b""
+        self.has_named_array = False
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """Pairs of the array's name (empty for a whole document) and an element."""
@@ -203,6 +204,7 @@ class JsonArray:
             if not name:
                 yield "", self._value()
                 continue
+            self.has_named_array = True
             yield from ((name, element) for element in self._elements())
             self._pass_rest_of_object()
 
@@ -243,7 +245,7 @@ class JsonArray:
                 if end < len(self._text) or self._is_at_end:
                     break  # a number at the end of what was read may go on
             except (json.JSONDecodeError, RecursionError, ValueError) as error:
-                if self._is_at_end or isinstance(error, _Repeated | RecursionError):
+                if self._is_at_end or isinstance(error, _RepeatedNameError | RecursionError):
                     raise self._error(self._reason(error)) from None
                 if len(self._text) - self._at > _MAX_ELEMENT_CHARACTERS:
                     raise self._error(f"one value is longer than {_MAX_ELEMENT_CHARACTERS:,} characters") from None

@@ -7,27 +7,41 @@ CloudTrail log file integrity" in its user guide). What is signed::
     digestEndTime ‖ LF ‖ bucket/key of the digest ‖ LF ‖ hex SHA-256 of the digest ‖ LF ‖ previous signature
 
 Hashes are over the uncompressed files. A folder of copies has no signatures; there only the hashes
-are checked, and the report says so.
+are checked, and the report says so. Where digests are, a log file that none of them names is a problem,
+and what they cover is said per trail and Region (rule 24).
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple
 
 from phicrypt.core.primitives import verify_rsa_pkcs1_sha256
-from phicrypt.errors import AuthenticationError, ConfigurationError
-from phicrypt.evidence.cloudtrail import day_is_wanted, inflated, split_location
+from phicrypt.core.strict_json import InflatedStream, inflated, parse_json
+from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError
+from phicrypt.evidence.cloudtrail import (
+    DAY_NS,
+    MAX_FILE_LENGTH_BYTES,
+    day_is_wanted,
+    is_digest,
+    keys_below,
+    log_files_below,
+    log_keys,
+    split_location,
+)
+from phicrypt.evidence.coverage import Link, UnlistedFile, cover
+from phicrypt.evidence.trail_events import printable
 
 _KEYS_SINCE: Final = datetime(2013, 11, 1, tzinfo=UTC)
 """CloudTrail's beginning: ListPublicKeys gives today's key only, unless it is asked for older ones."""
-_READ_ERRORS: Final = (OSError, EOFError, zlib.error, OverflowError, ValueError, KeyError, TypeError)
+_MAX_DIGEST_BYTES: Final = 64 * 2**20
+_MAX_LISTED: Final = 1_000
 
 
 class DigestFile(NamedTuple):
@@ -48,7 +62,11 @@ class DigestReport:
         signatures: of these, with a valid signature of CloudTrail.
         unsigned: without a signature to check (copies in a folder).
         log_files: log files with the hash that a digest names.
-        problems: what does not fit, in words.
+        problems: what does not fit, in words, at most 1,000.
+        problem_count: how many.
+        unread: digests that could not be read; they are problems too.
+        covered: the span that the digests of each trail and Region cover, in words.
+        not_covered: times and files that no digest speaks for, in words.
     """
 
     digests: int = 0
@@ -56,51 +74,76 @@ class DigestReport:
     unsigned: int = 0
     log_files: int = 0
     problems: list[str] = field(default_factory=list)
+    problem_count: int = 0
+    unread: list[str] = field(default_factory=list)
+    covered: list[str] = field(default_factory=list)
+    not_covered: list[str] = field(default_factory=list)
+    _hashes: set[str] = field(default_factory=set)
 
     @property
     def is_valid(self) -> bool:
-        """Whether every digest and log file that was there is unchanged, and none is missing."""
-        return not self.problems
+        """Whether every digest and log file that was there is unchanged, none is missing and none unlisted."""
+        return not self.problem_count
+
+    def add_problem(self, what: str) -> None:
+        """Count what does not fit, and keep the first of it."""
+        self.problem_count += 1
+        if len(self.problems) < _MAX_LISTED:
+            self.problems.append(printable(what))
+
+
+Load = Callable[[str, str], Iterable[BinaryIO]]
+"""The log files that lie under a bucket and key; a folder of copies may hold several of one name."""
 
 
 def verify_digests(
     digests: Iterable[DigestFile],
-    load: Callable[[str, str], bytes | None],
+    load: Load,
     public_keys: Mapping[str, bytes] | None = None,
+    *,
+    unlisted: Callable[[set[str]], Iterable[UnlistedFile]] = lambda hashes: (),
+    since_ns: int | None = None,
+    until_ns: int | None = None,
 ) -> DigestReport:
     """Check digests against each other, their signatures, and the log files that they name.
 
     Args:
-        digests: in any order.
-        load: the bytes of a log file by bucket and key, or None if there is none.
+        digests: in any order; none is kept in memory.
+        load: the log files of a bucket and key.
         public_keys: CloudTrail's public keys (DER) by fingerprint, from ListPublicKeys.
+        unlisted: the log files whose hash is none of those that were found to be named.
+        since_ns, until_ns: the time that is asked: hours of it without a digest are not covered.
     """
     report = DigestReport()
-    parsed: list[tuple[DigestFile, bytes, dict[str, Any]]] = []
+    links = []
     for digest in digests:
         try:
-            content = inflated(digest.content)
-            fields = json.loads(content)
-            parsed.append((digest, content, {**fields, "digestEndTime": str(fields["digestEndTime"])}))
-        except _READ_ERRORS:
-            report.problems.append(f"{_name(digest.object_key)}: cannot be read")
-    parsed.sort(key=lambda item: item[2]["digestEndTime"])
-    hashes = {digest.object_key: hashlib.sha256(content).hexdigest() for digest, content, _ in parsed}
-    begun: set[str] = set()
-    for digest, content, fields in parsed:
+            content = inflated(BytesIO(digest.content), max_bytes=_MAX_DIGEST_BYTES, field="digest")
+            fields = _checked(parse_json(content, field="digest"))
+        except FormatError:
+            report.unread.append(_name(digest.object_key))
+            report.add_problem(f"{_name(digest.object_key)}: cannot be read")
+            continue
         report.digests += 1
         _check_signature(report, digest, content, fields, public_keys or {})
-        previous, chain = fields.get("previousDigestS3Object"), _chain_of(digest.object_key)
-        is_first = chain not in begun  # the one before it was made before the time that is looked at
-        begun.add(chain)
-        if previous is not None and not is_first:
-            if previous not in hashes:
-                report.problems.append(f"{_name(str(previous))}: the digest is missing")
-            elif hashes[previous] != fields.get("previousDigestHashValue"):
-                report.problems.append(f"{_name(str(previous))}: the digest was changed")
-        for entry in fields.get("logFiles") or ():
+        for entry in fields["logFiles"]:
             _check_log_file(report, entry, load)
+        links.append(Link.of(digest.object_key, hashlib.sha256(content).hexdigest(), fields))
+    cover(links, list(unlisted(report._hashes)), report, since_ns, until_ns)
     return report
+
+
+def _checked(fields: Any) -> dict[str, Any]:
+    """The members of a digest, each of its kind. Raises FormatError."""
+    if not isinstance(fields, dict) or not isinstance(fields.get("digestEndTime"), str):
+        raise FormatError("no digest", field="digest")
+    for name, value in fields.items():
+        if name.startswith(("digest", "previousDigest")) and not isinstance(value, str | None):
+            raise FormatError("a text was expected", field="digest")
+    log_files = fields.get("logFiles")
+    if not isinstance(log_files, list | None):
+        raise FormatError("a list was expected", field="logFiles")
+    return {**fields, "logFiles": log_files or []}
 
 
 def _check_signature(
@@ -115,7 +158,7 @@ def _check_signature(
         report.unsigned += 1
         return
     if (fields.get("digestS3Bucket"), fields.get("digestS3Object")) != (digest.bucket, digest.object_key):
-        report.problems.append(f"{name}: the digest belongs to another place")
+        report.add_problem(f"{name}: the digest belongs to another place")
         return
     public_key = public_keys.get(str(fields.get("digestPublicKeyFingerprint")))
     signed = "\n".join(
@@ -129,50 +172,79 @@ def _check_signature(
     try:
         if public_key is None:
             raise AuthenticationError("unknown public key")
-        verify_rsa_pkcs1_sha256(public_key, signed.encode(), bytes.fromhex(digest.signature))
+        verify_rsa_pkcs1_sha256(
+            public_key, signed.encode("utf-8", "backslashreplace"), bytes.fromhex(digest.signature)
+        )
     except (AuthenticationError, ValueError):
-        report.problems.append(f"{name}: the signature is not CloudTrail's")
+        report.add_problem(f"{name}: the signature is not CloudTrail's")
         return
     report.signatures += 1
 
 
-def _check_log_file(report: DigestReport, entry: Any, load: Callable[[str, str], bytes | None]) -> None:
+def _check_log_file(report: DigestReport, entry: Any, load: Load) -> None:
     try:
         bucket, object_key, expected = str(entry["s3Bucket"]), str(entry["s3Object"]), str(entry["hashValue"])
     except (KeyError, TypeError):
-        report.problems.append("a digest names a log file without its hash")
+        report.add_problem("a digest names a log file without its hash")
         return
-    content = load(bucket, object_key)
-    if content is None:
-        report.problems.append(f"{_name(object_key)}: the log file is missing")
-        return
+    found = []
+    for stream in load(bucket, object_key):
+        with closing(stream):
+            found.append(hash_of(stream))
+    if expected in found:
+        report.log_files += 1
+        report._hashes.add(expected)
+    else:
+        report.add_problem(f"{_name(object_key)}: the log file {'was changed' if found else 'is missing'}")
+
+
+def hash_of(stream: BinaryIO) -> str:
+    """Hex SHA-256 of a file's uncompressed content, empty for one that cannot be read."""
+    digest = hashlib.sha256()
+    reader = InflatedStream(stream, max_bytes=MAX_FILE_LENGTH_BYTES, field="log file")
     try:
-        found = hashlib.sha256(inflated(content)).hexdigest()
-    except _READ_ERRORS:
-        found = ""
-    if found != expected:
-        report.problems.append(f"{_name(object_key)}: the log file was changed")
-        return
-    report.log_files += 1
+        for chunk in iter(reader.read, b""):
+            digest.update(chunk)
+    except (FormatError, OSError):
+        return ""
+    return digest.hexdigest()
 
 
-def verify_folder(path: str | Path) -> DigestReport | None:
-    """Check the digests below a folder of copies; None if it holds none."""
-    files = {file.name: file for file in Path(path).rglob("*.json*") if file.is_file()}
-    digests = [
-        DigestFile("", file.name, file.read_bytes(), None)
-        for file in files.values()
-        if "CloudTrail-Digest" in str(file)
-    ]
-    if not digests:
+def verify_folder(
+    path: str | Path, *, since_ns: int | None = None, until_ns: int | None = None
+) -> DigestReport | None:
+    """Check the digests below a folder of copies; None if it holds none, or is a file."""
+    folder = Path(path)
+    paths = sorted(file for file in folder.rglob("*.json*") if file.is_file()) if folder.is_dir() else []
+    found = [file for file in paths if is_digest(file.relative_to(folder).as_posix())]
+    if not found:
         return None
+    by_name: dict[str, list[Path]] = {}
+    for file in log_files_below(folder):
+        by_name.setdefault(file.name, []).append(file)
 
-    def load(bucket: str, object_key: str) -> bytes | None:
-        file = files.get(_name(object_key))
-        return None if file is None else file.read_bytes()
+    named: set[Path] = set()
 
-    named = [digest._replace(object_key=_key_in(digest)) for digest in digests]
-    return verify_digests(named, load)
+    def load(bucket: str, object_key: str) -> Iterator[BinaryIO]:
+        copies = by_name.get(_name(object_key), [])
+        named.update(copies if len(copies) == 1 else ())
+        for file in copies:
+            yield file.open("rb")
+
+    def unlisted(hashes: set[str]) -> Iterator[UnlistedFile]:
+        for file in log_files_below(folder):
+            if file in named:
+                continue  # its hash was compared already
+            with file.open("rb") as stream:
+                if hash_of(stream) not in hashes:
+                    yield UnlistedFile.of(file.relative_to(folder).as_posix())
+
+    digests = (
+        DigestFile("", _key_in(content) or file.name, content, None)
+        for file in found
+        for content in (file.read_bytes(),)
+    )
+    return verify_digests(digests, load, unlisted=unlisted, since_ns=since_ns, until_ns=until_ns)
 
 
 def verify_bucket(
@@ -188,54 +260,71 @@ def verify_bucket(
     Days outside the time are not fetched. The prefix must hold both ``CloudTrail`` and
     ``CloudTrail-Digest``, as ``AWSLogs/<account>`` does.
     """
-    bucket, prefix = split_location(location)
-    pages = s3_client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-    keys = [
-        entry["Key"]
-        for page in pages
-        for entry in page.get("Contents", ())
-        if "CloudTrail-Digest" in entry["Key"] and day_is_wanted(entry["Key"], since_ns, until_ns)
-    ]
+    bucket, _ = split_location(location)
+    # A day more than of log files: each file that is read has its digest among these.
+    early = None if since_ns is None else since_ns - DAY_NS
+    late = None if until_ns is None else until_ns + DAY_NS
+    keys = [key for key in keys_below(s3_client, location) if is_digest(key) and day_is_wanted(key, early, late)]
     if not keys:
         return None
-    digests = []
-    for object_key in keys:
-        answer = s3_client.get_object(Bucket=bucket, Key=object_key)
-        signature = answer.get("Metadata", {}).get("signature", "missing")
-        digests.append(DigestFile(bucket, object_key, answer["Body"].read(), signature))
-    public_keys = {
-        entry["Fingerprint"]: entry["Value"]
-        for entry in cloudtrail_client.list_public_keys(StartTime=_KEYS_SINCE).get("PublicKeyList", ())
-    }
 
-    def load(bucket_name: str, object_key: str) -> bytes | None:
-        from botocore.exceptions import ClientError
+    def digests() -> Iterator[DigestFile]:
+        for object_key in keys:
+            answer = s3_client.get_object(Bucket=bucket, Key=object_key)
+            signature = answer.get("Metadata", {}).get("signature", "missing")
+            yield DigestFile(bucket, object_key, answer["Body"].read(_MAX_DIGEST_BYTES), signature)
 
-        try:
-            content: bytes = s3_client.get_object(Bucket=bucket_name, Key=object_key)["Body"].read()
-        except ClientError as error:
-            if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
-                return None
-            raise ConfigurationError(f"a log file cannot be fetched: {error.response['Error']['Code']}") from None
-        return content
+    named: set[tuple[str, str]] = set()
 
-    return verify_digests(digests, load, public_keys)
+    def load(bucket_name: str, object_key: str) -> Iterator[BinaryIO]:
+        named.add((bucket_name, object_key))
+        yield from _fetched(s3_client, bucket_name, object_key)
+
+    def unlisted(hashes: set[str]) -> Iterator[UnlistedFile]:
+        for object_key in log_keys(s3_client, location, since_ns, until_ns):
+            if (bucket, object_key) not in named:  # its own hash was compared already
+                for stream in _fetched(s3_client, bucket, object_key):
+                    if hash_of(stream) not in hashes:
+                        yield UnlistedFile.of(object_key)
+
+    return verify_digests(
+        digests(),
+        load,
+        _public_keys(cloudtrail_client),
+        unlisted=unlisted,
+        since_ns=since_ns,
+        until_ns=until_ns,
+    )
 
 
-def _key_in(digest: DigestFile) -> str:
+def _public_keys(cloudtrail_client: Any) -> dict[str, bytes]:
+    question: dict[str, Any] = {"StartTime": _KEYS_SINCE}
+    found: dict[str, bytes] = {}
+    while True:
+        answer = cloudtrail_client.list_public_keys(**question)
+        found |= {entry["Fingerprint"]: entry["Value"] for entry in answer.get("PublicKeyList", ())}
+        if not answer.get("NextToken"):
+            return found
+        question["NextToken"] = answer["NextToken"]
+
+
+def _fetched(s3_client: Any, bucket: str, object_key: str) -> Iterator[BinaryIO]:
+    from botocore.exceptions import ClientError
+
     try:
-        return str(json.loads(inflated(digest.content))["digestS3Object"])
-    except _READ_ERRORS:
-        return digest.object_key
+        yield s3_client.get_object(Bucket=bucket, Key=object_key)["Body"]
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in ("NoSuchKey", "404"):
+            code = error.response["Error"]["Code"]
+            raise ConfigurationError(f"a log file cannot be fetched: {code}") from None
 
 
-def _chain_of(object_key: str) -> str:
-    """What all digests of one chain have in common: account, Region and trail.
-
-    ``AWSLogs/<account>/CloudTrail-Digest/<region>/2026/01/31/<account>_…_<trail>_<region>_<time>.json.gz``
-    """
-    folder, separator, rest = object_key.partition("CloudTrail-Digest/")
-    return f"{folder}{separator}{rest.partition('/')[0]}/{_name(rest).rpartition('_')[0]}"
+def _key_in(content: bytes) -> str:
+    try:
+        plain = inflated(BytesIO(content), max_bytes=_MAX_DIGEST_BYTES, field="digest")
+        return str(_checked(parse_json(plain, field="digest"))["digestS3Object"])
+    except (FormatError, KeyError):
+        return ""
 
 
 def _name(object_key: str) -> str:

@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from phicrypt.audit.events import AuditEvent, Kind, Outcome
+from phicrypt.audit.sinks.chain import ChainHead
 from phicrypt.errors import ConfigurationError
-from phicrypt.evidence.cloudtrail import Reading, TrailEvent, look_up, read_bucket, read_folder
+from phicrypt.evidence.anchors import anchor_of
+from phicrypt.evidence.cloudtrail import Reading, look_up, read_bucket, read_folder
 from phicrypt.evidence.digests import DigestReport, verify_bucket, verify_folder
+from phicrypt.evidence.log_lines import LogReading, read_records
 from phicrypt.evidence.matching import PROBABLE_WINDOW_NS, Matcher
-from phicrypt.evidence.verify import read_records
+from phicrypt.evidence.trail_events import TrailEvent
+from phicrypt.evidence.verify import Verification, verify
 
 _HOUR_NS: Final = 3_600 * 10**9
 _MAX_NAMES: Final = 10_000
@@ -62,14 +66,23 @@ class Joined:
         statistics: counts over the local uses that were judged.
         reading: what of CloudTrail could be read.
         digests: what its digest files show, or None if there were none.
-        unreadable_lines: lines of the local log that hold no event.
+        digests_were_asked: whether anybody looked for digest files.
+        log: what of the local log was read, and what could not be.
+        verification: of the log's chains, against the anchors that CloudTrail shows.
     """
 
     matcher: Matcher
     statistics: UseStatistics
     reading: Reading
     digests: DigestReport | None = None
-    unreadable_lines: int = 0
+    digests_were_asked: bool = True
+    verification: Verification | None = None
+    log: LogReading = field(default_factory=LogReading)
+
+    @property
+    def unreadable_lines(self) -> int:
+        """Lines of the local log that hold no event."""
+        return self.log.unread
 
 
 @contextmanager
@@ -82,6 +95,8 @@ def join(
     key_arns: Iterable[str] = (),
     principals: Iterable[str] = (),
     digests: DigestReport | None = None,
+    digests_were_asked: bool = True,
+    anchor_key_arn: str | None = None,
     on_progress: Callable[[], None] = lambda: None,
 ) -> Iterator[Joined]:
     """Join a local log with CloudTrail's records; the result lives as long as the ``with`` block.
@@ -93,13 +108,16 @@ def join(
             hour beyond, because their clocks may differ.
         key_arns, principals: see :class:`phicrypt.evidence.matching.Matcher`.
         digests: the result of checking CloudTrail's digest files, to be reported along.
+        digests_were_asked: whether anybody looked for them.
+        anchor_key_arn: believe anchors of this KMS key only.
         on_progress: called for each local use and each record.
     """
     early = None if since_ns is None else since_ns - PROBABLE_WINDOW_NS
     late = None if until_ns is None else until_ns + PROBABLE_WINDOW_NS
     with Matcher(key_arns=key_arns, principals=principals, since_ns=since_ns, until_ns=until_ns) as matcher:
-        joined = Joined(matcher, UseStatistics(), Reading(), digests)
-        events = log_events(log, joined)
+        joined = Joined(matcher, UseStatistics(), Reading(), digests, digests_were_asked)
+        anchors: set[ChainHead] = set()
+        events = log_events(log, joined.log)
         for use in whole_uses(event for event in events if _is_within(event, early, late)):
             matcher.add_use(use)
             if _is_within(use, since_ns, until_ns) and use.kind in (Kind.USE, Kind.BEGIN, Kind.END):
@@ -107,8 +125,12 @@ def join(
             on_progress()
         for record in records(early, late, joined.reading):
             matcher.add_record(record)
+            anchor = anchor_of(record, anchor_key_arn)
+            if anchor is not None:
+                anchors.add(anchor)
             on_progress()
         matcher.finish()
+        joined.verification = verify(log, anchors=anchors)
         yield joined
 
 
@@ -144,18 +166,18 @@ def trail_source(
         raise ConfigurationError("--trail is a file, a folder, s3://bucket/prefix, or lookup")
     return (
         lambda since, until, reading: read_folder(where, since_ns=since, until_ns=until, reading=reading),
-        lambda since, until: verify_folder(where),
+        lambda since, until: verify_folder(where, since_ns=since, until_ns=until),
     )
 
 
-def log_events(log: str | Path, joined: Joined | None = None) -> Iterator[AuditEvent]:
-    """The events of a local log, in the order of its lines; lines that hold none are counted in ``joined``."""
-    for record in read_records(log):
+def log_events(log: str | Path, reading: LogReading | None = None) -> Iterator[AuditEvent]:
+    """The events of a local log, in the order of its lines; lines that hold none are counted in ``reading``."""
+    reading = reading if reading is not None else LogReading()
+    for record in read_records(log, reading):
         try:
             event = record.event()
         except (ValueError, KeyError, TypeError):
-            if joined is not None:
-                joined.unreadable_lines += 1
+            reading.add_unread(record.place)
             continue
         yield event
 

@@ -19,12 +19,13 @@ from typing import Any, Final, NamedTuple, Self
 
 from phicrypt.audit.events import AuditEvent
 from phicrypt.core.key_origin import KeyOrigin
-from phicrypt.evidence.cloudtrail import TrailEvent
+from phicrypt.evidence.trail_events import TrailEvent, same_key_everywhere
 
 PROBABLE_WINDOW_NS: Final = 15 * 60 * 10**9
 """How far apart the two clocks may be where only a correlation id speaks for a call."""
 _BATCH: Final = 2_000
 _REMEMBERED_CALLS: Final = 20_000
+_OTHER_CONTENT: Final = "an event id comes again with other content: one of the two records was made up"
 
 
 class Category:
@@ -40,6 +41,8 @@ class Category:
     SERVICE: Final = "by an AWS service"
     ADMINISTRATION: Final = "key administration"
     EXCEPTION: Final = "exception"
+    ENDPOINT: Final = "refused at a VPC endpoint"
+    """The endpoint's policy refused: the call may never have reached KMS."""
 
 
 EXCEPTIONS_FIRST: Final = (
@@ -48,11 +51,14 @@ EXCEPTIONS_FIRST: Final = (
     Category.LOCAL_ONLY,
     Category.DENIED,
     Category.ADMINISTRATION,
+    Category.ENDPOINT,
     Category.SERVICE,
     Category.PROBABLE,
     Category.ATTEMPT,
     Category.MATCHED,
 )
+NEED_EXPLANATION: Final = EXCEPTIONS_FIRST[:3]
+"""The findings with which both sides do not agree."""
 
 
 class Finding(NamedTuple):
@@ -82,7 +88,7 @@ CREATE TABLE calls (id INTEGER PRIMARY KEY, time_ns INTEGER, operation TEXT, key
 CREATE TABLE requests (request_id TEXT PRIMARY KEY, call INTEGER, event_id TEXT, claims INTEGER DEFAULT 1,
   is_repeated INTEGER DEFAULT 0) WITHOUT ROWID;
 CREATE TABLE correlations (correlation TEXT PRIMARY KEY, call INTEGER) WITHOUT ROWID;
-CREATE TABLE seen (event_id TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE seen (event_id TEXT PRIMARY KEY, content BLOB) WITHOUT ROWID;
 CREATE TABLE findings (category TEXT, time_ns INTEGER, operation TEXT, key_arn TEXT, request_id TEXT,
   event_id TEXT, principal TEXT, call INTEGER, note TEXT);
 """
@@ -107,7 +113,7 @@ class Matcher:
         since_ns: int | None = None,
         until_ns: int | None = None,
     ) -> None:
-        self._keys = set(key_arns)
+        self._keys = set(map(same_key_everywhere, key_arns))
         self._principals = tuple(principals)
         self._since_ns = since_ns if since_ns is not None else -(2**62)
         self._until_ns = until_ns if until_ns is not None else 2**62
@@ -118,6 +124,7 @@ class Matcher:
         self._findings: list[tuple[Any, ...]] = []
         self.of_other_keys = 0
         self.duplicates = 0
+        self.network_records = 0
 
     def __enter__(self) -> Self:
         self._database.execute("BEGIN")
@@ -145,7 +152,7 @@ class Matcher:
             return  # a local operation: no KMS call belongs to it
         key_arn = call.key_id.partition("#")[0]
         if key_arn.startswith("arn:"):
-            self._keys.add(key_arn)
+            self._keys.add(same_key_everywhere(key_arn))
         if self._is_known(call):
             return
         database = self._database
@@ -194,23 +201,65 @@ class Matcher:
 
     def add_record(self, record: TrailEvent) -> None:
         """One record of CloudTrail; every local event must have been added before."""
-        if record.key_arn not in self._keys and self._claims(record) is None:
+        watched = self._watched_key(record)
+        if record.is_network:
+            self.network_records += 1
+        if not watched and not (record.is_network and record.error_code) and self._claims(record) is None:
             self.of_other_keys += 1
-            return
-        if record.event_id:
-            cursor = self._database.execute("INSERT OR IGNORE INTO seen VALUES (?)", (record.event_id,))
-            if cursor.rowcount == 0:
-                self.duplicates += 1
+            if self._seen_content(record.event_id) in (None, record.sha256):
                 return
+            self._add_finding(record, watched, Category.EXCEPTION, None, _OTHER_CONTENT)
+            return
+        is_new = self._note_seen(record)
+        if is_new is None:
+            self._add_finding(record, watched, Category.EXCEPTION, None, _OTHER_CONTENT)
+            return
+        if not is_new:
+            self.duplicates += 1
+            return
         category, call, note = self._judge(record)
-        if category is None or not self._since_ns <= record.time_ns <= self._until_ns:
+        if category is not None:
+            self._add_finding(record, watched, category, call, note)
+
+    def _watched_key(self, record: TrailEvent) -> str:
+        """The key of the record that is watched: ReEncrypt has two, a multi-Region key stands in each Region."""
+        for arn in (record.key_arn, *record.other_key_arns):
+            if same_key_everywhere(arn) in self._keys:
+                return arn
+        return ""
+
+    def _note_seen(self, record: TrailEvent) -> bool | None:
+        """Whether a record is new; None for another record under an id that was there already."""
+        is_new = self._note(record.event_id, record.sha256) if record.event_id else True
+        if is_new and record.shared_event_id:
+            # The caller's account and the key's owner each have a record, which are one call.
+            shared = f"{record.shared_event_id}\n{record.is_network}"
+            call = repr((record.name, record.request_id, record.time_ns, record.error_code)).encode()
+            if not self._note(f"{shared}\n{record.account}", record.sha256):
+                return None
+            return self._note(shared, call)
+        return is_new
+
+    def _note(self, name: str, content: bytes) -> bool | None:
+        known = self._seen_content(name)
+        if known is None:
+            self._database.execute("INSERT INTO seen VALUES (?, ?)", (name, content))
+            return True
+        return False if known == content else None
+
+    def _seen_content(self, name: str) -> bytes | None:
+        found = self._database.execute("SELECT content FROM seen WHERE event_id = ?", (name,)).fetchone()
+        return None if found is None else found[0]
+
+    def _add_finding(self, record: TrailEvent, watched: str, category: str, call: int | None, note: str) -> None:
+        if not self._since_ns <= record.time_ns <= self._until_ns:
             return
         self._findings.append(
             (
                 category,
                 record.time_ns,
                 record.name,
-                record.key_arn,
+                watched or record.key_arn,
                 record.request_id,
                 record.event_id,
                 record.principal,
@@ -222,6 +271,8 @@ class Matcher:
             self._store_findings()
 
     def _judge(self, record: TrailEvent) -> tuple[str | None, int | None, str]:
+        if record.is_network:
+            return (Category.ENDPOINT if record.error_code else None), None, record.error_code
         if not record.is_use:
             return (None if record.is_description else Category.ADMINISTRATION), None, record.error_code
         claimed = self._claims(record)

@@ -6,8 +6,11 @@ behind it where both sides were joined.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+import json
+import sqlite3
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from tempfile import TemporaryFile
 from typing import Any, Final
 
 from phicrypt.audit.events import (
@@ -91,6 +94,60 @@ def is_disclosure(use: AuditEvent) -> bool:
     )
 
 
+class StoredRows:
+    """Rows in a file without a name: an incident may have millions."""
+
+    def __init__(self) -> None:
+        self._file = TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - it lives as long as the rows
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Row]:
+        self._file.seek(0)
+        for line in self._file:
+            yield Row(**json.loads(line))
+
+    def append(self, row: Row) -> None:
+        """Add a row behind the others."""
+        self._file.write(json.dumps(row.as_dict()) + "\n")
+        self._count += 1
+
+
+class StoredCounts(Mapping[str, int]):
+    """How often each name came, in a temporary database: there may be as many as patients."""
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("", isolation_level=None)
+        self._database.execute("CREATE TABLE counts (name TEXT PRIMARY KEY, count INTEGER) WITHOUT ROWID")
+        self._database.execute("BEGIN")
+
+    def add(self, name: str) -> None:
+        """Count a name once more."""
+        self._database.execute(
+            "INSERT INTO counts VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET count = count + 1", (name,)
+        )
+
+    def __getitem__(self, name: str) -> int:
+        found = self._database.execute("SELECT count FROM counts WHERE name = ?", (name,)).fetchone()
+        if found is None:
+            raise KeyError
+        return int(found[0])
+
+    def __iter__(self) -> Iterator[str]:
+        yield from (name for (name,) in self._database.execute("SELECT name FROM counts"))
+
+    def __len__(self) -> int:
+        return int(self._database.execute("SELECT count(*) FROM counts").fetchone()[0])
+
+    def most_common(self, limit: int) -> list[tuple[str, int]]:
+        """The names that came most often."""
+        return self._database.execute(
+            "SELECT name, count FROM counts ORDER BY count DESC, name DESC LIMIT ?", (limit,)
+        ).fetchall()
+
+
 @dataclass(slots=True)
 class Incident:
     """What a key that was exposed for a time put within reach.
@@ -105,9 +162,9 @@ class Incident:
 
     key: str
     sealed_messages: int = 0
-    decryptable: dict[str, int] = field(default_factory=dict)
-    decrypted: list[Row] = field(default_factory=list)
-    refused: list[Row] = field(default_factory=list)
+    decryptable: StoredCounts = field(default_factory=StoredCounts)
+    decrypted: StoredRows = field(default_factory=StoredRows)
+    refused: StoredRows = field(default_factory=StoredRows)
     actors: dict[str, int] = field(default_factory=dict)
 
 
@@ -140,7 +197,7 @@ def incident(
             name = use.resource or ", ".join(
                 f"{pair}={value}" for pair, value in sorted((use.context or {}).items())
             )
-            found.decryptable[name] = found.decryptable.get(name, 0) + 1
+            found.decryptable.add(name)
     return found
 
 

@@ -15,6 +15,7 @@ from typing import Final
 from phicrypt.audit.events import format_time
 from phicrypt.evidence.join import Joined, UseStatistics
 from phicrypt.evidence.matching import EXCEPTIONS_FIRST, Category, Finding
+from phicrypt.evidence.verdict import AGREE, Verdict, verdict_of_join
 from phicrypt.evidence.verify import Verification
 
 _HOUR_NS: Final = 3_600 * 10**9
@@ -27,6 +28,7 @@ _LISTED: Final = (
     Category.LOCAL_ONLY,
     Category.DENIED,
     Category.ADMINISTRATION,
+    Category.ENDPOINT,
     Category.SERVICE,
     Category.PROBABLE,
 )
@@ -40,6 +42,7 @@ _MEANING: Final = {
     Category.SERVICE: "Used by an AWS service on somebody's behalf.",
     Category.ADMINISTRATION: "The key or its policy was changed.",
     Category.EXCEPTION: "An identifier of ours in a place where it does not belong.",
+    Category.ENDPOINT: "The policy of a VPC endpoint refused; the call may never have reached KMS.",
 }
 _STYLE: Final = """
 :root { color-scheme: light dark; --line: #8884; --accent: #2563eb; --bad: #c2410c; --good: #15803d; }
@@ -70,17 +73,20 @@ def render(joined: Joined, *, title: str, verification: Verification | None = No
     """
     counts = joined.matcher.counts()
     statistics = joined.statistics
+    verification = verification or joined.verification
+    # Few trails record the traffic of endpoints.
+    shown = [category for category in EXCEPTIONS_FIRST if counts[category] or category != Category.ENDPOINT]
     parts = [
         "<!doctype html>\n<html lang=en><head><meta charset=utf-8>",
         '<meta name=viewport content="width=device-width, initial-scale=1">',
         "<meta http-equiv=Content-Security-Policy content=\"default-src 'none'; style-src 'unsafe-inline'\">",
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>",
         f"<h1>{escape(title)}</h1>",
+        *_verdict(verdict_of_join(joined)),
         f"<p class=dim>{format_time(time.time_ns())[:19]} UTC. {_overview(statistics)}</p>",
-        _verdict(counts),
         *(_verified(verification) if verification is not None else ()),
         *_reading(joined),
-        f"<div class=tiles>{''.join(_tile(category, counts[category]) for category in EXCEPTIONS_FIRST)}</div>",
+        f"<div class=tiles>{''.join(_tile(category, counts[category]) for category in shown)}</div>",
     ]
     for category in _LISTED:
         if counts[category]:
@@ -104,11 +110,14 @@ def _overview(statistics: UseStatistics) -> str:
     )
 
 
-def _verdict(counts: dict[str, int]) -> str:
-    open_questions = sum(counts[category] for category in EXCEPTIONS_FIRST[:3])
-    if open_questions:
-        return f"<p class=bad><b>{open_questions:,} findings need an explanation.</b></p>"
-    return "<p class=good><b>Both sides agree: nothing is missing on either.</b></p>"
+def _verdict(verdict: Verdict) -> Iterable[str]:
+    """First of all: what it came to, what was covered, and what was not."""
+    for line in verdict.bad_lines():
+        yield f"<p class=bad><b>{escape(line)}</b></p>"
+    if verdict.word == AGREE:
+        yield f"<p class=good><b>{escape(verdict.agreement)}</b></p>"
+    yield from (f"<p>covered: {escape(span)}</p>" for span in verdict.covered)
+    yield from (f"<p class=dim>{escape(remark)}</p>" for remark in verdict.remarks)
 
 
 def _verified(verification: Verification) -> Iterable[str]:
@@ -120,11 +129,10 @@ def _reading(joined: Joined) -> Iterable[str]:
     reading, digests = joined.reading, joined.digests
     yield (
         f"<p class=dim>CloudTrail: {reading.records:,} KMS records, {joined.matcher.of_other_keys:,} of other "
-        f"keys, {joined.matcher.duplicates:,} delivered twice.</p>"
+        f"keys, {joined.matcher.duplicates:,} delivered twice; {joined.matcher.network_records:,} of VPC "
+        "endpoints, which are never matched.</p>"
     )
-    if digests is None:
-        yield "<p class=dim>No CloudTrail digest files were there: the log files were taken as they are.</p>"
-    else:
+    if digests is not None:
         text = (
             f"{digests.digests:,} digest files: {digests.signatures:,} signatures valid, {digests.unsigned:,} "
             f"copies without a signature, {digests.log_files:,} log files unchanged."

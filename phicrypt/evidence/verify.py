@@ -6,62 +6,21 @@ rewritten or cut at its end still verifies by itself; it fails against anchors t
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from phicrypt.audit.events import AuditEvent, Kind
-from phicrypt.audit.sinks.chain import FIRST_PREVIOUS, RECORD_START, ChainHead
+from phicrypt._lazy import lazy_names
+from phicrypt.audit.events import Kind
+from phicrypt.audit.sinks.chain import FIRST_PREVIOUS, ChainHead
 from phicrypt.audit.sinks.jsonl import rotated_segments
-from phicrypt.errors import ConfigurationError
+from phicrypt.evidence.log_lines import LogReading, Place, Record, read_log, records_among
 
-_MAX_LINE_LENGTH_BYTES: Final = 1_048_576
-_SEAL: Final = b',"sha256":"'
-_SEAL_LENGTH: Final = len(_SEAL) + 64 + len(b'"}')
 _MAX_LISTED: Final = 1_000
-_MAX_WAITING_FRAGMENTS: Final = 64
-"""A torn line is explained soon; more that wait would make a hostile log slow to verify."""
+_MAX_LATE: Final = 64
 _REMEMBERED_HASHES: Final = 262_144
-
-
-class Place(NamedTuple):
-    """Where a line stands."""
-
-    file: str
-    line: int
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
-
-
-class Record(NamedTuple):
-    """One whole line: its place in its chain and its event's fields."""
-
-    place: Place
-    chain_id: str
-    sequence: int
-    previous: str
-    sha256: str
-    is_intact: bool
-    fields: dict[str, Any]
-
-    def event(self) -> AuditEvent:
-        """The event; raises ValueError, KeyError or TypeError where the fields are not an event's."""
-        return AuditEvent.from_dict(self.fields)
-
-
-class Fragment(NamedTuple):
-    """Bytes that are no whole record."""
-
-    place: Place
-    content: bytes
-    at_end_of_file: bool
-    is_followed: bool
-    """Whether a whole record follows on the same line: another process went on behind a torn write."""
 
 
 class Fault(NamedTuple):
@@ -106,9 +65,11 @@ class Verification:
         chains: each chain by its id.
         anchors_confirmed: anchors of CloudTrail that match a record.
         unknown_anchors: anchors of CloudTrail for chains that this log does not hold.
+        reading: what of the log was read, and what is no record.
     """
 
     records: int = 0
+    reading: LogReading = field(default_factory=LogReading)
     faults: list[Fault] = field(default_factory=list)
     fault_count: int = 0
     torn: list[Place] = field(default_factory=list)
@@ -147,7 +108,7 @@ class Verification:
 
 
 def verify(
-    path: str | Path, *, anchors: Iterable[ChainHead] | None = None, expect_all_chains: bool = False
+    path: str | Path, *, anchors: Iterable[ChainHead] | None = None, expect_all_chains: bool = True
 ) -> Verification:
     """Check every chain of a log, with its rotated segments, and compare it with anchors.
 
@@ -155,8 +116,8 @@ def verify(
         path: the log file, or a folder of segments fetched from S3.
         anchors: what CloudTrail shows, from :func:`phicrypt.witness.anchors.anchors_in`; each one of a
             chain in this log must match. None leaves the log unanchored.
-        expect_all_chains: anchors of chains that the log does not hold are faults, not remarks: use
-            it where the anchors are this log's own.
+        expect_all_chains: anchors of chains that the log does not hold are faults (rule 24). False makes
+            them remarks, for anchors that are known to be of several logs.
 
     Raises ConfigurationError if there is no such file.
     """
@@ -166,20 +127,19 @@ def verify(
     result = Verification(anchors_given=anchors is not None)
     is_folder = Path(path).is_dir()
     missing_segments = {} if is_folder else _missing_segments(Path(path))
-    fragments: list[Fragment] = []
-    for item in read_log(path):
-        if isinstance(item, Fragment):
-            fragments.append(item)
-            if len(fragments) > _MAX_WAITING_FRAGMENTS:
-                _conclude(fragments.pop(0), result)
-            continue
-        fragments = [fragment for fragment in fragments if not _explains(item, fragment, result)]
-        _check_record(item, result, wanted, starts_in_order=not is_folder)
-        missing_segments.pop(ChainHead(item.chain_id, item.sequence, item.sha256), None)
+    for record in records_among(
+        read_log(path, result.reading),
+        result.reading,
+        lambda fragment: result.torn.append(fragment.place),
+        # It waited, and may stand before all others: there is room for it even if these are many.
+        lambda fragment: result.add(
+            Fault(fragment.place, None, None, fragment.what), limit=_MAX_LISTED + _MAX_LATE
+        ),
+    ):
+        _check_record(record, result, wanted, starts_in_order=not is_folder)
+        missing_segments.pop(ChainHead(record.chain_id, record.sequence, record.sha256), None)
     for head, name in missing_segments.items():
         result.add(Fault(Place(name, 0), head.chain_id, head.sequence, "the rotated segment is missing"))
-    for fragment in fragments:
-        _conclude(fragment, result)
     for chain_id, by_sequence in wanted.items():
         for sequence, hashes in by_sequence.items():
             _check_missed_anchor(result, chain_id, sequence, hashes, expect_all_chains)
@@ -198,100 +158,6 @@ def _missing_segments(path: Path) -> dict[ChainHead, str]:
         for segment in rotated_segments(path)
         if segment.head is not None and not segment.path.exists()
     }
-
-
-def read_records(path: str | Path) -> Iterator[Record]:
-    """The whole records of a log and its segments, in order; torn lines are left out."""
-    for item in read_log(path):
-        if isinstance(item, Record):
-            yield item
-
-
-def read_log(path: str | Path) -> Iterator[Record | Fragment]:
-    """Records and fragments of a log: rotated segments by their manifest, then the file itself."""
-    path = Path(path)
-    found = False
-    in_order = [*(segment.path for segment in rotated_segments(path)), path]
-    for part in sorted(path.rglob("*.jsonl")) if path.is_dir() else in_order:
-        try:
-            file = part.open("rb")
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise ConfigurationError(f"the log cannot be read: {error.strerror}") from None
-        found = True
-        with file:
-            yield from _read_file(file, part.name)
-    if not found:
-        raise ConfigurationError("there is no such log file")
-
-
-def _read_file(file: BinaryIO, name: str) -> Iterator[Record | Fragment]:
-    number = 0
-    while line := file.readline(_MAX_LINE_LENGTH_BYTES):
-        number += 1
-        place = Place(name, number)
-        content = line.rstrip(b"\n")
-        if not content:
-            continue
-        record = _parse(content, place)
-        if record is None:
-            # Behind a torn write another process may have gone on, on the same line.
-            start = content.rfind(RECORD_START)
-            behind = _parse(content[start:], place) if start > 0 else None
-            if behind is None:
-                yield Fragment(place, content, not line.endswith(b"\n"), False)
-                continue
-            yield Fragment(place, content[:start], False, content.startswith(RECORD_START))
-            record = behind
-        yield record
-
-
-def _parse(content: bytes, place: Place) -> Record | None:
-    body, seal = content[:-_SEAL_LENGTH], content[-_SEAL_LENGTH:]
-    if not (content.startswith(RECORD_START) and seal.startswith(_SEAL) and seal.endswith(b'"}')):
-        return None
-    try:
-        record = json.loads(content)
-        if b"\\u" in content:  # half a surrogate pair is text that nothing can print or store
-            json.dumps(record, ensure_ascii=False).encode()
-        fields = record["event"]
-        if not isinstance(fields, dict) or not isinstance(record["sequence"], int):
-            return None
-        sha256 = str(record["sha256"])
-        is_intact = hashlib.sha256(body).hexdigest() == sha256
-        chain_id, previous = str(record["chain"]), str(record["previous"])
-        return Record(place, chain_id, record["sequence"], previous, sha256, is_intact, fields)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-
-
-def _conclude(fragment: Fragment, result: Verification) -> None:
-    """A fragment that no later record explains."""
-    if fragment.at_end_of_file or fragment.is_followed:
-        result.torn.append(fragment.place)
-    else:
-        # It waited, and may stand before all others: there is room for it even if these are many.
-        limit = _MAX_LISTED + _MAX_WAITING_FRAGMENTS
-        result.add(Fault(fragment.place, None, None, "the line is not a whole record"), limit=limit)
-
-
-def _explains(record: Record, fragment: Fragment, result: Verification) -> bool:
-    """Whether this record shows that the fragment is the torn rest of a write, not an altered line.
-
-    Either the same chain wrote the same bytes again, whole, or the process that found the torn line
-    recorded its length in the first record of its own chain.
-    """
-    if fragment.is_followed or not fragment.content.startswith(RECORD_START[: len(fragment.content)]):
-        return False
-    detail = record.fields.get("detail")
-    recovered = detail.get("recovered_bytes") if isinstance(detail, dict) else None
-    by_recovery = record.fields.get("kind") == Kind.CHAIN_START and recovered == len(fragment.content)
-    start = f'{{"phicrypt-audit":1,"chain":"{record.chain_id}","sequence":{record.sequence},'.encode()
-    if not (by_recovery or fragment.content.startswith(start) or start.startswith(fragment.content)):
-        return False
-    result.torn.append(fragment.place)
-    return True
 
 
 def _check_record(
@@ -368,3 +234,10 @@ def _check_missed_anchor(
             f"CloudTrail anchored record {sequence}, the log ends at {chain.next_sequence - 1}: it was truncated"
         )
     result.add(Fault(Place("CloudTrail", 0), chain_id, sequence, what))
+
+
+__getattr__, _ = lazy_names(
+    __name__,
+    {},
+    dict.fromkeys(("Fragment", "read_log", "read_records"), "phicrypt.evidence.log_lines"),
+)

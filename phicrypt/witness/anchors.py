@@ -15,26 +15,24 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
+from phicrypt._lazy import lazy_names
 from phicrypt.audit.events import AuditEvent, Kind, describe_error, refused_origin
 from phicrypt.audit.sinks.chain import ChainHead
 from phicrypt.audit.sinks.jsonl import JsonlSink
 from phicrypt.core.key_origin import KeyOrigin
 from phicrypt.errors import ConfigurationError, KeyAccessError
-from phicrypt.evidence.cloudtrail import TrailEvent
 
 _log = logging.getLogger("phicrypt.audit")
 ANCHOR_OPERATION: Final = "GenerateDataKeyWithoutPlaintext"
 CHAIN_NAME: Final = "phicrypt-audit-chain"
 SEQUENCE_NAME: Final = "phicrypt-audit-sequence"
 HEAD_NAME: Final = "phicrypt-audit-head"
-_ANCHOR: Final = re.compile(r"[0-9a-f]{32} [0-9]{1,18} [0-9a-f]{64}")
 
 
 class AnchoredSink:
@@ -218,20 +216,4 @@ def _anchor_periodically(
             del sink
 
 
-def anchors_in(records: Iterable[TrailEvent], *, key_arn: str | None = None) -> Iterator[ChainHead]:
-    """The anchors among CloudTrail's records, of one key or of any.
-
-    Refused calls are no anchors. Name the anchors' key if others may call KMS with contexts of their
-    choice: a made-up anchor cannot hide anything, but it makes an honest log look rewritten.
-    """
-    for record in records:
-        if (
-            record.name != ANCHOR_OPERATION
-            or record.error_code
-            or (key_arn is not None and record.key_arn != key_arn)
-        ):
-            continue
-        context = record.context
-        chain_id, sequence, sha256 = (context.get(name, "") for name in (CHAIN_NAME, SEQUENCE_NAME, HEAD_NAME))
-        if _ANCHOR.fullmatch(f"{chain_id} {sequence} {sha256}"):
-            yield ChainHead(chain_id, int(sequence), sha256)
+__getattr__, _ = lazy_names(__name__, {}, {"anchors_in": "phicrypt.evidence.anchors"})

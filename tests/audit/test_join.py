@@ -396,9 +396,10 @@ def test_rule_25_broken_files_are_named_and_the_rest_is_used(
     (trail / "notes.txt").write_text("not read")
     with joined(log, trail) as result:
         assert result.matcher.counts()[Category.MATCHED] == 1
-        assert result.reading.of_other_services == 2
+        # Of the two files that are cut, what stands before the cut is evidence too.
+        assert result.reading.of_other_services == 4
         named = "\n".join(result.reading.problems)
-    assert result.reading.problem_count == 9
+    assert result.reading.problem_count == 11
     for what in ("cut.json.gz: corrupt or truncated gzip", "corrupt.json.gz: corrupt", "cut.json: truncated JSON"):
         assert what in named
     assert "unknown CloudTrail version" in named
@@ -462,7 +463,7 @@ def test_a_line_that_was_edited_into_no_event_does_not_end_the_join(
 def test_rule_26_a_file_that_inflates_beyond_the_bound_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("phicrypt.evidence.cloudtrail._MAX_FILE_LENGTH_BYTES", 1_000_000)
+    monkeypatch.setattr("phicrypt.evidence.cloudtrail.MAX_FILE_LENGTH_BYTES", 1_000_000)
     (tmp_path / "bomb.json.gz").write_bytes(gzip.compress(bytes(50_000_000)))
     reading = Reading()
     assert list(read_folder(tmp_path, reading=reading)) == []

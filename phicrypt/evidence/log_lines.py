@@ -1,0 +1,272 @@
+"""The lines of a local audit log, as records: from files, rotated segments, folders, and CloudWatch's exports.
+
+::
+
+    reading = LogReading()
+    for record in read_records("audit.jsonl", reading):
+        …
+    reading.unread, reading.first_unread     # what is no record, and where the first of it stands (rule 25)
+
+Three shapes are read: the sink's own files; what CloudWatch Logs exports to S3 (gzip, a time before each
+line); and what ``aws logs filter-log-events`` prints (``{"events": [{"message": …}]}``). In the last two,
+lines of other programs stand between the records of a ``StdoutSink``: they are counted apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final, NamedTuple
+
+from phicrypt.audit.events import AuditEvent, Kind
+from phicrypt.audit.sinks.chain import RECORD_START
+from phicrypt.audit.sinks.jsonl import rotated_segments
+from phicrypt.core.strict_json import GZIP_START, InflatedStream, JsonArray, parse_json
+from phicrypt.errors import ConfigurationError, FormatError
+
+MAX_LINE_LENGTH_BYTES: Final = 1_048_576
+MAX_LOG_BYTES: Final = 2**40
+_SEAL: Final = b',"sha256":"'
+_SEAL_LENGTH: Final = len(_SEAL) + 64 + len(b'"}')
+_MAX_WAITING_FRAGMENTS: Final = 64
+"""A torn line is explained soon; more that wait would make a hostile log slow to verify."""
+_TIME_BEFORE: Final = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|\+00:00) ")
+_EVENTS_SHAPE: Final = re.compile(rb'\s*\{\s*"events"\s*:\s*\[')
+_MARK: Final = b"phicrypt-audit"
+_FILE_NAMES: Final = (".jsonl", ".jsonl.gz", ".gz")
+
+
+class Place(NamedTuple):
+    """Where a line stands."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+class Record(NamedTuple):
+    """One whole line: its place in its chain and its event's fields."""
+
+    place: Place
+    chain_id: str
+    sequence: int
+    previous: str
+    sha256: str
+    is_intact: bool
+    fields: dict[str, Any]
+
+    def event(self) -> AuditEvent:
+        """The event; raises ValueError, KeyError or TypeError where the fields are not an event's."""
+        return AuditEvent.from_dict(self.fields)
+
+
+class Fragment(NamedTuple):
+    """Bytes that are no whole record."""
+
+    place: Place
+    content: bytes
+    at_end_of_file: bool
+    is_followed: bool
+    """Whether a whole record follows on the same line: another process went on behind a torn write."""
+    what: str = "the line is not a whole record"
+
+
+@dataclass(slots=True)
+class LogReading:
+    """What was read of a log, and what could not be.
+
+    Attributes:
+        records: whole lines.
+        unread: lines that are no record and no torn write, and records that hold no event.
+        first_unread: where the first of these stands.
+        torn: lines lost to a crash in mid-write: expected, at most one per crash.
+        of_other_programs: lines of others in what CloudWatch exported.
+    """
+
+    records: int = 0
+    unread: int = 0
+    first_unread: Place | None = None
+    torn: int = 0
+    of_other_programs: int = 0
+
+    def add_unread(self, place: Place) -> None:
+        """Count what could not be read; a fragment may be judged late, so the earliest place is kept."""
+        self.unread += 1
+        first = self.first_unread
+        if first is None or (first.file == place.file and place.line < first.line):
+            self.first_unread = place
+
+
+def read_records(path: str | Path, reading: LogReading | None = None) -> Iterator[Record]:
+    """The whole records of a log and its segments, in order; what is none is counted in ``reading``."""
+    reading = reading if reading is not None else LogReading()
+    yield from records_among(read_log(path, reading), reading, lambda fragment: None, lambda fragment: None)
+
+
+def records_among(
+    items: Iterator[Record | Fragment],
+    reading: LogReading,
+    on_torn: Callable[[Fragment], None],
+    on_unread: Callable[[Fragment], None],
+) -> Iterator[Record]:
+    """The records; of each fragment it is told whether a crash tore it, or nobody can say what it was."""
+
+    def conclude(fragment: Fragment) -> None:
+        if fragment.at_end_of_file or fragment.is_followed:
+            torn(fragment)
+        else:
+            reading.add_unread(fragment.place)
+            on_unread(fragment)
+
+    def torn(fragment: Fragment) -> None:
+        reading.torn += 1
+        on_torn(fragment)
+
+    waiting: list[Fragment] = []
+    for item in items:
+        if isinstance(item, Fragment):
+            waiting.append(item)
+            if len(waiting) > _MAX_WAITING_FRAGMENTS:
+                conclude(waiting.pop(0))
+            continue
+        if waiting:
+            explained = [fragment for fragment in waiting if _explains(item, fragment)]
+            waiting = [fragment for fragment in waiting if fragment not in explained]
+            for fragment in explained:
+                torn(fragment)
+        reading.records += 1
+        yield item
+    for fragment in waiting:
+        conclude(fragment)
+
+
+def _explains(record: Record, fragment: Fragment) -> bool:
+    """Whether this record shows that the fragment is the torn rest of a write, not an altered line.
+
+    Either the same chain wrote the same bytes again, whole, or the process that found the torn line
+    recorded its length in the first record of its own chain.
+    """
+    if fragment.is_followed or not fragment.content.startswith(RECORD_START[: len(fragment.content)]):
+        return False
+    detail = record.fields.get("detail")
+    recovered = detail.get("recovered_bytes") if isinstance(detail, dict) else None
+    if record.fields.get("kind") == Kind.CHAIN_START and recovered == len(fragment.content):
+        return True
+    start = f'{{"phicrypt-audit":1,"chain":"{record.chain_id}","sequence":{record.sequence},'.encode()
+    return fragment.content.startswith(start) or start.startswith(fragment.content)
+
+
+def read_log(path: str | Path, reading: LogReading | None = None) -> Iterator[Record | Fragment]:
+    """Records and fragments of a log: rotated segments by their manifest, then the file itself."""
+    path, reading = Path(path), reading if reading is not None else LogReading()
+    found = False
+    for part in _parts(path):
+        try:
+            file = part.open("rb")
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise ConfigurationError(f"the log cannot be read: {error.strerror}") from None
+        found = True
+        with file:
+            yield from _read_part(file, part.name, reading)
+    if not found:
+        raise ConfigurationError("there is no such log file")
+
+
+def _parts(path: Path) -> list[Path]:
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.name.endswith(_FILE_NAMES) and file.is_file())
+    return [*(segment.path for segment in rotated_segments(path)), path]
+
+
+def _read_part(file: BinaryIO, name: str, reading: LogReading) -> Iterator[Record | Fragment]:
+    start = file.peek(4_096) if hasattr(file, "peek") else b""
+    if start.startswith(GZIP_START):
+        inflating = InflatedStream(file, max_bytes=MAX_LOG_BYTES, field=name)
+        yield from _read_exported(_inflated_lines(inflating), name, reading)
+    elif _EVENTS_SHAPE.match(start):
+        plain = InflatedStream(file, max_bytes=MAX_LOG_BYTES, field=name)
+        yield from _read_exported(_messages(JsonArray(plain, ("events",), field=name)), name, reading)
+    elif _TIME_BEFORE.match(start):
+        lines = iter(lambda: file.readline(MAX_LINE_LENGTH_BYTES), b"")
+        yield from _read_exported(lines, name, reading)
+    else:
+        for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_LENGTH_BYTES), b""), 1):
+            yield from _read_line(line, Place(name, number))
+
+
+def _inflated_lines(stream: InflatedStream) -> Iterator[bytes]:
+    rest = b""
+    for chunk in iter(stream.read, b""):
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from (line + b"\n" for line in lines)
+        if len(rest) > MAX_LINE_LENGTH_BYTES:
+            yield rest
+            rest = b""
+    if rest:
+        yield rest
+
+
+def _messages(events: JsonArray) -> Iterator[bytes]:
+    for _, entry in events:
+        message = entry.get("message") if isinstance(entry, dict) else None
+        yield message.encode("utf-8", "backslashreplace") + b"\n" if isinstance(message, str) else _MARK
+
+
+def _read_exported(lines: Iterator[bytes], name: str, reading: LogReading) -> Iterator[Record | Fragment]:
+    """Lines among which other programs' stand; a file that holds nothing else is no log."""
+    number = others = 0
+    has_records = False
+    try:
+        for number, line in enumerate(lines, 1):
+            time_before = _TIME_BEFORE.match(line)
+            content = line[time_before.end() :] if time_before is not None else line
+            if _MARK not in content:
+                others += bool(content.strip())
+                continue
+            has_records = True
+            yield from _read_line(content, Place(name, number))
+    except FormatError as error:
+        yield Fragment(Place(name, number + 1), b"", False, False, f"the rest cannot be read: {error}")
+    reading.of_other_programs += others
+    if others and not has_records:
+        yield Fragment(Place(name, 1), b"", False, False, "no line of the file is a record")
+
+
+def _read_line(line: bytes, place: Place) -> Iterator[Record | Fragment]:
+    content = line.rstrip(b"\n")
+    if not content:
+        return
+    record = _parse(content, place)
+    if record is None:
+        # Behind a torn write another process may have gone on, on the same line.
+        start = content.rfind(RECORD_START)
+        record = _parse(content[start:], place) if start > 0 else None
+        if record is None:
+            yield Fragment(place, content, not line.endswith(b"\n"), False)
+            return
+        yield Fragment(place, content[:start], False, content.startswith(RECORD_START))
+    yield record
+
+
+def _parse(content: bytes, place: Place) -> Record | None:
+    body, seal = content[:-_SEAL_LENGTH], content[-_SEAL_LENGTH:]
+    if not (content.startswith(RECORD_START) and seal.startswith(_SEAL) and seal.endswith(b'"}')):
+        return None
+    try:
+        record = parse_json(content, field="audit record")
+        fields = record["event"]
+        if not isinstance(fields, dict) or type(record["sequence"]) is not int:
+            return None
+        sha256 = str(record["sha256"])
+        is_intact = hashlib.sha256(body).hexdigest() == sha256
+        chain_id, previous = str(record["chain"]), str(record["previous"])
+        return Record(place, chain_id, record["sequence"], previous, sha256, is_intact, fields)
+    except (FormatError, KeyError):
+        return None

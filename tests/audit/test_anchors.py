@@ -18,13 +18,13 @@ from phicrypt.audit.delivery import SinkError
 from phicrypt.audit.events import AuditEvent
 from phicrypt.audit.sinks.chain import ChainHead
 from phicrypt.errors import ConfigurationError, KeyAccessError
+from phicrypt.evidence.anchors import anchors_in
 from phicrypt.evidence.cloudtrail import TrailEvent, parse_record
 from phicrypt.evidence.join import log_events
 from phicrypt.evidence.log_lines import read_records
 from phicrypt.evidence.verify import verify
 from phicrypt.testing import StrictKms
 from phicrypt.witness import AnchoredSink
-from phicrypt.evidence.anchors import anchors_in
 from phicrypt.witness.anchors import ANCHOR_OPERATION
 
 

@@ -19,7 +19,7 @@ MOVED: Final = {
     "phicrypt.audit.matching": "phicrypt.evidence.matching",
     "phicrypt.audit.questions": "phicrypt.evidence.questions",
     "phicrypt.audit.report": "phicrypt.evidence.report",
-    "phicrypt.audit.resources": "phicrypt.audit.resource_tokens",
+    "phicrypt.audit.resources": "phicrypt.witness.token_keys",
     "phicrypt.audit.verify": "phicrypt.evidence.verify",
     "phicrypt.context": "phicrypt.core.context",
     "phicrypt.context_binding": "phicrypt.guard.bound_contexts",

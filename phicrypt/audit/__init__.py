@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from phicrypt.audit.acting import acting_as
     from phicrypt.audit.delivery import BUFFERED, WRITE_THROUGH, AuditSink, Delivery, SinkError, WithPolicy
     from phicrypt.audit.events import AuditEvent, Purpose
-    from phicrypt.audit.resource_tokens import ResourceTokens
     from phicrypt.audit.sessions import assume_role
     from phicrypt.audit.sinks.cloud import CloudWatchLogsSink, S3SegmentSink
     from phicrypt.audit.sinks.jsonl import JsonlSink
@@ -32,7 +31,6 @@ _HOMES = {
     "LoggingSink": "phicrypt.audit.sinks.memory",
     "Purpose": "phicrypt.audit.events",
     "RecordingSink": "phicrypt.audit.sinks.memory",
-    "ResourceTokens": "phicrypt.audit.resource_tokens",
     "S3SegmentSink": "phicrypt.audit.sinks.cloud",
     "SinkError": "phicrypt.audit.delivery",
     "Use": "phicrypt.audit.trail",
@@ -44,6 +42,7 @@ _HOMES = {
 
 _MOVED = {
     "AnchoredSink": "phicrypt.witness.anchors",
+    "ResourceTokens": "phicrypt.witness.token_keys",
     "record_review": "phicrypt.recovery.break_glass",
 }
 
@@ -58,7 +57,6 @@ __all__ = [
     "LoggingSink",
     "Purpose",
     "RecordingSink",
-    "ResourceTokens",
     "S3SegmentSink",
     "SinkError",
     "Use",

@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from phicrypt.audit.events import AuditEvent, format_time
-from phicrypt.audit.resource_tokens import ResourceTokens
 from phicrypt.cli.audit_sources import Asked, counted, events_between, open_join, parse_moment, tokens_of
 from phicrypt.cli.audit_tables import (
     SHOWN_ROWS,
@@ -44,6 +43,7 @@ from phicrypt.evidence.log_lines import LogReading
 from phicrypt.evidence.questions import Row, by_actor, grants, incident, is_disclosure, rows, who_used
 from phicrypt.evidence.verdict import verdict_of_chain, verdict_of_join, verdict_of_log
 from phicrypt.evidence.verify import verify
+from phicrypt.witness.token_keys import ResourceTokens
 
 app = Commands(
     no_args_is_help=True,

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from phicrypt.audit.events import AuditEvent, parse_time
-from phicrypt.audit.resource_tokens import ResourceTokens
 from phicrypt.audit.trail import AuditTrail
 from phicrypt.cli.console import progress
 from phicrypt.cli.options import AwsAccess
 from phicrypt.errors import ConfigurationError
 from phicrypt.evidence.join import Joined, join, log_events, trail_source
 from phicrypt.evidence.log_lines import LogReading
+from phicrypt.witness.token_keys import ResourceTokens
 
 Thing = TypeVar("Thing")
 

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from support.cloudtrail_records import ROLE_ARN, deliver, record_of
 
 from phicrypt import KmsKeyring, MultiKeyring, PhiCrypt, Purpose, RawAesKeyring
-from phicrypt.audit import AuditTrail, JsonlSink, ResourceTokens, acting_as
+from phicrypt.audit import AuditTrail, JsonlSink, acting_as
 from phicrypt.cli import run
 from phicrypt.evidence.join import join, log_events, trail_source
 from phicrypt.evidence.questions import incident
@@ -28,7 +28,7 @@ from phicrypt.evidence.verify import verify
 from phicrypt.keys.kms.rsa_keyring import KmsRsaKeyring
 from phicrypt.recovery.break_glass import break_glass
 from phicrypt.testing import StrictKms
-from phicrypt.witness import AnchoredSink
+from phicrypt.witness import AnchoredSink, ResourceTokens
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from phicrypt import KmsKeyring, PhiCrypt
-from phicrypt.audit import AuditTrail, JsonlSink, ResourceTokens
+from phicrypt.audit import AuditTrail, JsonlSink
 from phicrypt.cli import run
 from phicrypt.dynamodb import Action, TableConfig
 from phicrypt.testing import local_aws
 from phicrypt.testing.local_stack import ACCESS_KEY_ID, SECRET_ACCESS_KEY
+from phicrypt.witness import ResourceTokens
 
 TABLE = TableConfig(
     table_name="visits",

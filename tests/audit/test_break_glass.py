@@ -13,7 +13,7 @@ from support.cloudtrail_records import ROLE_ARN, record_of
 from support.recovery_keys import key_pair
 
 from phicrypt import ANY_CONTEXT, KmsKeyring, MultiKeyring, PhiCrypt, RawAesKeyring
-from phicrypt.audit import AuditEvent, AuditTrail, RecordingSink, ResourceTokens, assume_role
+from phicrypt.audit import AuditEvent, AuditTrail, RecordingSink, assume_role
 from phicrypt.core.limits import ReadLimits
 from phicrypt.errors import (
     AuditError,
@@ -31,6 +31,7 @@ from phicrypt.guard.phi_guard import PhiGuard
 from phicrypt.keys.kms.rsa_keyring import KmsRsaKeyring
 from phicrypt.recovery.break_glass import BreakGlass, break_glass, record_review
 from phicrypt.testing import StrictKms
+from phicrypt.witness import ResourceTokens
 
 REASON = "the on-call physician cannot reach the tenant's key"
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from phicrypt.audit import AuditEvent, AuditTrail, JsonlSink, Purpose, ResourceTokens, acting_as
+from phicrypt.audit import AuditEvent, AuditTrail, JsonlSink, Purpose, acting_as
 from phicrypt.audit.events import Kind, Outcome
 from phicrypt.core.key_origin import KeyOrigin
 from phicrypt.errors import AuthenticationError
+from phicrypt.witness import ResourceTokens
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "audit-event.schema.json").read_text())
 

@@ -14,13 +14,14 @@ from support.cloudtrail_records import ROLE_ARN, deliver, record_of
 from support.key_stores import Intercepted, KeyStores, key_stores
 
 from phicrypt import BranchKeyStore, HierarchicalKeyring, PhiCrypt
-from phicrypt.audit import AuditEvent, AuditTrail, JsonlSink, RecordingSink, ResourceTokens, acting_as
+from phicrypt.audit import AuditEvent, AuditTrail, JsonlSink, RecordingSink, acting_as
 from phicrypt.errors import AuditError, ConfigurationError, KeyAccessError, PhiInContextError
 from phicrypt.evidence.join import join, log_events, trail_source
 from phicrypt.evidence.matching import Category
 from phicrypt.evidence.questions import incident, is_disclosure
 from phicrypt.keys.branch_keys.kms import KeyDiscovery
 from phicrypt.keys.branch_keys.table import BranchKeyTable
+from phicrypt.witness import ResourceTokens
 
 ID = "clinic-7"
 TOKENS = ResourceTokens({"t1": bytes(32)})

@@ -20,7 +20,7 @@ import phicrypt.dynamodb
 import phicrypt.recovery
 import phicrypt.witness
 from phicrypt import ANY_CONTEXT, KmsKeyring, PhiCrypt, RawAesKeyring
-from phicrypt.audit import AuditTrail, RecordingSink, ResourceTokens
+from phicrypt.audit import AuditTrail, RecordingSink
 from phicrypt.cli.root import COMMANDS, load_command
 from phicrypt.dynamodb import TypedTable
 from phicrypt.errors import KeyAccessError
@@ -30,7 +30,7 @@ from phicrypt.s3.operations import OPERATIONS, Treatment
 from phicrypt.signatures.mac import LocalMac, Mac
 from phicrypt.signatures.signer import Signer, Verifier
 from phicrypt.testing import StrictKms
-from phicrypt.witness import AnchoredSink
+from phicrypt.witness import AnchoredSink, ResourceTokens
 
 CONTEXT = {"tenant": "clinic-7"}
 

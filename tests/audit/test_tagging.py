@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 
 from phicrypt import BranchKeyStore, HierarchicalKeyring, KmsKeyring, PhiCrypt, RawAesKeyring
-from phicrypt.audit import JsonlSink, ResourceTokens
+from phicrypt.audit import JsonlSink
 from phicrypt.audit.events import AuditEvent
 from phicrypt.testing import local_aws
-from phicrypt.witness import AnchoredSink
+from phicrypt.witness import AnchoredSink, ResourceTokens
 
 
 def test_every_kms_call_is_tagged_and_keeps_actor_and_purpose_to_itself(tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from support.dbesdk_support import patient, patients, phi_with, static_keyring
 
-from phicrypt.audit import AuditTrail, ResourceTokens
+from phicrypt.audit import AuditTrail
 from phicrypt.audit.sinks.memory import RecordingSink
 from phicrypt.dynamodb import PlaintextPolicy
 from phicrypt.dynamodb.items import open_item, seal_item
 from phicrypt.errors import AuditError, ConfigurationError, NotEncryptedError, PhiCryptError
+from phicrypt.witness import ResourceTokens
 
 TODAY = datetime.now(UTC).date()
 

@@ -1,0 +1,44 @@
+"""Doubles and fixtures that several areas share. Take the first line that fits what a test is about.
+
+Public doubles come first: what a user can take, these tests take too (``docs/testing.md``).
+
+============================  ======================================================================
+The test is about              Take
+============================  ======================================================================
+a format, a verb               ``RawAesKeyring``, or ``phicrypt.testing.StaticKeyring`` for vectors
+items without a key store      ``phicrypt.testing.StaticBranchKeyStore``; ``dbesdk_support``
+what KMS is asked, S3, tables  ``phicrypt.testing.local_aws`` (moto: no key states, no denials)
+what KMS refuses, asymmetric   ``phicrypt.testing.StrictKms``: states, denials, faults, Regions
+keys
+what is recorded               ``phicrypt.testing.RecordingSink``; ``audit_events`` pairs its events
+a client that is no client     ``phicrypt.testing.mark_as_double``
+============================  ======================================================================
+
+======================  ============================================================================
+Module                  What it doubles or holds
+======================  ============================================================================
+``audit_events``        the events of uses, in pairs
+``aws_library``         AWS's material providers library over the local stack: the other side
+``cloudtrail_records``  CloudTrail's records of what the strict KMS was asked
+``dbesdk_support``      a client with a static branch key, items and tables of every type
+``dynamodb_support``    servers that speak DynamoDB, a clinic's table and clients of it
+``forks``               work in a forked child
+``interrupts``          an interrupt at every place where a module can be interrupted
+``key_stores``          branch key stores: table of moto, keys of the strict KMS
+``keyring_support``     materials for keyrings without a format; keyrings on the strict KMS
+``keys_fakes``          a keyring that counts, waits and fails around a real one
+``lost_updates``        a process that counts in a table with conditional writes
+``meddling``            a source that lets a second thread in while the first one waits
+``messages``            short messages with a known key, and their frames taken apart
+``official_vectors``    where the official test vectors are
+``posture_accounts``    an AWS account as the doctor wants it, and answers put before single calls
+``recovery_keys``       an RSA recovery key whose pair is made once for all tests
+``s3_memory``           a process that measures its peak memory while it moves an object
+``s3_process``          a process that uploads or downloads, to be killed
+``s3_support``          an S3 client that counts, fails and changes what it returns
+``sdk_providers``       the AWS Encryption SDK's providers for the tests' keys
+======================  ============================================================================
+
+A double of an AWS service stands behind a real botocore client (a server on loopback, or botocore's own
+events), never in its place: what phicrypt does to a client is part of what is tested.
+"""

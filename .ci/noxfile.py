@@ -56,9 +56,10 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(python=OLDEST)
 def types(session: nox.Session) -> None:
-    """mypy, strictly."""
+    """mypy: the package strictly, the tests for names and arguments that are not there."""
     _enter(session, "-e", ".[test]")
     session.run("mypy")
+    session.run("mypy", "--config-file", "tests/mypy.ini", "tests")
 
 
 @nox.session(python=OLDEST)

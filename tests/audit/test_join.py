@@ -591,7 +591,7 @@ def test_memory_does_not_grow_with_the_number_of_records() -> None:
 def test_begin_without_end_is_one_use_and_pairs_are_one(tmp_path: Path) -> None:
     trail = AuditTrail([JsonlSink(tmp_path / "audit.jsonl")])
     trail.begin("decrypt").end()
-    lost = trail.begin("decrypt")
+    lost: Any = trail.begin("decrypt")
     lost._is_open = False  # as if the process had died
     trail.record("encrypt", opening=True)
     uses = [use for use in whole_uses(log_events(tmp_path / "audit.jsonl")) if use.kind != "chain-start"]

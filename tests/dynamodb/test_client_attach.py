@@ -164,7 +164,7 @@ def test_every_client_of_a_session_encrypts(moto_clinic: Clinic) -> None:
     assert "aws_dbe_foot" in (moto_clinic.stored() or {})
     table = session.resource("dynamodb", endpoint_url=endpoint_url).Table(name)
     assert table.get_item(Key={"patient_id": "p-1", "visit": 1})["Item"]["name"] == "Ada Canary"
-    core = session._session.create_client("dynamodb", endpoint_url=endpoint_url)
+    core: Any = session._session.create_client("dynamodb", endpoint_url=endpoint_url)
     assert core.get_item(TableName=name, Key=key())["Item"] == patient()
     with pytest.raises(UnsupportedOperationError):
         core.scan(TableName="other")

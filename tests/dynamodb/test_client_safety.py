@@ -54,7 +54,7 @@ class Reply:
             return None
         self.bodies.append(json.loads(request.body))
         content = json.dumps(self._answers.pop(0), default=lambda value: base64.b64encode(value).decode()).encode()
-        response = AWSResponse(request.url, self._status, {}, None)
+        response: Any = AWSResponse(request.url, self._status, {}, None)
         response._content = content
         return response
 
@@ -148,7 +148,7 @@ def test_unprocessed_items_come_back_as_the_callers_plaintext(moto_clinic: Clini
         if "RequestItems" not in body or sent:
             return None
         sent.append(body["RequestItems"][clinic.name])
-        response = AWSResponse(request.url, 200, {}, None)
+        response: Any = AWSResponse(request.url, 200, {}, None)
         response._content = json.dumps({"UnprocessedItems": {clinic.name: sent[0][1:]}}).encode()
         return response
 
@@ -170,7 +170,7 @@ def test_batch_writer_loses_no_unprocessed_item(moto_clinic: Clinic) -> None:
         if len(calls) > 3:
             return None
         clinic.raw.batch_write_item(RequestItems={clinic.name: decoded(body["RequestItems"][clinic.name][::2])})
-        response = AWSResponse(request.url, 200, {}, None)
+        response: Any = AWSResponse(request.url, 200, {}, None)
         unprocessed = body["RequestItems"][clinic.name][1::2]
         response._content = json.dumps(
             {"UnprocessedItems": {clinic.name: unprocessed} if unprocessed else {}}

@@ -75,10 +75,8 @@ def test_origin_names_key_material_and_requests(kms: StrictKms) -> None:
     ring = kms_keyring(kms, arn)
     sealed = ring.on_encrypt(to_encrypt())
     opened = opens(ring, sealed)
-    for materials, request, operation in zip(
-        (sealed, opened), kms.requests, ("GenerateDataKey", "Decrypt"), strict=True
-    ):
-        origin = materials.origin
+    origins = (sealed.origin, opened.origin)
+    for origin, request, operation in zip(origins, kms.requests, ("GenerateDataKey", "Decrypt"), strict=True):
         assert (origin.provider_id, origin.key_id, origin.operation) == ("aws-kms", arn, operation)
         assert origin.request_ids == (request.request_id,)
         assert origin.correlation_id in request.user_agent

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from support.posture_accounts import findings, good_account, only
 
@@ -9,10 +11,11 @@ from phicrypt.posture import Outcome
 from phicrypt.posture.examination import ACCOUNT_RULES
 from phicrypt.posture.rules.cloudtrail import RULES as TRAIL_RULES
 from phicrypt.posture.rules.dynamodb import RULES as TABLE_RULES
+from phicrypt.posture.rules.findings import Rule
 from phicrypt.posture.rules.kms import RULES as KEY_RULES
 from phicrypt.posture.rules.s3 import RULES as BUCKET_RULES
 
-RULES = (*KEY_RULES, *BUCKET_RULES, *TABLE_RULES, *TRAIL_RULES, *ACCOUNT_RULES)
+RULES: tuple[Rule[Any], ...] = (*KEY_RULES, *BUCKET_RULES, *TABLE_RULES, *TRAIL_RULES, *ACCOUNT_RULES)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from phicrypt.posture.reading.resources import read_backup_selections, read_buck
 from phicrypt.posture.reading.settings import AccountSettings, IamPolicy
 from phicrypt.posture.rules.cloudtrail import RULES as TRAIL_RULES
 from phicrypt.posture.rules.dynamodb import RULES as TABLE_RULES
-from phicrypt.posture.rules.findings import Finding, apply_rule
+from phicrypt.posture.rules.findings import Finding, Rule, apply_rule
 from phicrypt.posture.rules.kms import RULES as KEY_RULES
 from phicrypt.posture.rules.s3 import RULES as BUCKET_RULES
 
@@ -31,7 +31,7 @@ EVERYONE = {
     "Statement": [{"Effect": "Allow", "Principal": "*", "Action": "*", "Resource": "*"}],
 }
 LOW, MEDIUM, HIGH, CRITICAL = Severity
-RULES = {
+RULES: dict[str, tuple[Rule[Any], ...]] = {
     "key": KEY_RULES,
     "bucket": BUCKET_RULES,
     "audit bucket": BUCKET_RULES,

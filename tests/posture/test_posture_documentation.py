@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,11 +13,12 @@ from phicrypt.posture import Declaration
 from phicrypt.posture.examination import ACCOUNT_RULES
 from phicrypt.posture.rules.cloudtrail import RULES as TRAIL_RULES
 from phicrypt.posture.rules.dynamodb import RULES as TABLE_RULES
+from phicrypt.posture.rules.findings import Rule
 from phicrypt.posture.rules.kms import RULES as KEY_RULES
 from phicrypt.posture.rules.s3 import RULES as BUCKET_RULES
 
 TEXT = (Path(__file__).parents[2] / "docs" / "posture.md").read_text()
-RULES = (*KEY_RULES, *BUCKET_RULES, *TABLE_RULES, *TRAIL_RULES, *ACCOUNT_RULES)
+RULES: tuple[Rule[Any], ...] = (*KEY_RULES, *BUCKET_RULES, *TABLE_RULES, *TRAIL_RULES, *ACCOUNT_RULES)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=[rule.rule_id for rule in RULES])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import yaml
@@ -18,10 +19,11 @@ from phicrypt.posture.examination import ACCOUNT_RULES
 from phicrypt.posture.report_formats import to_html, to_sarif
 from phicrypt.posture.rules.cloudtrail import RULES as TRAIL_RULES
 from phicrypt.posture.rules.dynamodb import RULES as TABLE_RULES
+from phicrypt.posture.rules.findings import Rule
 from phicrypt.posture.rules.kms import RULES as KEY_RULES
 from phicrypt.posture.rules.s3 import RULES as BUCKET_RULES
 
-RULES = (*KEY_RULES, *BUCKET_RULES, *TABLE_RULES, *TRAIL_RULES, *ACCOUNT_RULES)
+RULES: tuple[Rule[Any], ...] = (*KEY_RULES, *BUCKET_RULES, *TABLE_RULES, *TRAIL_RULES, *ACCOUNT_RULES)
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 

@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -145,9 +146,10 @@ def test_command_lines_in_the_docs_name_real_options():
 
     from phicrypt.cli.files import app
 
+    group: Any = get_command(app)
     known = {
         name: {option for parameter in command.params for option in parameter.opts}
-        for name, command in get_command(app).commands.items()
+        for name, command in group.commands.items()
     }
     for text in (README, (ROOT / "docs" / "cli.md").read_text()):
         for line in "\n".join(blocks("sh", text)).splitlines():

@@ -236,9 +236,9 @@ def test_rule_01_file_objects_belong_to_their_process_and_cannot_be_copied(s3: S
     child = os.fork()
     if child == 0:
         refused = 0
-        for attempt in (lambda: reader.read(1), lambda: writer.write(b"x"), writer.close):
+        for act in (lambda: reader.read(1), lambda: writer.write(b"x"), writer.close):
             try:
-                attempt()
+                act()
             except UnsupportedOperationError:
                 refused += 1
         os._exit(refused)

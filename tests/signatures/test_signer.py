@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,7 +104,8 @@ def test_cryptography_verifies_ecdsa_without_phicrypt(kms, arns):
 
     maker = signer(kms, arns["ECC_NIST_P384"])
     signed, signature = pae_by_hand(maker.sign(b"result", **NAMED))
-    load_der_public_key(maker.public_key_der()).verify(signature, signed, ec.ECDSA(hashes.SHA384()))
+    public_key: Any = load_der_public_key(maker.public_key_der())
+    public_key.verify(signature, signed, ec.ECDSA(hashes.SHA384()))
 
 
 def test_cryptography_verifies_rsa_pss_with_a_salt_as_long_as_the_digest(kms, arns):
@@ -114,7 +116,8 @@ def test_cryptography_verifies_rsa_pss_with_a_salt_as_long_as_the_digest(kms, ar
     maker = signer(kms, arns["RSA_2048"], algorithm="RSASSA_PSS_SHA_512")
     signed, signature = pae_by_hand(maker.sign(b"result", **NAMED))
     scheme = padding.PSS(padding.MGF1(hashes.SHA512()), 64)
-    load_der_public_key(maker.public_key_der()).verify(signature, signed, scheme, hashes.SHA512())
+    public_key: Any = load_der_public_key(maker.public_key_der())
+    public_key.verify(signature, signed, scheme, hashes.SHA512())
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl program")

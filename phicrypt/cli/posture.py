@@ -251,7 +251,7 @@ def policy_lint_command(
     as_json: JsonOption = False,
 ) -> None:
     """Say what a key or IAM policy allows that it should not; exit 1 if there is anything."""
-    findings = lint_policy(sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8"))
+    findings = lint_policy(sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes())
     if as_json:
         print_json(
             [

@@ -9,16 +9,21 @@ principals.
 from __future__ import annotations
 
 import ipaddress
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from phicrypt.core.strict_json import parse_json
 from phicrypt.errors import FormatError, LimitExceededError
 
 MAX_POLICY_LENGTH_BYTES: Final = 64 * 1024
 """Twice the largest policy that AWS stores (a key policy holds 32 KiB)."""
 
+_MEMBERS: Final = frozenset(
+    ("Sid", "Effect", "Principal", "NotPrincipal", "Action", "NotAction", "Resource", "NotResource", "Condition")
+)
+_WRAPPERS: Final = ("Policy", "PolicyDocument", "AssumeRolePolicyDocument", "Document", "PolicyVersion", "Role")
+"""Members under which the answers of AWS's command line hold a policy, as an object or as text."""
 _PINNING_KEYS: Final = frozenset(
     {
         "aws:principalaccount",
@@ -29,6 +34,7 @@ _PINNING_KEYS: Final = frozenset(
         "aws:sourcearn",
         "aws:sourceip",
         "aws:sourceorgid",
+        "aws:sourceorgpaths",
         "aws:sourceowner",
         "aws:sourcevpc",
         "aws:sourcevpce",
@@ -49,7 +55,7 @@ class Statement:
 
     ``conditions`` maps operator to condition key to values, spelled as the document has them.
     ``principals`` maps kind (``"AWS"``, ``"Service"``, …) to names; the bare ``"*"`` is
-    ``{"*": ("*",)}``.
+    ``{"*": ("*",)}``. ``unknown_members`` are those that IAM does not know.
     """
 
     effect: str
@@ -61,6 +67,7 @@ class Statement:
     principals: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     not_principals: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     conditions: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    unknown_members: tuple[str, ...] = ()
 
     @property
     def is_allow(self) -> bool:
@@ -68,9 +75,9 @@ class Statement:
 
     @property
     def names_everyone(self) -> bool:
-        """Whether the principal is ``"*"``, ``{"AWS": "*"}``, or everyone but some."""
+        """Whether the principal is ``"*"``, every one of a kind (``{"AWS": "*"}``), or everyone but some."""
         return bool(self.not_principals) or any(
-            "*" in self.principals.get(kind, ()) for kind in ("*", "AWS", "CanonicalUser", "Federated")
+            "*" in self.principals.get(kind, ()) for kind in ("*", "AWS", "CanonicalUser", "Federated", "Service")
         )
 
     @property
@@ -97,21 +104,36 @@ class Statement:
                 yield operator, name, values
 
 
-def parse_policy(document: str | Mapping[str, Any]) -> tuple[Statement, ...]:
-    """The statements of a policy, as JSON text or an already parsed object.
+def read_policy(document: bytes | str) -> Mapping[str, Any]:
+    """The policy that a text holds, also inside an answer of AWS's command line. Raises like parse_policy."""
+    if len(document) > MAX_POLICY_LENGTH_BYTES:
+        raise LimitExceededError(
+            "the policy document is too long in bytes", limit=MAX_POLICY_LENGTH_BYTES, actual=len(document)
+        )
+    if isinstance(document, bytes):
+        document = document.removeprefix(b"\xef\xbb\xbf")
+    found: object = parse_json(
+        document.removeprefix("\ufeff") if isinstance(document, str) else document, field="policy"
+    )
+    for _ in _WRAPPERS:
+        if not isinstance(found, Mapping) or "Statement" in found:
+            break
+        found = next((found[name] for name in _WRAPPERS if name in found), None)
+        if isinstance(found, str):
+            found = parse_json(found, field="policy")
+    if not isinstance(found, Mapping) or "Statement" not in found:
+        raise FormatError("an object with the member Statement was expected", field="policy")
+    return found
+
+
+def parse_policy(document: bytes | str | Mapping[str, Any]) -> tuple[Statement, ...]:
+    """The statements of a policy, as JSON in UTF-8 or an already parsed object.
 
     Raises FormatError (field ``policy``) for anything that is not a policy document, and
     LimitExceededError for more than :data:`MAX_POLICY_LENGTH_BYTES` of text.
     """
-    if isinstance(document, str):
-        if len(document) > MAX_POLICY_LENGTH_BYTES:
-            raise LimitExceededError(
-                "the policy document is too long in bytes", limit=MAX_POLICY_LENGTH_BYTES, actual=len(document)
-            )
-        try:
-            document = json.loads(document)
-        except (ValueError, RecursionError):
-            raise FormatError("not JSON", field="policy") from None
+    if isinstance(document, bytes | str):
+        document = read_policy(document)
     if not isinstance(document, Mapping) or "Statement" not in document:
         raise FormatError("an object with the member Statement was expected", field="policy")
     statements = document["Statement"]
@@ -219,7 +241,9 @@ def _is_fixed(name: str, value: str) -> bool:
         # An ARN pins somebody once its account (the fifth part) is fixed, or for S3 its bucket.
         parts = value.split(":", 5)
         return len(parts) == 6 and "*" not in (parts[4] or parts[5]) and (parts[4] or parts[5]) != ""
-    return "*" not in value and "?" not in value
+    if name in ("aws:principalorgpaths", "aws:sourceorgpaths"):
+        value = value.partition("/")[0]  # o-…/r-…/ou-…/*: the first part is the organization
+    return value != "" and "*" not in value and "?" not in value
 
 
 def _statement(entry: object, index: int) -> Statement:
@@ -245,6 +269,7 @@ def _statement(entry: object, index: int) -> Statement:
             operator: {name: _texts(values, f"{place}.Condition") for name, values in pairs.items()}
             for operator, pairs in conditions.items()
         },
+        unknown_members=tuple(str(member) for member in entry if member not in _MEMBERS),
     )
 
 

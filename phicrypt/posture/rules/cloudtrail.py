@@ -64,54 +64,73 @@ def _log_bucket(trail: TrailSettings) -> str | None:
 
 
 def records_kms_events(selectors: Mapping[str, Any]) -> bool:
-    """Whether a trail's selectors record every management event of KMS.
+    """Whether a trail's selectors together record every management event of KMS.
 
     Decrypt and GenerateDataKey are management events of the read kind, DisableKey and CreateGrant of
-    the write kind, so both kinds are needed.
+    the write kind, so both kinds are needed, by one selector or by several.
     """
+    kinds: set[str] = set()
     for basic in selectors.get("EventSelectors") or ():
-        if (
-            basic.get("IncludeManagementEvents", True)
-            and basic.get("ReadWriteType", "All") == "All"
-            and _KMS not in (basic.get("ExcludeManagementEventSources") or ())
-        ):
-            return True
+        excluded = basic.get("ExcludeManagementEventSources") or ()
+        if basic.get("IncludeManagementEvents", True) and _KMS not in excluded:
+            kinds |= _kinds_of(basic)
     for fields in _advanced(selectors, "Management"):
+        kind = _read_only_kinds(fields)
         source = fields.pop("eventSource", None)
         names_kms = source is None or (
             set(source) <= {"Equals", "NotEquals"}
             and (_KMS in source["Equals"] if source.get("Equals") else True)
             and _KMS not in (source.get("NotEquals") or ())
         )
-        # Any further field (readOnly, eventName, …) narrows what is recorded.
+        # Any further field (eventName, …) narrows what is recorded.
         if names_kms and not fields:
-            return True
-    return False
+            kinds |= kind
+    return kinds == _BOTH_KINDS
 
 
 def records_data_events(selectors: Mapping[str, Any], resource_type: str, arn: str) -> bool:
-    """Whether a trail's selectors record reads and writes of a bucket's objects or a table's items."""
+    """Whether a trail's selectors together record reads and writes of a bucket's objects or a table's items."""
     stem = f"{arn}/" if resource_type == "AWS::S3::Object" else arn
+    kinds: set[str] = set()
     for basic in selectors.get("EventSelectors") or ():
-        if basic.get("ReadWriteType", "All") != "All":
-            continue
         for data in basic.get("DataResources") or ():
             values = data.get("Values") or ()
             if data.get("Type") == resource_type and any(_takes_in(value, stem) for value in values):
-                return True
+                kinds |= _kinds_of(basic)
     for fields in _advanced(selectors, "Data"):
+        recorded = _read_only_kinds(fields)
         kind = fields.pop("resources.type", {})
         arns = fields.pop("resources.ARN", None)
         if fields or resource_type not in (kind.get("Equals") or ()):
             continue
-        if arns is None:
-            return True
-        if set(arns) <= {"Equals", "StartsWith"} and (
-            any(stem.startswith(prefix) for prefix in arns.get("StartsWith") or ())
-            or (resource_type != "AWS::S3::Object" and arn in (arns.get("Equals") or ()))
+        if arns is None or (
+            set(arns) <= {"Equals", "StartsWith"}
+            and (
+                any(stem.startswith(prefix) for prefix in arns.get("StartsWith") or ())
+                or (resource_type != "AWS::S3::Object" and arn in (arns.get("Equals") or ()))
+            )
         ):
-            return True
-    return False
+            kinds |= recorded
+    return kinds == _BOTH_KINDS
+
+
+_BOTH_KINDS: Final = {"read", "write"}
+
+
+def _kinds_of(basic: Mapping[str, Any]) -> set[str]:
+    """What a basic selector records: ``All``, ``ReadOnly`` or ``WriteOnly``."""
+    named = {"All": _BOTH_KINDS, "ReadOnly": {"read"}, "WriteOnly": {"write"}}
+    return set(named.get(basic.get("ReadWriteType", "All"), ()))
+
+
+def _read_only_kinds(fields: dict[str, Mapping[str, Any]]) -> set[str]:
+    """What an advanced selector's ``readOnly`` leaves; takes the field away."""
+    read_only = fields.pop("readOnly", None)
+    if read_only is None:
+        return set(_BOTH_KINDS)
+    if set(read_only) != {"Equals"}:
+        return set()
+    return {{"true": "read", "false": "write"}.get(str(value).lower(), "") for value in read_only["Equals"]} - {""}
 
 
 def _takes_in(value: str, stem: str) -> bool:

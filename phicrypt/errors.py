@@ -169,4 +169,14 @@ class LimitExceededError(PhiCryptError):
 
 
 class AuditError(PhiCryptError):
-    """An audit event could not be written, so the operation was stopped."""
+    """An audit event could not be written, so the operation was stopped.
+
+    Attributes:
+        sink: the kind of sink that did not take it, such as ``"JsonlSink"``; empty where no sink was asked.
+        where: the file or place that it writes to, where the sink says so.
+    """
+
+    def __init__(self, message: str, *, sink: str = "", where: str = "") -> None:
+        super().__init__(message)
+        self.sink = sink
+        self.where = where

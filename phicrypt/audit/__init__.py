@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from phicrypt.audit.sinks.cloud import CloudWatchLogsSink, S3SegmentSink
     from phicrypt.audit.sinks.jsonl import JsonlSink
     from phicrypt.audit.sinks.memory import LoggingSink, RecordingSink
+    from phicrypt.audit.sinks.stdout import StdoutSink
     from phicrypt.audit.trail import AuditTrail, Use
 
 _HOMES = {
@@ -32,6 +33,7 @@ _HOMES = {
     "Purpose": "phicrypt.audit.events",
     "RecordingSink": "phicrypt.audit.sinks.memory",
     "S3SegmentSink": "phicrypt.audit.sinks.cloud",
+    "StdoutSink": "phicrypt.audit.sinks.stdout",
     "SinkError": "phicrypt.audit.delivery",
     "Use": "phicrypt.audit.trail",
     "WRITE_THROUGH": "phicrypt.audit.delivery",
@@ -58,6 +60,7 @@ __all__ = [
     "Purpose",
     "RecordingSink",
     "S3SegmentSink",
+    "StdoutSink",
     "SinkError",
     "Use",
     "WRITE_THROUGH",

@@ -123,7 +123,8 @@ class Channel:
             if len(waiting) >= policy.max_buffered_events:
                 raise AuditError(
                     f"{len(waiting)} audit events wait and {type(self.sink).__name__} does not take them; "
-                    "the operation was stopped. See the log for the sink's error"
+                    "the operation was stopped. See the log for the sink's error",
+                    **self._names(),
                 )
         waiting.append(event)
         if len(waiting) >= policy.batch_events and not self._failing:
@@ -162,10 +163,16 @@ class Channel:
             self._waiting.extendleft(reversed(unwritten if refused else [*unwritten, event]))
             if not refused:
                 raise
+            # A sink's own words name the place and the reason; any other error's may hold anything.
+            reason = f": {error}" if isinstance(error, SinkError) else ""
             raise AuditError(
                 f"the audit event could not be written by {type(self.sink).__name__} "
-                f"({type(error).__name__}), so the operation was stopped"
+                f"({type(error).__name__}{reason}), so the operation was stopped",
+                **self._names(),
             ) from error
+
+    def _names(self) -> dict[str, str]:
+        return {"sink": type(self.sink).__name__, "where": str(getattr(self.sink, "where", ""))}
 
     def _start_flusher(self, max_delay_seconds: float) -> None:
         self._wake = wake = threading.Event()
@@ -213,7 +220,8 @@ def _flush(sink: AuditSink, waiting: deque[AuditEvent], *, quiet: bool = False) 
         if not isinstance(error, Exception):
             raise
         if not quiet:
-            _log.error("audit sink %s failed: %s", type(sink).__name__, type(error).__name__)
+            reason = error if isinstance(error, SinkError) else type(error).__name__
+            _log.error("audit sink %s failed: %s", type(sink).__name__, reason)
         return False
     return True
 

@@ -158,9 +158,9 @@ class AuditEvent(NamedTuple):
         pairs = _context_json(tuple(context.items())) if context else ""
         size = f',"bytes":{byte_count}' if byte_count is not None else ""
         duration = f',"duration_us":{duration_us}' if duration_us is not None else ""
-        token = f',"resource":"{resource}"' if resource is not None else ""
+        token = f',"resource":{_quoted(resource)}' if resource is not None else ""
         rare = "" if error is None and detail is None else _rare_json(error, reason, detail)
-        head = f'{{"time":"{format_time(time_ns)}","use_id":"{use_id}"{repeated}'
+        head = f'{{"time":"{format_time(time_ns)}","use_id":{_quoted(use_id)}{repeated}'
         return f"{head}{message}{pairs}{token}{size}{duration}{rare}}}"
 
     @classmethod
@@ -227,6 +227,9 @@ _PLAIN_FIELDS: Final = (
     "detail",
 )
 
+MAX_CONTEXT_BYTES: Final = 4_096
+"""Of a longer context the log has the names only."""
+_TOO_LONG: Final = '"<withheld: the context is too long>"'
 _newest_second: tuple[str, str] = ("", "")
 
 
@@ -323,7 +326,15 @@ def _rare_json(error: str | None, reason: str | None, detail: Mapping[str, Any] 
 
 @lru_cache(maxsize=1_024)
 def _context_json(pairs: tuple[tuple[str, str], ...]) -> str:
+    """The context; of one that is too long only the names, as many as fit: a line must stay readable."""
     inner = ",".join(f"{_quoted(name)}:{_quoted(value)}" for name, value in pairs)
+    if len(inner) > MAX_CONTEXT_BYTES:
+        named: dict[str, None] = {}
+        for number, (name, _) in enumerate(pairs):
+            named[_quoted(name if len(name) <= 256 else f"{name[:240]}… ({number})")] = None
+            inner = ",".join(f"{name}:{_TOO_LONG}" for name in named)
+            if len(inner) > MAX_CONTEXT_BYTES:
+                break
     return f',"context":{{{inner}}}'
 
 

@@ -216,7 +216,7 @@ def _inflated_lines(stream: InflatedStream) -> Iterator[bytes]:
 def _messages(events: JsonArray) -> Iterator[bytes]:
     for _, entry in events:
         message = entry.get("message") if isinstance(entry, dict) else None
-        yield message.encode("utf-8", "backslashreplace") + b"\n" if isinstance(message, str) else _MARK
+        yield message.encode("utf-8", "backslashreplace") + b"\n" if isinstance(message, str) else _MARK + b"\n"
 
 
 def _read_exported(lines: Iterator[bytes], name: str, reading: LogReading) -> Iterator[Record | Fragment]:

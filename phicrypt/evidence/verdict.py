@@ -186,10 +186,13 @@ def _unread(log: LogReading, trail: Reading | None, digests: DigestReport | None
 
 
 def _unanchored(chain: Verification | None) -> Iterator[str]:
-    if chain is not None:
+    if chain is not None and chain.anchors_given:
         behind = sum(state.unanchored for state in chain.chains.values())
-        if behind:
-            yield (f"{behind:,} records of the log are unanchored: rewriting and cutting off are not excluded.")
+        yield (
+            f"unanchored: {behind:,} records of the log, in {len(chain.chains):,} chains with "
+            f"{chain.anchors_confirmed:,} anchors: behind the last anchor of a chain, rewriting and cutting off "
+            "are not excluded."
+        )
 
 
 def _unsigned(digests: DigestReport | None, were_asked: bool) -> Iterator[str]:

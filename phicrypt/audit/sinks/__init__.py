@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from phicrypt.audit.sinks.cloud import CloudWatchLogsSink, S3SegmentSink
     from phicrypt.audit.sinks.jsonl import JsonlSink
     from phicrypt.audit.sinks.memory import LoggingSink, RecordingSink
+    from phicrypt.audit.sinks.stdout import StdoutSink
 
 _HOMES = {
     "CloudWatchLogsSink": "phicrypt.audit.sinks.cloud",
@@ -17,6 +18,7 @@ _HOMES = {
     "LoggingSink": "phicrypt.audit.sinks.memory",
     "RecordingSink": "phicrypt.audit.sinks.memory",
     "S3SegmentSink": "phicrypt.audit.sinks.cloud",
+    "StdoutSink": "phicrypt.audit.sinks.stdout",
 }
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "LoggingSink",
     "RecordingSink",
     "S3SegmentSink",
+    "StdoutSink",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
-import logging
 import os
-import threading
+import re
 import time
-import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from phicrypt.audit.delivery import SinkError
 from phicrypt.audit.events import AuditEvent
-from phicrypt.audit.sinks.chain import Chain, ChainHead
-from phicrypt.errors import ConfigurationError
+from phicrypt.audit.sinks.chain import ChainHead
+from phicrypt.audit.sinks.chained import ChainedSink
+from phicrypt.core.strict_json import parse_json
+from phicrypt.errors import AuditError, ConfigurationError, FormatError
 
-_log = logging.getLogger("phicrypt.audit")
 _TAIL_LENGTH_BYTES: Final = 65_536
 _CHECK_EVERY_WRITES: Final = 256
 _CHECK_EVERY_NS: Final = 1_000_000_000
 _FILE_MODE: Final = 0o600
-_LINE_FEED: Final = ord("\n")
+_MIN_SPACE_BYTES: Final = 65_536
+_LINE_END: Final = re.compile(rb',"sha256":"([0-9a-f]{64})"\}\n')
+_LINE_END_BYTES: Final = 80
 
 
-class JsonlSink:
+class JsonlSink(ChainedSink):
     """Appends events to a file, one line of JSON each, see :mod:`phicrypt.audit.sinks.chain` for its form.
 
     Threads share one chain, and each process (a forked child too) begins its own in the same file.
@@ -42,6 +44,8 @@ class JsonlSink:
         max_segment_bytes: when the file is larger, it is renamed to ``<stem>.<UTC time>.<suffix>``,
             listed in ``<path>.manifest``, and a new one is begun; chains go on across segments. None
             never rotates.
+
+    Raises AuditError at once if the folder, the permission or the space is missing.
     """
 
     def __init__(
@@ -50,41 +54,14 @@ class JsonlSink:
         if max_segment_bytes is not None and max_segment_bytes < 4_096:
             raise ConfigurationError("max_segment_bytes is at least 4,096")
         self.path = Path(path)
-        self._fsync = fsync
         self._max_segment_bytes = max_segment_bytes
-        self._lock = threading.RLock()
-        self._is_writing = False
-        self._reentered: list[AuditEvent] = []
-        self._descriptor: int | None = None
-        self._chain: Chain | None = None
-        self._ends_torn = False
         self._writes_until_check = 0
         self._next_check_ns = 0
-        _sinks.add(self)
+        super().__init__(where=str(self.path), fsync=fsync)
+        self._try()
 
     def __repr__(self) -> str:
         return f"<JsonlSink {str(self.path)!r}>"
-
-    @property
-    def head(self) -> ChainHead | None:
-        """The newest record of this process's chain."""
-        with self._lock:
-            return self._chain.head if self._chain is not None else None
-
-    def write(self, events: Sequence[AuditEvent]) -> None:
-        """Append the events. Raises SinkError, with the number of events stored, if the disk refuses."""
-        with self._lock:
-            if self._is_writing:
-                # A signal handler or a finalizer, in the midst of this thread's own write.
-                self._reentered.extend(events)
-                return
-            self._is_writing = True
-            try:
-                self._write_now(events)
-                if self._reentered:
-                    self._write_reentered()
-            finally:
-                self._is_writing = False
 
     def close(self) -> None:
         """Close the file; a later write opens it again and begins a new chain."""
@@ -113,42 +90,6 @@ class JsonlSink:
             self._follow_rotation()
         self._append(events)
 
-    def _write_reentered(self) -> None:
-        while self._reentered:
-            batch, self._reentered = self._reentered, []
-            try:
-                self._write_now(batch)
-            except SinkError as error:
-                self._reentered = [*batch[error.written :], *self._reentered]
-                _log.error("audit events of a signal handler or finalizer wait: %s", error)
-                return
-
-    def _append(self, events: Sequence[AuditEvent]) -> None:
-        chain, descriptor = self._chain, self._descriptor
-        assert chain is not None
-        assert descriptor is not None
-        done = 0
-        try:
-            while done < len(events):
-                lines, hashes = chain.lines(events[done:] if done else events)
-                payload = lines[0] if len(lines) == 1 else b"".join(lines)
-                if self._ends_torn:
-                    payload = b"\n" + payload
-                written = os.write(descriptor, payload)
-                if written < len(payload):
-                    hashes = hashes[: payload.count(b"\n", 1, written)]
-                self._ends_torn = payload[written - 1] != _LINE_FEED
-                chain.advance(hashes)
-                done += len(hashes)
-            if self._fsync:
-                os.fsync(descriptor)
-        except OSError as error:
-            raise SinkError(f"{error.strerror} (errno {error.errno})", written=done) from error
-        except BaseException:
-            # Interrupted somewhere between the write and the count: a new chain is right in every case.
-            self._chain = None
-            raise
-
     def _begin_chain(self) -> None:
         try:
             self._open()
@@ -156,15 +97,27 @@ class JsonlSink:
             if follows is None:
                 follows = self._end_of_segments()
         except OSError as error:
-            raise SinkError(f"{error.strerror} (errno {error.errno})", written=0) from error
-        chain = Chain()
-        self._chain = chain
+            raise SinkError(f"{self.where}: {error.strerror} (errno {error.errno})", written=0) from error
         self._ends_torn = torn_bytes > 0
+        self._start_chain(follows=follows, recovered_bytes=torn_bytes or None)
+
+    def _try(self) -> None:
+        """Open the file once: a sink that cannot write says so when it is made, not at the first use."""
         try:
-            self._append([chain.start_event(follows=follows, recovered_bytes=torn_bytes or None)])
-        except SinkError as error:
-            self._chain = None
-            raise SinkError(str(error), written=0) from error
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
+            try:
+                disk = os.fstatvfs(descriptor)
+            finally:
+                os.close(descriptor)
+            if disk.f_bavail * disk.f_frsize < _MIN_SPACE_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise AuditError(
+                f"JsonlSink cannot write to {self.path}: {error.strerror}; nothing may be used that cannot be "
+                "recorded. Give it a folder that exists, with permission and space",
+                sink="JsonlSink",
+                where=str(self.path),
+            ) from None
 
     def _let_go(self) -> None:
         # Forgotten first: an interruption in between must not leave a number that soon names another file.
@@ -208,7 +161,7 @@ class JsonlSink:
             ):
                 self._rotate(minimum_bytes=self._max_segment_bytes)
         except OSError as error:
-            raise SinkError(f"{error.strerror} (errno {error.errno})", written=0) from error
+            raise SinkError(f"{self.where}: {error.strerror} (errno {error.errno})", written=0) from error
 
     def _is_current(self) -> bool:
         assert self._descriptor is not None
@@ -258,24 +211,27 @@ class JsonlSink:
         finally:
             os.close(descriptor)
 
-    def _forget_in_child(self) -> None:
-        """After a fork: the chain is the parent's; the descriptor appends for both."""
-        self._lock = threading.RLock()
-        self._is_writing = False
-        self._reentered = []
-        self._chain = None
-
 
 def _tail_of(descriptor: int) -> tuple[str | None, int]:
-    size = os.fstat(descriptor).st_size
-    tail = os.pread(descriptor, _TAIL_LENGTH_BYTES, max(0, size - _TAIL_LENGTH_BYTES))
-    whole, _, torn = tail.rpartition(b"\n")
-    try:
-        record: Any = json.loads(whole.rpartition(b"\n")[2])
-        follows = str(record["sha256"])
-    except (ValueError, KeyError, TypeError):
-        follows = None
-    return follows, len(torn)
+    """The hash of the last whole record, and the length of what stands behind the last line feed.
+
+    Read backwards, however far the record stands from the end: a long torn line, or lines of somebody
+    else, must not make the next chain follow nothing.
+    """
+    end = os.fstat(descriptor).st_size
+    torn_bytes, found_feed, behind = 0, False, b""
+    while end > 0:
+        start = max(0, end - _TAIL_LENGTH_BYTES)
+        block = os.pread(descriptor, end - start, start)
+        if not found_feed:
+            feed = block.rfind(b"\n")
+            found_feed = feed >= 0
+            torn_bytes += len(block) - feed - 1 if found_feed else len(block)
+        seals = list(_LINE_END.finditer(block + behind))
+        if seals:
+            return seals[-1][1].decode(), torn_bytes
+        end, behind = start, block[:_LINE_END_BYTES]
+    return None, torn_bytes
 
 
 class Segment(NamedTuple):
@@ -299,22 +255,11 @@ def rotated_segments(path: Path) -> list[Segment]:
     found: dict[str, Segment] = {}
     for line in lines:
         try:
-            entry = json.loads(line)
+            entry = parse_json(line, field="manifest", max_bytes=_TAIL_LENGTH_BYTES)
             name, chain_id = str(entry["segment"]), entry.get("chain")
             head = ChainHead(str(chain_id), int(entry["sequence"]), str(entry["sha256"])) if chain_id else None
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (FormatError, ValueError, KeyError, TypeError, AttributeError):
             continue
         if Path(name).name == name:
             found.setdefault(name, Segment(path.with_name(name), head))
     return list(found.values())
-
-
-_sinks: weakref.WeakSet[JsonlSink] = weakref.WeakSet()
-
-
-def _forget_in_child() -> None:
-    for sink in _sinks:
-        sink._forget_in_child()
-
-
-os.register_at_fork(after_in_child=_forget_in_child)

@@ -23,7 +23,7 @@ from phicrypt.evidence.cloudtrail import TrailEvent, parse_record
 from phicrypt.evidence.join import log_events
 from phicrypt.evidence.log_lines import read_records
 from phicrypt.evidence.verify import verify
-from phicrypt.testing import StrictKms
+from phicrypt.testing import StrictKms, mark_as_double
 from phicrypt.witness import AnchoredSink
 from phicrypt.witness.anchors import ANCHOR_OPERATION
 
@@ -155,6 +155,7 @@ def test_unsuitable_settings_are_refused(tmp_path: Path) -> None:
         S3SegmentSink("bucket", mode="NONE")
 
 
+@mark_as_double
 class FakeBucket:
     """put_object with IfNoneMatch, failing when told."""
 
@@ -198,6 +199,7 @@ def test_segments_in_s3_are_locked_for_six_years_and_verify_when_read_back(tmp_p
     assert not verify(tmp_path).is_valid
 
 
+@mark_as_double
 class FakeLogs:
     """CloudWatch Logs' two verbs and their limits."""
 

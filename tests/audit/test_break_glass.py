@@ -30,7 +30,7 @@ from phicrypt.evidence.questions import grants
 from phicrypt.guard.phi_guard import PhiGuard
 from phicrypt.keys.kms.rsa_keyring import KmsRsaKeyring
 from phicrypt.recovery.break_glass import BreakGlass, break_glass, record_review
-from phicrypt.testing import StrictKms
+from phicrypt.testing import StrictKms, mark_as_double
 from phicrypt.witness import ResourceTokens
 
 REASON = "the on-call physician cannot reach the tenant's key"
@@ -396,6 +396,7 @@ def test_rule_23_events_carry_the_token_and_never_the_resource() -> None:
 # Role sessions
 
 
+@mark_as_double
 class FakeSts:
     def __init__(self) -> None:
         self.parameters: dict[str, Any] = {}

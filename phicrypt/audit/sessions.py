@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+from phicrypt.core.aws_clients import check_client
 from phicrypt.errors import ConfigurationError
 
 _NAME: Final = re.compile(r"[\w+=,.@-]{2,64}", re.ASCII)
@@ -43,6 +44,8 @@ def assume_role(
         raise ConfigurationError("STS takes an actor of 2 to 64 letters, digits or _+=,.@-")
     if not 900 <= duration_seconds <= 43_200:
         raise ConfigurationError("duration_seconds is between 900 and 43,200")
+    if client is not None:
+        check_client(client, service="sts")
     import boto3
 
     base = session or boto3.Session()

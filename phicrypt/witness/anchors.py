@@ -26,7 +26,9 @@ from phicrypt.audit.events import AuditEvent, Kind, describe_error, refused_orig
 from phicrypt.audit.sinks.chain import ChainHead
 from phicrypt.audit.sinks.jsonl import JsonlSink
 from phicrypt.core.key_origin import KeyOrigin
+from phicrypt.core.kms_arn import parse_kms_arn
 from phicrypt.errors import ConfigurationError, KeyAccessError
+from phicrypt.keys.kms.calls import call_kms, kms_client, safe_kms_client, tagged
 
 _log = logging.getLogger("phicrypt.audit")
 ANCHOR_OPERATION: Final = "GenerateDataKeyWithoutPlaintext"
@@ -60,6 +62,8 @@ class AnchoredSink:
     ) -> None:
         if every_records < 1 or every_seconds < 0.01:
             raise ConfigurationError("every_records is at least 1, every_seconds at least 0.01")
+        if client is not None:
+            client = safe_kms_client(client)
         self._sink = sink
         self._key_arn = key_arn
         self._client = client
@@ -123,8 +127,6 @@ class AnchoredSink:
 
     def _show(self, head: ChainHead) -> KeyOrigin:
         """Let CloudTrail see the head; the call that did."""
-        from phicrypt.keys.kms.calls import call_kms
-
         answer = call_kms(
             self._kms(),
             ANCHOR_OPERATION,
@@ -166,9 +168,6 @@ class AnchoredSink:
         self._sink.write([event])
 
     def _kms(self) -> Any:
-        from phicrypt.core.kms_arn import parse_kms_arn
-        from phicrypt.keys.kms.calls import kms_client, tagged
-
         if self._client is None:
             arn = parse_kms_arn(self._key_arn)
             self._client = kms_client(arn.region if arn is not None else None)

@@ -18,13 +18,16 @@ import pytest
 import wrapt
 from support.keyring_support import EAST, opens, to_encrypt
 
+from phicrypt.audit import CloudWatchLogsSink, JsonlSink, S3SegmentSink, assume_role
 from phicrypt.core.aws_clients import check_client, mark_as_double
 from phicrypt.errors import ConfigurationError
 from phicrypt.keys.branch_keys.store import BranchKeyStore, FailoverRegion
 from phicrypt.keys.kms.calls import kms_client
 from phicrypt.keys.kms.keyring import KmsKeyring
 from phicrypt.keys.kms.rsa_keyring import KmsRsaKeyring
+from phicrypt.signatures import Mac, Signer
 from phicrypt.testing import StrictKms
+from phicrypt.witness import AnchoredSink
 
 
 class Wrapper:
@@ -90,7 +93,7 @@ def unredacted() -> Iterator[None]:
 
 
 def doors(kms: StrictKms, arn: str, client: Any) -> dict[str, Callable[[], object]]:
-    """Every place that takes a KMS client or what makes one."""
+    """Every place that takes a client for keys or the audit trail, or what makes one."""
 
     class Session:
         def client(self, *_: Any, **__: Any) -> Any:
@@ -117,6 +120,12 @@ def doors(kms: StrictKms, arn: str, client: Any) -> dict[str, Callable[[], objec
             multi_region=True,
             failover=[FailoverRegion("us-west-2", kms_client=client)],
         ),
+        "Signer": lambda: Signer(arn, client=client),
+        "Mac": lambda: Mac(arn, client=client),
+        "AnchoredSink": lambda: AnchoredSink(JsonlSink("audit.jsonl"), arn, client=client),
+        "S3SegmentSink": lambda: S3SegmentSink("bucket", client=client),
+        "CloudWatchLogsSink": lambda: CloudWatchLogsSink("group", client=client),
+        "assume_role": lambda: assume_role("role", actor="dr-4711", client=client),
     }
 
 
@@ -248,7 +257,9 @@ sys.meta_path.insert(0, Finder())
 SCENARIO = """
 import base64, os
 from support.keyring_support import opens, to_encrypt
+from phicrypt.signatures import Mac, Signer
 from phicrypt.testing import StrictKms
+from phicrypt.witness import AnchoredSink
 from phicrypt.errors import ConfigurationError
 from phicrypt.keys.kms.keyring import KmsKeyring
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 from phicrypt.audit.delivery import SinkError
 from phicrypt.audit.events import AuditEvent
 from phicrypt.audit.sinks.chain import Chain, ChainHead
+from phicrypt.core.aws_clients import check_client
 from phicrypt.errors import ConfigurationError
 
 SIX_YEARS_DAYS: Final = 2_192
@@ -103,6 +104,8 @@ class S3SegmentSink(_ChainedSink):
     ) -> None:
         if mode not in ("COMPLIANCE", "GOVERNANCE") or retention_days < 1:
             raise ConfigurationError("mode is COMPLIANCE or GOVERNANCE, retention_days at least 1")
+        if client is not None:
+            check_client(client, service="s3")
         super().__init__()
         self._bucket = bucket
         self._prefix = prefix.strip("/")
@@ -141,6 +144,8 @@ class CloudWatchLogsSink(_ChainedSink):
     """
 
     def __init__(self, log_group: str, *, stream_prefix: str = "phicrypt-audit", client: Any = None) -> None:
+        if client is not None:
+            check_client(client, service="logs")
         super().__init__()
         self._log_group = log_group
         self._stream_prefix = stream_prefix

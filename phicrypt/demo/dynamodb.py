@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from phicrypt.client import PhiCrypt
 from phicrypt.demo.stage import Stage
@@ -11,6 +11,11 @@ from phicrypt.dynamodb import Action, TableConfig
 from phicrypt.errors import AuthenticationError, KeyAccessError, PhiCryptError, UnsupportedOperationError
 from phicrypt.keys.branch_keys.keyring import HierarchicalKeyring
 from phicrypt.keys.branch_keys.store import BranchKeyStore
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb.client import DynamoDBClient
+
+    from phicrypt.dynamodb.boto3_types import EncryptingClient, EncryptingTable
 
 _TABLE: Final = "demo-patients"
 _KEY_TABLE: Final = "demo-branch-keys"
@@ -44,7 +49,7 @@ def tell(stage: Stage) -> None:
     _change(stage, client)
 
 
-def _keyring(stage: Stage, raw: Any) -> HierarchicalKeyring:
+def _keyring(stage: Stage, raw: DynamoDBClient) -> HierarchicalKeyring:
     store = BranchKeyStore(
         _KEY_TABLE,
         "demo-branch-keys",
@@ -56,7 +61,7 @@ def _keyring(stage: Stage, raw: Any) -> HierarchicalKeyring:
     return HierarchicalKeyring(store, branch_key_id=store.create_key())
 
 
-def _create_table(raw: Any, name: str) -> None:
+def _create_table(raw: DynamoDBClient, name: str) -> None:
     raw.create_table(
         TableName=name,
         KeySchema=[{"AttributeName": "patient_id", "KeyType": "HASH"}],
@@ -65,7 +70,7 @@ def _create_table(raw: Any, name: str) -> None:
     )
 
 
-def _write_and_look(stage: Stage, table: Any, raw: Any) -> None:
+def _write_and_look(stage: Stage, table: EncryptingTable, raw: DynamoDBClient) -> None:
     stage.say("Three patients are written through boto3's resource, with batch_writer:")
     calls_before = stage.kms_calls()
     with table.batch_writer() as batch:
@@ -96,7 +101,7 @@ def _write_and_look(stage: Stage, table: Any, raw: Any) -> None:
     )
 
 
-def _attack(stage: Stage, client: Any, raw: Any) -> None:
+def _attack(stage: Stage, client: EncryptingClient, raw: DynamoDBClient) -> None:
     first, second = _stored(raw, "p-1"), _stored(raw, "p-2")
     stage.say("Somebody with write access changes the clinic, which is readable but signed:")
     raw.put_item(TableName=_TABLE, Item=first | {"clinic": {"S": "south"}})
@@ -125,7 +130,7 @@ def _attack(stage: Stage, client: Any, raw: Any) -> None:
     )
 
 
-def _transact(stage: Stage, client: Any, raw: Any) -> None:
+def _transact(stage: Stage, client: EncryptingClient, raw: DynamoDBClient) -> None:
     stage.say("A transaction: one patient leaves, another is admitted, both or neither.")
     admitted = {"patient_id": {"S": "p-4"}, "name": {"S": "Dalia Testcase"}, "clinic": {"S": "north"}}
     client.transact_write_items(
@@ -138,7 +143,7 @@ def _transact(stage: Stage, client: Any, raw: Any) -> None:
     stage.check(_get(client, "p-4") == admitted and _get(client, "p-3") is None, "and both changes were applied")
 
 
-def _change(stage: Stage, client: Any) -> None:
+def _change(stage: Stage, client: EncryptingClient) -> None:
     stage.say("A diagnosis is added with update_encrypted, while somebody else notes a visit:")
 
     def add_diagnosis(item: dict[str, Any]) -> None:
@@ -158,12 +163,12 @@ def _change(stage: Stage, client: Any) -> None:
     )
 
 
-def _stored(raw: Any, patient_id: str) -> dict[str, Any]:
+def _stored(raw: DynamoDBClient, patient_id: str) -> dict[str, Any]:
     item: dict[str, Any] = raw.get_item(TableName=_TABLE, Key={"patient_id": {"S": patient_id}})["Item"]
     return item
 
 
-def _get(client: Any, patient_id: str) -> dict[str, Any] | None:
+def _get(client: EncryptingClient, patient_id: str) -> dict[str, Any] | None:
     item: dict[str, Any] | None = client.get_item(TableName=_TABLE, Key={"patient_id": {"S": patient_id}}).get(
         "Item"
     )

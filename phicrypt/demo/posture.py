@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from phicrypt.demo.stage import Stage
 from phicrypt.errors import ConfigurationError
@@ -13,10 +13,19 @@ from phicrypt.posture.reading.aws_account import AwsAccount
 from phicrypt.posture.report import Report
 from phicrypt.posture.rules.findings import Outcome, Severity
 from phicrypt.posture.rules.s3 import tls_only_statement
-from phicrypt.posture.write_guard import PUBLIC_ACCESS_SETTINGS, BucketWriteGuard
+from phicrypt.posture.write_guard import BucketWriteGuard
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+    from mypy_boto3_s3.type_defs import PublicAccessBlockConfigurationTypeDef
 
 _BUCKET, _LOGS, _TABLE, _TRAIL = "phicrypt-demo-clinic", "phicrypt-demo-trail", "phicrypt-demo-patients", "clinic"
-_SWITCHES = dict.fromkeys(PUBLIC_ACCESS_SETTINGS, True)
+_SWITCHES: PublicAccessBlockConfigurationTypeDef = {
+    "BlockPublicAcls": True,
+    "IgnorePublicAcls": True,
+    "BlockPublicPolicy": True,
+    "RestrictPublicBuckets": True,
+}
 
 
 def tell(stage: Stage) -> None:
@@ -107,7 +116,7 @@ def _repair(account: AwsAccount, key_arn: str) -> None:
     _start_trail(account, key_arn)
 
 
-def _repair_bucket(s3: Any) -> None:
+def _repair_bucket(s3: S3Client) -> None:
     s3.put_public_access_block(Bucket=_BUCKET, PublicAccessBlockConfiguration=_SWITCHES)
     s3.put_bucket_policy(Bucket=_BUCKET, Policy=_policy(tls_only_statement(_BUCKET)))
     s3.put_bucket_encryption(

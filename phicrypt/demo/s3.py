@@ -10,6 +10,9 @@ from phicrypt.errors import ContextMismatchError, NotEncryptedError, PhiCryptErr
 from phicrypt.keys.kms.keyring import KmsKeyring
 
 if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client as Boto3S3Client
+    from mypy_boto3_s3.type_defs import CopySourceTypeDef
+
     from phicrypt.s3.client import S3Client
 
 _SCAN_BYTES: Final = 200_000_000
@@ -24,15 +27,15 @@ def tell(stage: Stage) -> None:
     raw = stage.aws.client("s3")
     raw.create_bucket(Bucket=_BUCKET)
     phi = PhiCrypt(KmsKeyring(stage.aws.kms_key_arn, client=stage.aws.client("kms")))
-    watched = _CountingS3(raw)
-    s3 = phi.s3(watched, part_size_bytes=_PART_BYTES)
+    fetched = _FetchedBytes(raw)
+    s3 = phi.s3(raw, part_size_bytes=_PART_BYTES)
     _upload(stage, s3, raw)
-    _read_a_range(stage, s3, watched)
+    _read_a_range(stage, s3, fetched)
     _swap(stage, s3, raw)
     _refuse(stage, s3)
 
 
-def _upload(stage: Stage, s3: S3Client, raw: Any) -> None:
+def _upload(stage: Stage, s3: S3Client, raw: Boto3S3Client) -> None:
     with Stopwatch() as watch:
         s3.upload_fileobj(_SyntheticScan(), _BUCKET, "study-1/scan", ExtraArgs={"Metadata": {"modality": "ct"}})
     stored = raw.head_object(Bucket=_BUCKET, Key="study-1/scan")
@@ -43,23 +46,23 @@ def _upload(stage: Stage, s3: S3Client, raw: Any) -> None:
     stage.check(told == _SCAN_BYTES, "head_object tells the plaintext length")
 
 
-def _read_a_range(stage: Stage, s3: S3Client, watched: _CountingS3) -> None:
-    watched.fetched_bytes = 0
+def _read_a_range(stage: Stage, s3: S3Client, fetched: _FetchedBytes) -> None:
+    fetched.count = 0
     header = f"bytes={_OFFSET}-{_OFFSET + 1023}"
     response = s3.get_object(Bucket=_BUCKET, Key="study-1/scan", Range=header)
     piece = response["Body"].read()
     stage.show("read", f"{header} → {response['ContentRange']}")
-    stage.show("fetched", f"{watched.fetched_bytes:,} bytes: the header, one frame, and the last frame")
+    stage.show("fetched", f"{fetched.count:,} bytes: the header, one frame, and the last frame")
     stage.check(piece == _scan(_OFFSET, 1024), "1 KiB out of the middle, authenticated, equals the scan's")
-    stage.check(watched.fetched_bytes < 3 * 128 * 1024, "fetched less than three frames of 128 KiB")
+    stage.check(fetched.count < 3 * 128 * 1024, "fetched less than three frames of 128 KiB")
     with s3.open(f"s3://{_BUCKET}/study-1/scan") as file:
         file.seek(-16, 2)
         stage.check(file.read() == _scan(_SCAN_BYTES - 16, 16), "as a file object: seek(-16, 2) and read")
 
 
-def _swap(stage: Stage, s3: S3Client, raw: Any) -> None:
+def _swap(stage: Stage, s3: S3Client, raw: Boto3S3Client) -> None:
     s3.put_object(Bucket=_BUCKET, Key="study-2/scan", Body=b"the scan of another patient")
-    source = {"Bucket": _BUCKET, "Key": "study-1/scan"}
+    source: CopySourceTypeDef = {"Bucket": _BUCKET, "Key": "study-1/scan"}
     raw.copy_object(Bucket=_BUCKET, Key="study-2/scan", CopySource=source)
     stage.say("Somebody with write access to the bucket puts one patient's scan under another's name.")
     _expect(
@@ -88,20 +91,15 @@ def _refuse(stage: Stage, s3: S3Client) -> None:
         stage.check(False, "a presigned upload is refused before the network")
 
 
-class _CountingS3:
-    """A boto3 client that counts the body bytes it returns."""
+class _FetchedBytes:
+    """Counts the body bytes that a boto3 client is sent."""
 
-    def __init__(self, s3: Any) -> None:
-        self._s3 = s3
-        self.fetched_bytes = 0
+    def __init__(self, raw: Boto3S3Client) -> None:
+        self.count = 0
+        raw.meta.events.register("after-call.s3.GetObject", self._add)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._s3, name)
-
-    def get_object(self, **parameters: Any) -> Any:
-        response = self._s3.get_object(**parameters)
-        self.fetched_bytes += response["ContentLength"]
-        return response
+    def _add(self, parsed: dict[str, Any], **_: Any) -> None:
+        self.count += parsed["ContentLength"]
 
 
 class _SyntheticScan:

@@ -15,12 +15,16 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, overload
 
 from phicrypt.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from mypy_boto3_dynamodb.client import DynamoDBClient
+    from mypy_boto3_dynamodb.service_resource import DynamoDBServiceResource
+    from mypy_boto3_kms.client import KMSClient
+    from mypy_boto3_s3.client import S3Client
 
 ACCESS_KEY_ID: Final = "AKIAIOSFODNN7EXAMPLE"
 SECRET_ACCESS_KEY: Final = "local-stack-has-no-secrets"  # noqa: S105  (a dummy; moto checks no signature)
@@ -72,9 +76,23 @@ class LocalAws:
             raise ConfigurationError("the local AWS is not running: use it as `with local_aws() as aws:`")
         return f"http://127.0.0.1:{self._server.server_port}"
 
+    @overload
+    def client(self, service: Literal["kms"], **settings: Any) -> KMSClient: ...
+    @overload
+    def client(self, service: Literal["s3"], **settings: Any) -> S3Client: ...
+    @overload
+    def client(self, service: Literal["dynamodb"], **settings: Any) -> DynamoDBClient: ...
+    @overload
+    def client(self, service: str, **settings: Any) -> Any: ...
+
     def client(self, service: str, **settings: Any) -> Any:
         """A boto3 client of the local stack; ``settings`` as for ``boto3.client``."""
         return self.session().client(service, **self._complete(settings))
+
+    @overload
+    def resource(self, service: Literal["dynamodb"], **settings: Any) -> DynamoDBServiceResource: ...
+    @overload
+    def resource(self, service: str, **settings: Any) -> Any: ...
 
     def resource(self, service: str, **settings: Any) -> Any:
         """A boto3 resource of the local stack."""

@@ -25,11 +25,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from phicrypt.testing.local_stack import session_without_profile
 from phicrypt.testing.strict_kms_asymmetric import AsymmetricOperations
 from phicrypt.testing.strict_kms_operations import Account, Denial, Fault, KeyRecord, KmsError, Request
+
+if TYPE_CHECKING:
+    from mypy_boto3_kms.client import KMSClient
 
 _session_lock = threading.RLock()
 _session = functools.cache(session_without_profile)
@@ -87,7 +90,7 @@ class StrictKms:
         endpoint_url: str | None = None,
         max_attempts: int = 1,
         read_timeout_seconds: float = 5,
-    ) -> Any:
+    ) -> KMSClient:
         """A plain boto3 client, by default without retries."""
         from botocore.config import Config
 
@@ -101,7 +104,10 @@ class StrictKms:
         )
         session = self.session(access_key_id, region)
         with _session_lock:
-            return session.client("kms", endpoint_url=endpoint_url or self.endpoint_url, config=config)
+            client: KMSClient = session.client(
+                "kms", endpoint_url=endpoint_url or self.endpoint_url, config=config
+            )
+        return client
 
     def create_key(
         self,

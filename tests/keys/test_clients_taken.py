@@ -129,6 +129,11 @@ def doors(kms: StrictKms, arn: str, client: Any) -> dict[str, Callable[[], objec
     }
 
 
+@pytest.fixture(autouse=True)
+def _folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a log is opened where a sink is made
+
+
 @every_foreign_client
 def test_rule_33_what_is_no_client_of_botocore_is_refused_by_name_everywhere(kms: StrictKms, kind: str) -> None:
     make, says = FOREIGN[kind]

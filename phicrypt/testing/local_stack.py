@@ -67,6 +67,7 @@ class LocalAws:
         self.kms_requests: list[dict[str, Any]] = _Latest()
         self.requests: list[dict[str, Any]] = _Latest()
         self._wrap_application = wrap_application
+        self._session_lock = threading.Lock()  # a session makes one client at a time
         self._server: Any = None
         self._thread: threading.Thread | None = None
 
@@ -87,7 +88,8 @@ class LocalAws:
 
     def client(self, service: str, **settings: Any) -> Any:
         """A boto3 client of the local stack; ``settings`` as for ``boto3.client``."""
-        return self.session().client(service, **self._complete(settings))
+        with self._session_lock:
+            return self._session.client(service, **self._complete(settings))
 
     @overload
     def resource(self, service: Literal["dynamodb"], **settings: Any) -> DynamoDBServiceResource: ...
@@ -96,11 +98,16 @@ class LocalAws:
 
     def resource(self, service: str, **settings: Any) -> Any:
         """A boto3 resource of the local stack."""
-        return self.session().resource(service, **self._complete(settings))
+        with self._session_lock:
+            return self._session.resource(service, **self._complete(settings))
 
     def session(self) -> Any:
         """A ``boto3.Session`` with dummy credentials; give its clients ``endpoint_url`` yourself."""
         return session_without_profile(self.region)
+
+    @functools.cached_property
+    def _session(self) -> Any:
+        return self.session()
 
     def create_kms_key(self, *, region: str | None = None, **parameters: Any) -> str:
         """Make a KMS key (``parameters`` as CreateKey takes them); its ARN."""

@@ -17,10 +17,13 @@ import time
 import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 from phicrypt.core.materials import KeyHolder
+from phicrypt.core.steps import LocalRequest, Steps, run
 from phicrypt.errors import ConfigurationError
 
 T = TypeVar("T")
@@ -98,14 +101,45 @@ class _Entry(Generic[T]):
         self.byte_count = 0
 
 
-class _Flight:
-    __slots__ = ("done", "error", "generation", "thread")
+class _Flight(LocalRequest):
+    """One load; as a request, what another caller of the same entry waits for."""
 
-    def __init__(self) -> None:
+    __slots__ = ("_count_waiter", "_wakers", "done", "error", "generation", "thread")
+
+    def __init__(self, count_waiter: Callable[[], None]) -> None:
         self.generation = 0
         self.thread = threading.get_ident()
         self.done = threading.Event()
         self.error: Exception | None = None
+        self._count_waiter = count_waiter
+        self._wakers: list[Callable[[], object]] = []
+
+    def answer(self) -> bool:
+        """Wait until it is over. False where that would never be: this thread itself leads it.
+
+        So does the handler of a signal that interrupted the leader, and whoever blocks the leader's loop.
+        """
+        if self.thread == threading.get_ident():
+            return False
+        self._count_waiter()
+        self.done.wait()
+        return True
+
+    async def answer_async(self) -> bool:
+        import asyncio
+
+        self._count_waiter()
+        landed = asyncio.Event()
+        self._wakers.append(partial(asyncio.get_running_loop().call_soon_threadsafe, landed.set))
+        if not self.done.is_set():
+            await landed.wait()
+        return True
+
+    def land(self) -> None:
+        self.done.set()
+        for wake in list(self._wakers):
+            with suppress(RuntimeError):  # the waiter's loop was closed: nobody waits there
+                wake()
 
 
 _caches: weakref.WeakSet[KeyCache[Any]] = weakref.WeakSet()
@@ -163,6 +197,25 @@ class KeyCache(KeyHolder, Generic[T]):
         after a leader's ``KeyboardInterrupt`` or ``SystemExit`` a waiter loads by itself.
         """
         value = self.find(cache_key, byte_count)
+        if value is not None:  # no generator on the hot path
+            return value, True
+        return run(
+            self.load_steps(
+                cache_key, partial(_at_once, load), prepare=prepare, byte_count=byte_count, tag_of=tag_of
+            )
+        )
+
+    def load_steps(
+        self,
+        cache_key: Hashable,
+        load: Callable[[], Steps[T]],
+        *,
+        prepare: Callable[[], None] | None = None,
+        byte_count: int = 0,
+        tag_of: Callable[[T], str | None] | None = None,
+    ) -> Steps[tuple[T, bool]]:
+        """:meth:`get_or_load` as steps; ``load`` gives the steps that fetch the value."""
+        value = self.find(cache_key, byte_count)
         if value is not None:
             return value, True
         with self._lock:
@@ -170,7 +223,7 @@ class KeyCache(KeyHolder, Generic[T]):
         if prepare is not None:
             prepare()
         while True:
-            own = _Flight()
+            own = _Flight(self._count_coalesced)
             try:
                 with self._lock:
                     entry = self._usable(cache_key, byte_count)
@@ -178,20 +231,20 @@ class KeyCache(KeyHolder, Generic[T]):
                         return entry.value, True
                     flight = self._flights.setdefault(cache_key, own)
                     own.generation = self._generation
-                    if flight.thread != own.thread:
-                        self._counts["coalesced"] += 1
-                # Not only its own: a signal handler that interrupted the leader must not wait for it.
-                if flight.thread == own.thread:
-                    landed = self._fly(cache_key, own, load, byte_count, tag_of)
+                if flight is own or not (yield flight):
+                    landed = yield from self._fly(cache_key, own, load, byte_count, tag_of)
                     if landed is not None:
                         return landed[0], False
                     continue
             finally:
                 # Here, not in _fly: an interrupt before its first line must not leave waiters waiting.
                 self._land(cache_key, own)
-            flight.done.wait()
             if flight.error is not None:
                 raise _without_traceback(flight.error)
+
+    def _count_coalesced(self) -> None:
+        with self._lock:
+            self._counts["coalesced"] += 1
 
     def find(self, cache_key: Hashable, byte_count: int = 0) -> T | None:
         """The cached value, charged for one use, or None: the hot path, one lock and no load."""
@@ -260,15 +313,15 @@ class KeyCache(KeyHolder, Generic[T]):
         self,
         cache_key: Hashable,
         flight: _Flight,
-        load: Callable[[], T],
+        load: Callable[[], Steps[T]],
         byte_count: int,
         tag_of: Callable[[T], str | None] | None,
-    ) -> tuple[T] | None:
+    ) -> Steps[tuple[T] | None]:
         """Lead a flight. None if the cache was cleared meanwhile: the caller looks again."""
         # The age counts from before the call: the answer of a slow call is not young.
         deadline = self._clock() + self.policy.max_age_seconds
         try:
-            value = load()
+            value = yield from load()
             tag = tag_of(value) if tag_of is not None else None
         except Exception as error:
             flight.error = error
@@ -286,7 +339,7 @@ class KeyCache(KeyHolder, Generic[T]):
                 if self._flights.get(cache_key) is flight:
                     del self._flights[cache_key]
         finally:
-            flight.done.set()
+            flight.land()
 
     def _store(self, cache_key: Hashable, entry: _Entry[T], byte_count: int) -> None:
         entry.messages = 1
@@ -306,6 +359,12 @@ class KeyCache(KeyHolder, Generic[T]):
             # A flight's value is not known yet, so every flight under way belongs to the past now.
             self._generation += 1
             self._flights.clear()
+
+
+def _at_once(load: Callable[[], T]) -> Steps[T]:
+    """Steps that need nothing from anybody."""
+    yield from ()
+    return load()
 
 
 def _without_traceback(error: Exception) -> Exception:

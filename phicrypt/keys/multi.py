@@ -11,9 +11,9 @@ from phicrypt.core.materials import (
     DecryptionMaterials,
     EncryptedDataKey,
     EncryptionMaterials,
-    KeyHolder,
     Keyring,
 )
+from phicrypt.core.steps import SteppedKeyring, Steps, decrypt_steps, encrypt_steps, shell_of
 from phicrypt.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -24,9 +24,10 @@ from phicrypt.errors import (
 
 MAX_ENCRYPTED_DATA_KEYS: Final = 8
 """What phicrypt's own reader accepts by default (rule 16)."""
+_REFUSALS: Final = (KeyAccessError, AuthenticationError, FormatError, ConfigurationError)
 
 
-class MultiKeyring(KeyHolder):
+class MultiKeyring(SteppedKeyring):
     """The generator makes the data key; it and every child wrap it; any one of them opens it.
 
     So whoever holds any of the keys reads (and, without signatures, can forge) the messages. On
@@ -97,14 +98,26 @@ class MultiKeyring(KeyHolder):
             if clear is not None:
                 clear()
 
+    @shell_of("encrypt_steps")
     def on_encrypt(self, materials: EncryptionMaterials) -> EncryptionMaterials:
         for keyring in self._keyrings:
             try:
                 materials = keyring.on_encrypt(materials)
             except KeyAccessError as error:
-                if materials.origin is not None:  # CloudTrail shows the generator's call all the same
-                    error.earlier_calls = (materials.origin, *materials.origin.other_calls)
+                _tell_earlier_calls(error, materials)
                 raise
+        return self._checked(materials)
+
+    def encrypt_steps(self, materials: EncryptionMaterials) -> Steps[EncryptionMaterials]:
+        for keyring in self._keyrings:
+            try:
+                materials = yield from encrypt_steps(keyring, materials)
+            except KeyAccessError as error:
+                _tell_earlier_calls(error, materials)
+                raise
+        return self._checked(materials)
+
+    def _checked(self, materials: EncryptionMaterials) -> EncryptionMaterials:
         if materials.data_key is None:
             raise ConfigurationError(f"{self._keyrings[0]!r} generated no data key")
         if len(materials.encrypted_data_keys) > self._max_encrypted_data_keys:
@@ -115,21 +128,42 @@ class MultiKeyring(KeyHolder):
             )
         return materials
 
+    @shell_of("decrypt_steps")
     def on_decrypt(
         self, materials: DecryptionMaterials, encrypted_data_keys: Sequence[EncryptedDataKey]
     ) -> DecryptionMaterials:
         refusals: list[KeyAccessError] = []
         for keyring in self._keyrings:
             try:
-                opened = keyring.on_decrypt(materials, encrypted_data_keys)
-            except (KeyAccessError, AuthenticationError, FormatError, ConfigurationError) as error:
+                return _opened(keyring.on_decrypt(materials, encrypted_data_keys), refusals)
+            except _REFUSALS as error:
                 refusals.append(_as_refusal(error, keyring))
-                continue
-            earlier = refused_calls(refusals)
-            if earlier and opened.origin is not None:
-                opened.origin = replace(opened.origin, other_calls=(*earlier, *opened.origin.other_calls))
-            return opened
         raise combined_refusal(refusals)
+
+    def decrypt_steps(
+        self, materials: DecryptionMaterials, encrypted_data_keys: Sequence[EncryptedDataKey]
+    ) -> Steps[DecryptionMaterials]:
+        refusals: list[KeyAccessError] = []
+        for keyring in self._keyrings:
+            try:
+                return _opened((yield from decrypt_steps(keyring, materials, encrypted_data_keys)), refusals)
+            except _REFUSALS as error:
+                refusals.append(_as_refusal(error, keyring))
+        raise combined_refusal(refusals)
+
+
+def _tell_earlier_calls(error: KeyAccessError, materials: EncryptionMaterials) -> None:
+    """CloudTrail shows the generator's call, also where another recipient's was refused."""
+    if materials.origin is not None:
+        error.earlier_calls = (materials.origin, *materials.origin.other_calls)
+
+
+def _opened(materials: DecryptionMaterials, refusals: Sequence[KeyAccessError]) -> DecryptionMaterials:
+    """The materials, whose origin names the calls that were refused before."""
+    earlier = refused_calls(refusals)
+    if earlier and materials.origin is not None:
+        materials.origin = replace(materials.origin, other_calls=(*earlier, *materials.origin.other_calls))
+    return materials
 
 
 def _as_refusal(error: Exception, keyring: Keyring) -> KeyAccessError:

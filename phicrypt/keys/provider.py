@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 from phicrypt.core.context import PUBLIC_KEY_NAME, check_expected_pairs, serialize_context
 from phicrypt.core.materials import (
@@ -22,6 +22,7 @@ from phicrypt.core.materials import (
     Keyring,
 )
 from phicrypt.core.primitives import SigningKey, VerificationKey
+from phicrypt.core.steps import Steps, decrypt_steps, encrypt_steps, run
 from phicrypt.core.suites import AlgorithmSuite
 from phicrypt.errors import ConfigurationError, FormatError, KeyAccessError
 from phicrypt.keys.cache import CachePolicy, CacheStats, KeyCache
@@ -79,16 +80,44 @@ class MaterialsProvider(KeyHolder):
         if context_bytes is None:
             context_bytes = serialize_context(context)
         if suite.is_signed or not self._may_cache(suite):
-            fresh = self._generate(suite, context, context_bytes, public_key)
+            wanted = _to_encrypt(suite, context, context_bytes, public_key)
+            fresh = self._with_data_key(self.keyring.on_encrypt(wanted))
             return fresh, fresh.key_was_cached
-        cache_key = ("encrypt", self._scope, suite.suite_id, context_bytes)
-        known = self.cache.find(cache_key, plaintext_length_bytes or 0)
+        known = self.cache.find(
+            ("encrypt", self._scope, suite.suite_id, context_bytes), plaintext_length_bytes or 0
+        )
         if known is not None:
             assert isinstance(known, EncryptionMaterials)
             return known, True
-        materials, hit = self.cache.get_or_load(
+        return run(
+            self.encryption_steps(
+                suite, context, plaintext_length_bytes=plaintext_length_bytes, context_bytes=context_bytes
+            )
+        )
+
+    def encryption_steps(
+        self,
+        suite: AlgorithmSuite,
+        context: Mapping[str, str],
+        *,
+        plaintext_length_bytes: int | None,
+        context_bytes: bytes | None = None,
+    ) -> Steps[tuple[EncryptionMaterials, bool]]:
+        """:meth:`encryption_materials` as steps, whoever drives them."""
+        if context_bytes is None:
+            context_bytes = serialize_context(context)
+
+        def generate() -> Steps[EncryptionMaterials]:
+            wanted = _to_encrypt(suite, context, context_bytes)
+            return self._with_data_key((yield from encrypt_steps(self.keyring, wanted)))
+
+        if suite.is_signed or not self._may_cache(suite):
+            fresh = yield from generate()
+            return fresh, fresh.key_was_cached
+        cache_key = ("encrypt", self._scope, suite.suite_id, context_bytes)
+        materials, hit = yield from self.cache.load_steps(
             cache_key,
-            lambda: self._generate(suite, context, context_bytes),
+            generate,
             prepare=lambda: self.keyring.prepare(()),
             byte_count=plaintext_length_bytes or 0,
             tag_of=_key_id,
@@ -120,19 +149,46 @@ class MaterialsProvider(KeyHolder):
         check_expected_pairs(context, expected)
         if context_bytes is None:
             context_bytes = serialize_context(context)
-
         if not self._may_cache(suite):
             self.keyring.prepare(encrypted_data_keys)
-            opened = self._open(suite, context, context_bytes, encrypted_data_keys, expected)
+            wanted = _to_decrypt(suite, context, context_bytes, expected)
+            opened = _with_opened_key(self.keyring.on_decrypt(wanted, encrypted_data_keys))
             return opened, opened.key_was_cached
-        cache_key = ("decrypt", self._scope, suite.suite_id, context_bytes, tuple(sorted(encrypted_data_keys)))
-        known = self.cache.find(cache_key)
+        known = self.cache.find(self._key_for_decryption(suite, context_bytes, encrypted_data_keys))
         if known is not None:
             assert isinstance(known, DecryptionMaterials)
             return known, True
-        materials, hit = self.cache.get_or_load(
-            cache_key,
-            lambda: self._open(suite, context, context_bytes, encrypted_data_keys, expected),
+        return run(
+            self.decryption_steps(
+                suite, context, encrypted_data_keys, expected=expected, context_bytes=context_bytes
+            )
+        )
+
+    def decryption_steps(
+        self,
+        suite: AlgorithmSuite,
+        context: Mapping[str, str],
+        encrypted_data_keys: Sequence[EncryptedDataKey],
+        *,
+        expected: Mapping[str, str] | None,
+        context_bytes: bytes | None = None,
+    ) -> Steps[tuple[DecryptionMaterials, bool]]:
+        """:meth:`decryption_materials` as steps, whoever drives them."""
+        check_expected_pairs(context, expected)
+        if context_bytes is None:
+            context_bytes = serialize_context(context)
+
+        def opening() -> Steps[DecryptionMaterials]:
+            wanted = _to_decrypt(suite, context, context_bytes, expected)
+            return _with_opened_key((yield from decrypt_steps(self.keyring, wanted, encrypted_data_keys)))
+
+        if not self._may_cache(suite):
+            self.keyring.prepare(encrypted_data_keys)
+            opened = yield from opening()
+            return opened, opened.key_was_cached
+        materials, hit = yield from self.cache.load_steps(
+            self._key_for_decryption(suite, context_bytes, encrypted_data_keys),
+            opening,
             prepare=lambda: self.keyring.prepare(encrypted_data_keys),
             tag_of=_key_id,
         )
@@ -142,54 +198,53 @@ class MaterialsProvider(KeyHolder):
     def _may_cache(self, suite: AlgorithmSuite) -> bool:
         return self._caches and suite.derives_message_keys and not suite.has_symmetric_signature
 
-    def _generate(
-        self,
-        suite: AlgorithmSuite,
-        context: Mapping[str, str],
-        context_bytes: bytes,
-        public_key: str | None = None,
-    ) -> EncryptionMaterials:
-        signing_key = None
-        if suite.signature_curve is not None:
-            if PUBLIC_KEY_NAME in context:
-                raise ConfigurationError(f"{PUBLIC_KEY_NAME} is written by phicrypt, not by the caller")
-            if public_key is None:
-                signing_key = SigningKey(suite.signature_curve)
-                public_key = base64.b64encode(signing_key.compressed_public_key()).decode()
-            context = {**context, PUBLIC_KEY_NAME: public_key}
-            context_bytes = serialize_context(context)
-        materials = self.keyring.on_encrypt(
-            EncryptionMaterials(suite, context, context_bytes, signing_key=signing_key)
-        )
+    def _key_for_decryption(
+        self, suite: AlgorithmSuite, context_bytes: bytes, encrypted_data_keys: Sequence[EncryptedDataKey]
+    ) -> Hashable:
+        return ("decrypt", self._scope, suite.suite_id, context_bytes, tuple(sorted(encrypted_data_keys)))
+
+    def _with_data_key(self, materials: EncryptionMaterials) -> EncryptionMaterials:
         if materials.data_key is None or not materials.encrypted_data_keys:
             raise ConfigurationError(f"the keyring {self.keyring!r} gave no data key; it cannot encrypt")
         return materials
 
-    def _open(
-        self,
-        suite: AlgorithmSuite,
-        context: Mapping[str, str],
-        context_bytes: bytes,
-        encrypted_data_keys: Sequence[EncryptedDataKey],
-        expected: Mapping[str, str] | None,
-    ) -> DecryptionMaterials:
-        materials = self.keyring.on_decrypt(
-            DecryptionMaterials(
-                suite,
-                context,
-                context_bytes,
-                verification_key=_verification_key(suite, context),
-                expected_names=frozenset(expected) if expected is not None else None,
-            ),
-            encrypted_data_keys,
+
+def _to_encrypt(
+    suite: AlgorithmSuite, context: Mapping[str, str], context_bytes: bytes, public_key: str | None = None
+) -> EncryptionMaterials:
+    """What a keyring is asked to complete; for signed suites with a new signing key, or the caller's."""
+    signing_key = None
+    if suite.signature_curve is not None:
+        if PUBLIC_KEY_NAME in context:
+            raise ConfigurationError(f"{PUBLIC_KEY_NAME} is written by phicrypt, not by the caller")
+        if public_key is None:
+            signing_key = SigningKey(suite.signature_curve)
+            public_key = base64.b64encode(signing_key.compressed_public_key()).decode()
+        context = {**context, PUBLIC_KEY_NAME: public_key}
+        context_bytes = serialize_context(context)
+    return EncryptionMaterials(suite, context, context_bytes, signing_key=signing_key)
+
+
+def _to_decrypt(
+    suite: AlgorithmSuite, context: Mapping[str, str], context_bytes: bytes, expected: Mapping[str, str] | None
+) -> DecryptionMaterials:
+    return DecryptionMaterials(
+        suite,
+        context,
+        context_bytes,
+        verification_key=_verification_key(suite, context),
+        expected_names=frozenset(expected) if expected is not None else None,
+    )
+
+
+def _with_opened_key(materials: DecryptionMaterials) -> DecryptionMaterials:
+    if materials.data_key is None:
+        raise KeyAccessError(
+            "the keyring opened none of the message's encrypted data keys",
+            operation="Decrypt",
+            code="NoMatchingDataKey",
         )
-        if materials.data_key is None:
-            raise KeyAccessError(
-                "the keyring opened none of the message's encrypted data keys",
-                operation="Decrypt",
-                code="NoMatchingDataKey",
-            )
-        return materials
+    return materials
 
 
 def _key_id(materials: EncryptionMaterials | DecryptionMaterials) -> str | None:

@@ -9,8 +9,9 @@ are derived: one wraps the data key, the other signs the item for this recipient
     KEK      = HKDF-SHA512(intermediate key, no salt, "AWS_MPL_INTERMEDIATE_KEYWRAP_ENC", 32 bytes)
     MAC key  = HKDF-SHA512(intermediate key, no salt, "AWS_MPL_INTERMEDIATE_KEYWRAP_MAC", 32 bytes)
 
-The IV is zero, so an intermediate key wraps exactly one data key and is never kept (rule 4): it
-exists only inside the two functions here.
+The IV is zero, so an intermediate key wraps exactly one data key and is never kept (rule 4): a
+provider generates it for :func:`wrapped_data_key`, or opens it for :func:`unwrapped_data_key`, and
+forgets it.
 """
 
 from __future__ import annotations
@@ -43,6 +44,30 @@ class UnwrappedDataKey(NamedTuple):
     symmetric_signing_key: DataKey | None
 
 
+def key_to_wrap(materials: EncryptionMaterials) -> bytes | None:
+    """The data key that the provider is to wrap; None where it wraps a new key of the suite's length."""
+    if materials.data_key is None or materials.suite.has_symmetric_signature:
+        return None
+    return materials.data_key.key_bytes
+
+
+def wrapped_data_key(materials: EncryptionMaterials, plaintext_key: bytes, ciphertext: bytes) -> WrappedDataKey:
+    """What becomes of the key that the provider wrapped: the data key itself, or its intermediate key.
+
+    Raises AuthenticationError for a plaintext key that has not the suite's length.
+    """
+    suite = materials.suite
+    _check_length(plaintext_key, suite)
+    if not suite.has_symmetric_signature:
+        return WrappedDataKey(ciphertext, DataKey(plaintext_key) if materials.data_key is None else None, None)
+    generated = DataKey(random_bytes(suite.data_key_length_bytes)) if materials.data_key is None else None
+    data_key = generated or materials.data_key
+    assert data_key is not None
+    wrapping_key, signing_key = _derive(plaintext_key)
+    sealed = seal_gcm(wrapping_key, _ZERO_IV, data_key.key_bytes, materials.context_bytes)
+    return WrappedDataKey(sealed + ciphertext, generated, signing_key)
+
+
 def wrap_data_key(
     materials: EncryptionMaterials,
     wrap: Callable[[bytes], bytes],
@@ -54,33 +79,48 @@ def wrap_data_key(
     Args:
         materials: those that the keyring was given.
         wrap: the provider's wrapping of a plaintext key of the suite's length.
-        generate: the provider's own generation, ``length_bytes -> (plaintext key, wrapped key)``,
-            such as KMS GenerateDataKey; without it the key is random bytes, wrapped by ``wrap``.
+        generate: the provider's own generation, ``length_bytes -> (plaintext key, wrapped key)``;
+            without it the key is random bytes, wrapped by ``wrap``.
+    """
+    plaintext_key = key_to_wrap(materials)
+    if plaintext_key is None and generate is not None:
+        return wrapped_data_key(materials, *generate(materials.suite.data_key_length_bytes))
+    if plaintext_key is None:
+        plaintext_key = random_bytes(materials.suite.data_key_length_bytes)
+    return wrapped_data_key(materials, plaintext_key, wrap(plaintext_key))
+
+
+def ciphertext_to_unwrap(materials: DecryptionMaterials, ciphertext: bytes) -> bytes:
+    """What of an encrypted data key's ciphertext the provider is to open; AuthenticationError if too short."""
+    suite = materials.suite
+    if not suite.has_symmetric_signature:
+        return ciphertext
+    sealed_length = suite.data_key_length_bytes + TAG_LENGTH_BYTES
+    if len(ciphertext) <= sealed_length:
+        raise AuthenticationError("encrypted data key too short")
+    return ciphertext[sealed_length:]
+
+
+def unwrapped_data_key(
+    materials: DecryptionMaterials, ciphertext: bytes, plaintext_key: bytes
+) -> UnwrappedDataKey:
+    """The data key, by the plaintext key that the provider opened in the encrypted data key's ciphertext.
+
+    Raises AuthenticationError if it does not verify or the key has not the suite's length.
     """
     suite = materials.suite
-    length_bytes = suite.data_key_length_bytes
-
-    def generate_and_wrap() -> tuple[bytes, bytes]:
-        if generate is not None:
-            plaintext_key, ciphertext = generate(length_bytes)
-            _check_length(plaintext_key, suite)
-            return plaintext_key, ciphertext
-        plaintext_key = random_bytes(length_bytes)
-        return plaintext_key, wrap(plaintext_key)
-
+    _check_length(plaintext_key, suite)
     if not suite.has_symmetric_signature:
-        if materials.data_key is not None:
-            return WrappedDataKey(wrap(materials.data_key.key_bytes), None, None)
-        plaintext_key, ciphertext = generate_and_wrap()
-        return WrappedDataKey(ciphertext, DataKey(plaintext_key), None)
-
-    generated = DataKey(random_bytes(length_bytes)) if materials.data_key is None else None
-    data_key = generated or materials.data_key
-    assert data_key is not None
-    intermediate_key, wrapped_intermediate_key = generate_and_wrap()
-    wrapping_key, signing_key = _derive(intermediate_key)
-    sealed = seal_gcm(wrapping_key, _ZERO_IV, data_key.key_bytes, materials.context_bytes)
-    return WrappedDataKey(sealed + wrapped_intermediate_key, generated, signing_key)
+        return UnwrappedDataKey(DataKey(plaintext_key), None)
+    wrapping_key, signing_key = _derive(plaintext_key)
+    data_key = open_gcm(
+        wrapping_key,
+        _ZERO_IV,
+        ciphertext[: suite.data_key_length_bytes + TAG_LENGTH_BYTES],
+        materials.context_bytes,
+        reason="encrypted data key",
+    )
+    return UnwrappedDataKey(DataKey(data_key), signing_key)
 
 
 def unwrap_data_key(
@@ -91,25 +131,7 @@ def unwrap_data_key(
     Raises AuthenticationError if it does not verify or the key has not the suite's length, and
     whatever ``unwrap`` raises.
     """
-    suite = materials.suite
-    if not suite.has_symmetric_signature:
-        data_key = unwrap(ciphertext)
-        _check_length(data_key, suite)
-        return UnwrappedDataKey(DataKey(data_key), None)
-    sealed_length = suite.data_key_length_bytes + TAG_LENGTH_BYTES
-    if len(ciphertext) <= sealed_length:
-        raise AuthenticationError("encrypted data key too short")
-    intermediate_key = unwrap(ciphertext[sealed_length:])
-    _check_length(intermediate_key, suite)
-    wrapping_key, signing_key = _derive(intermediate_key)
-    data_key = open_gcm(
-        wrapping_key,
-        _ZERO_IV,
-        ciphertext[:sealed_length],
-        materials.context_bytes,
-        reason="encrypted data key",
-    )
-    return UnwrappedDataKey(DataKey(data_key), signing_key)
+    return unwrapped_data_key(materials, ciphertext, unwrap(ciphertext_to_unwrap(materials, ciphertext)))
 
 
 def _check_length(plaintext_key: bytes, suite: AlgorithmSuite) -> None:

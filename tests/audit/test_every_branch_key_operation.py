@@ -73,7 +73,7 @@ SCENARIOS = {
 }
 WITHOUT_KEYS = {
     "create_table": "the empty table",
-    "fetch_for_use": "what a keyring fetches belongs to the client's use",
+    "steps": "what a keyring fetches belongs to the client's use",
     "identity": "a setting",
     "kms_key_arn": "a setting",
     "list_keys": "rows as they lie there, without any key",

@@ -16,7 +16,7 @@ from support.key_stores import refusal_of
 
 from phicrypt.errors import KeyAccessError
 from phicrypt.keys.branch_keys import records
-from phicrypt.keys.branch_keys.memory import ProcessMemory
+from phicrypt.keys.branch_keys.steps import ProcessMemory
 
 ID = "clinic-7"
 ARN = "arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
@@ -198,7 +198,7 @@ def test_holders_are_held_weakly() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_remembers_and_does_not_wait_for_the_parents_lock() -> None:
-    from phicrypt.keys.branch_keys.memory import process_memory
+    from phicrypt.keys.branch_keys.steps import process_memory
 
     row = ("forked", os.getpid())
     process_memory.check_not_older(row, "2026-01-02T00:00:00Z")

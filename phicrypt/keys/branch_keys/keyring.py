@@ -18,13 +18,15 @@ UTF-8, and its ciphertext::
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 
 from phicrypt.core.context import PUBLIC_KEY_NAME
 from phicrypt.core.key_origin import HIERARCHY_PROVIDER_ID, joined_origin
-from phicrypt.core.materials import DecryptionMaterials, EncryptedDataKey, EncryptionMaterials, KeyHolder
+from phicrypt.core.materials import DecryptionMaterials, EncryptedDataKey, EncryptionMaterials
 from phicrypt.core.primitives import kdf_counter_mode_sha256, open_gcm, random_bytes, seal_gcm
+from phicrypt.core.steps import SteppedKeyring, Steps, run, shell_of
 from phicrypt.core.suites import IV_LENGTH_BYTES, TAG_LENGTH_BYTES, AlgorithmSuite
 from phicrypt.errors import AuthenticationError, ConfigurationError, KeyAccessError
 from phicrypt.keys.branch_keys.values import (
@@ -32,6 +34,7 @@ from phicrypt.keys.branch_keys.values import (
     BranchKey,
     BranchKeySource,
     check_branch_key_id,
+    fetch_steps,
 )
 from phicrypt.keys.cache import CachePolicy, KeyCache
 from phicrypt.keys.wrapping import unwrap_data_key, wrap_data_key
@@ -87,7 +90,7 @@ def _version_in(ciphertext: bytes, suite: AlgorithmSuite) -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-class HierarchicalKeyring(KeyHolder):
+class HierarchicalKeyring(SteppedKeyring):
     """Wraps data keys under branch keys from a store; several tenants by a supplier.
 
     Args:
@@ -151,76 +154,74 @@ class HierarchicalKeyring(KeyHolder):
         """Called by the store after a rotation or a shred in this process."""
         self.cache.purge(branch_key_id)
 
+    @shell_of("encrypt_steps")
     def on_encrypt(self, materials: EncryptionMaterials) -> EncryptionMaterials:
-        branch_key, was_cached = self._branch_key(self._id_for_encryption(materials.context), None)
+        branch_key_id = self._id_for_encryption(materials.context)
+        known = self.cache.find(self._cache_key(branch_key_id, None))
+        if known is not None:  # no generator while the branch key is at hand
+            return _wrapped(materials, known, was_cached=True)
+        return run(self._encrypt(materials, branch_key_id))
 
-        def wrap(plaintext_key: bytes) -> bytes:
-            return wrap_under_branch_key(branch_key, plaintext_key, materials.context_bytes)
+    def encrypt_steps(self, materials: EncryptionMaterials) -> Steps[EncryptionMaterials]:
+        return self._encrypt(materials, self._id_for_encryption(materials.context))
 
-        wrapped = wrap_data_key(materials, wrap)
-        return materials.with_recipient(
-            EncryptedDataKey(HIERARCHY_PROVIDER_ID, branch_key.branch_key_id.encode(), wrapped.ciphertext),
-            data_key=wrapped.generated_data_key,
-            symmetric_signing_key=wrapped.symmetric_signing_key,
-            origin=joined_origin(materials.origin, branch_key.origin),
-            key_was_cached=was_cached and wrapped.generated_data_key is not None,
-        )
+    def _encrypt(self, materials: EncryptionMaterials, branch_key_id: str) -> Steps[EncryptionMaterials]:
+        branch_key, was_cached = yield from self._branch_key(branch_key_id, None)
+        return _wrapped(materials, branch_key, was_cached=was_cached)
 
+    @shell_of("decrypt_steps")
     def on_decrypt(
         self, materials: DecryptionMaterials, encrypted_data_keys: Sequence[EncryptedDataKey]
     ) -> DecryptionMaterials:
-        mine = [
-            (index, data_key)
-            for index, data_key in enumerate(encrypted_data_keys)
-            if data_key.provider_id == HIERARCHY_PROVIDER_ID
-        ]
+        branch_key_id, mine = self._mine(materials, encrypted_data_keys)
+        if len(mine) == 1:
+            ((index, data_key),) = mine
+            version = _version_in(data_key.ciphertext, materials.suite)
+            known = self.cache.find(self._cache_key(branch_key_id, version))
+            if known is not None:
+                return _unwrapped(materials, index, data_key, known, was_cached=True)
+        return run(self._decrypt(materials, branch_key_id, mine))
+
+    def decrypt_steps(
+        self, materials: DecryptionMaterials, encrypted_data_keys: Sequence[EncryptedDataKey]
+    ) -> Steps[DecryptionMaterials]:
+        return self._decrypt(materials, *self._mine(materials, encrypted_data_keys))
+
+    def _mine(
+        self, materials: DecryptionMaterials, encrypted_data_keys: Sequence[EncryptedDataKey]
+    ) -> tuple[str, list[tuple[int, EncryptedDataKey]]]:
+        """The branch key id, and what is encrypted under it; KeyAccessError if nothing is."""
+        mine = [one for one in enumerate(encrypted_data_keys) if one[1].provider_id == HIERARCHY_PROVIDER_ID]
+        if mine:
+            branch_key_id = self._id_for_decryption(materials)
+            provider_info = branch_key_id.encode()
+            mine = [one for one in mine if one[1].provider_info == provider_info]
         if not mine:
             raise _nothing_matches(len(encrypted_data_keys))
-        provider_info = self._id_for_decryption(materials).encode()
+        return branch_key_id, mine
+
+    def _decrypt(
+        self, materials: DecryptionMaterials, branch_key_id: str, mine: Sequence[tuple[int, EncryptedDataKey]]
+    ) -> Steps[DecryptionMaterials]:
         failures: list[AuthenticationError | KeyAccessError] = []
         for index, data_key in mine:
-            if data_key.provider_info != provider_info:
-                continue
             try:
-                return self._open(materials, index, data_key)
+                version = _version_in(data_key.ciphertext, materials.suite)
+                branch_key, was_cached = yield from self._branch_key(branch_key_id, version)
+                return _unwrapped(materials, index, data_key, branch_key, was_cached=was_cached)
             except (AuthenticationError, KeyAccessError) as error:
                 failures.append(error)
-        if not failures:
-            raise _nothing_matches(len(encrypted_data_keys))
         # A refusal says more than a tag that does not verify: the refused key may be the right one.
         raise next((error for error in failures if isinstance(error, KeyAccessError)), failures[0])
 
-    def _open(self, materials: DecryptionMaterials, index: int, data_key: EncryptedDataKey) -> DecryptionMaterials:
-        version = _version_in(data_key.ciphertext, materials.suite)
-        branch_key, was_cached = self._branch_key(data_key.provider_info.decode(), version)
-
-        def unwrap(ciphertext: bytes) -> bytes:
-            return unwrap_under_branch_key(branch_key, ciphertext, materials.context_bytes)
-
-        unwrapped = unwrap_data_key(materials, data_key.ciphertext, unwrap)
-        return materials.with_data_key(
-            unwrapped.data_key,
-            recipient_index=index,
-            origin=branch_key.origin,
-            symmetric_signing_key=unwrapped.symmetric_signing_key,
-            key_was_cached=was_cached,
-        )
-
-    def _branch_key(self, branch_key_id: str, version: str | None) -> tuple[BranchKey, bool]:
+    def _branch_key(self, branch_key_id: str, version: str | None) -> Steps[tuple[BranchKey, bool]]:
         """The active version (None) or the one asked for, and whether it came from the cache."""
+        load = partial(fetch_steps, self._store, branch_key_id, version)
+        return self.cache.load_steps(self._cache_key(branch_key_id, version), load, tag_of=_id_of)
 
-        def load() -> BranchKey:
-            # Whoever uses this keyring records the use, and the event names the call: no second one.
-            fetch: Callable[[str, str | None], BranchKey] | None = getattr(self._store, "fetch_for_use", None)
-            if fetch is not None:
-                return fetch(branch_key_id, version)
-            if version is None:
-                return self._store.fetch_active(branch_key_id)
-            return self._store.fetch_version(branch_key_id, version)
-
+    def _cache_key(self, branch_key_id: str, version: str | None) -> Hashable:
         # The active key and its version are two entries: a key learned by decrypting never encrypts (rule 11).
-        cache_key = ("branch", self._store.identity, branch_key_id, version)
-        return self.cache.get_or_load(cache_key, load, tag_of=_id_of)
+        return ("branch", self._store.identity, branch_key_id, version)
 
     def _id_for_encryption(self, context: Mapping[str, str]) -> str:
         if self._supplier is None:
@@ -244,6 +245,41 @@ class HierarchicalKeyring(KeyHolder):
                 f"the branch key supplier needs the pair {missing!r}, and is shown only the pairs that "
                 "decrypt's context= expects: pass it there"
             ) from None
+
+
+def _wrapped(materials: EncryptionMaterials, branch_key: BranchKey, *, was_cached: bool) -> EncryptionMaterials:
+    def wrap(plaintext_key: bytes) -> bytes:
+        return wrap_under_branch_key(branch_key, plaintext_key, materials.context_bytes)
+
+    wrapped = wrap_data_key(materials, wrap)
+    return materials.with_recipient(
+        EncryptedDataKey(HIERARCHY_PROVIDER_ID, branch_key.branch_key_id.encode(), wrapped.ciphertext),
+        data_key=wrapped.generated_data_key,
+        symmetric_signing_key=wrapped.symmetric_signing_key,
+        origin=joined_origin(materials.origin, branch_key.origin),
+        key_was_cached=was_cached and wrapped.generated_data_key is not None,
+    )
+
+
+def _unwrapped(
+    materials: DecryptionMaterials,
+    index: int,
+    data_key: EncryptedDataKey,
+    branch_key: BranchKey,
+    *,
+    was_cached: bool,
+) -> DecryptionMaterials:
+    def unwrap(ciphertext: bytes) -> bytes:
+        return unwrap_under_branch_key(branch_key, ciphertext, materials.context_bytes)
+
+    unwrapped = unwrap_data_key(materials, data_key.ciphertext, unwrap)
+    return materials.with_data_key(
+        unwrapped.data_key,
+        recipient_index=index,
+        origin=branch_key.origin,
+        symmetric_signing_key=unwrapped.symmetric_signing_key,
+        key_was_cached=was_cached,
+    )
 
 
 def _id_of(branch_key: BranchKey) -> str:

@@ -13,11 +13,12 @@ from typing import Any, Final
 
 from phicrypt.core.kms_arn import KmsArn, parse_kms_arn
 from phicrypt.core.kms_calls import KmsAnswer, KmsCalls, combined_refusal
+from phicrypt.core.steps import KmsRequest, Steps
 from phicrypt.errors import ConfigurationError, KeyAccessError
 from phicrypt.keys.branch_keys.records import BranchKeyRecord
 from phicrypt.keys.branch_keys.values import BRANCH_KEY_LENGTH_BYTES
 from phicrypt.keys.kms.answers import ciphertext_of, plaintext_of, unexpected_answer
-from phicrypt.keys.kms.calls import call_kms, kms_client
+from phicrypt.keys.kms.calls import kms_client
 from phicrypt.keys.kms.clients import KmsClients
 
 FAILOVER_CONNECT_TIMEOUT_SECONDS: Final = 1.0
@@ -61,7 +62,7 @@ class KeyDiscovery:
 
 
 class BranchKeyKms:
-    """The KMS calls of one store; each method adds those that it made to ``calls``.
+    """The KMS calls of one store, as steps; each method adds those that were made to ``calls``.
 
     Args:
         key: the pinned KMS key, or a discovery.
@@ -106,7 +107,7 @@ class BranchKeyKms:
             )
         return self._key
 
-    def decrypt(self, record: BranchKeyRecord, calls: KmsCalls) -> bytes:
+    def decrypt(self, record: BranchKeyRecord, calls: KmsCalls) -> Steps[bytes]:
         """The branch or beacon key of a row.
 
         Tries the failover Regions in order, only when a Region does not answer (rule 13).
@@ -118,7 +119,7 @@ class BranchKeyKms:
         for region, clients in ((first.region, self._clients), *self._failover):
             key = first.in_region(region)
             try:
-                answer = self._call(
+                answer = yield from self._ask(
                     calls,
                     "Decrypt",
                     key,
@@ -154,10 +155,10 @@ class BranchKeyKms:
             code="ForeignKmsKey",
         )
 
-    def generate(self, context: Mapping[str, str], calls: KmsCalls) -> bytes:
+    def generate(self, context: Mapping[str, str], calls: KmsCalls) -> Steps[bytes]:
         """A new wrapped key of 32 bytes; KMS never shows its plaintext here."""
         key = self.pinned("create_key")
-        answer = self._call(
+        answer = yield from self._ask(
             calls,
             "GenerateDataKeyWithoutPlaintext",
             key,
@@ -168,10 +169,10 @@ class BranchKeyKms:
         )
         return ciphertext_of(answer, "GenerateDataKeyWithoutPlaintext", key)
 
-    def authenticate(self, record: BranchKeyRecord, calls: KmsCalls) -> None:
+    def authenticate(self, record: BranchKeyRecord, calls: KmsCalls) -> Steps[bytes]:
         """Let KMS prove a row without showing its key; KeyAccessError where it is foreign or was changed."""
         self.key_for(record)
-        self.reencrypt(record.wrapped_key, record.context, record.context, calls)
+        return (yield from self.reencrypt(record.wrapped_key, record.context, record.context, calls))
 
     def reencrypt(
         self,
@@ -179,10 +180,10 @@ class BranchKeyKms:
         source_context: Mapping[str, str],
         destination_context: Mapping[str, str],
         calls: KmsCalls,
-    ) -> bytes:
+    ) -> Steps[bytes]:
         """The same key wrapped under another context, inside KMS."""
         key = self.pinned("rotate")
-        answer = self._call(
+        answer = yield from self._ask(
             calls,
             "ReEncrypt",
             key,
@@ -197,12 +198,12 @@ class BranchKeyKms:
             raise unexpected_answer("ReEncrypt", key, "the answer names another source key", answer)
         return ciphertext_of(answer, "ReEncrypt", key)
 
-    def _call(
+    def _ask(
         self, calls: KmsCalls, operation: str, key: KmsArn, clients: KmsClients, **parameters: Any
-    ) -> KmsAnswer:
-        client = clients.client(key.region)
+    ) -> Steps[KmsAnswer]:
+        with_grants = {"GrantTokens": self._grant_tokens, **parameters}
         try:
-            answer = call_kms(client, operation, key_arn=str(key), GrantTokens=self._grant_tokens, **parameters)
+            answer: KmsAnswer = yield KmsRequest(key.region, operation, with_grants, clients)
         except KeyAccessError as refusal:
             calls.add_refusals([refusal])
             raise

@@ -19,8 +19,7 @@ import uuid
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from phicrypt.audit.events import BRANCH_KEY_FORMAT
 from phicrypt.audit.trail import NO_TRAIL
@@ -29,26 +28,18 @@ from phicrypt.core.key_origin import KMS_PROVIDER_ID, KeyOrigin, branch_key_orig
 from phicrypt.core.kms_arn import KmsArn, configured_key_arn
 from phicrypt.core.kms_calls import KmsCalls
 from phicrypt.core.materials import KeyHolder
-from phicrypt.errors import ConfigurationError, KeyAccessError
+from phicrypt.core.steps import Steps, run, shell_of
+from phicrypt.errors import ConfigurationError
 from phicrypt.guard.phi_guard import PhiGuard
-from phicrypt.keys.branch_keys import records
 from phicrypt.keys.branch_keys.kms import BranchKeyKms, KeyDiscovery
-from phicrypt.keys.branch_keys.memory import process_memory
-from phicrypt.keys.branch_keys.records import (
-    ACTIVE_TYPE,
-    BEACON_TYPE,
-    BranchKeyRecord,
-    BranchKeyRow,
-)
+from phicrypt.keys.branch_keys.records import PARTITION_KEY, BranchKeyRow
 from phicrypt.keys.branch_keys.shredding import ShredCertificate, Shredder
+from phicrypt.keys.branch_keys.steps import BranchKeySteps, process_memory
 from phicrypt.keys.branch_keys.table import BranchKeyTable
-from phicrypt.keys.branch_keys.values import BeaconKey, BranchKey, check_branch_key_id, no_such_branch_key
-from phicrypt.keys.branch_keys.writes import write_new_branch_key, write_next_version
+from phicrypt.keys.branch_keys.values import BeaconKey, BranchKey, check_branch_key_id, check_version
 
 if TYPE_CHECKING:
     from phicrypt.audit.trail import Trail
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +97,7 @@ class BranchKeyStore(KeyHolder):
     Attributes:
         table_name, logical_name: as given.
         kms_key_arn: the pinned KMS key; None with discovery.
+        steps: the work of the methods below without calls and records, for other drivers.
 
     Safe to share among threads and after a fork. Raises ConfigurationError.
     """
@@ -133,7 +125,6 @@ class BranchKeyStore(KeyHolder):
         self.table_name = table_name
         self.logical_name = logical_name
         self.kms_key_arn = None if isinstance(key, KeyDiscovery) else str(key)
-        self._max_active_age_seconds = max_active_age_seconds
         self._guard = guard or PhiGuard()
         self._trail = trail or NO_TRAIL
         region = key.region
@@ -150,6 +141,7 @@ class BranchKeyStore(KeyHolder):
         account = key.account_ids if isinstance(key, KeyDiscovery) else (key.account, key.resource_id)
         # What two objects must have in common to be about the same rows, whatever Region they ask.
         self._scope = (table_name, logical_name, key.partition, account)
+        self.steps = BranchKeySteps(self._table, self._kms, logical_name, self._scope, max_active_age_seconds)
         self._identity = (
             "branch-key-store",
             *self._scope,
@@ -188,25 +180,13 @@ class BranchKeyStore(KeyHolder):
         Raises KeyAccessError where the id exists or was shredded (codes ``BranchKeyExists`` and
         ``BranchKeyShredded``), PhiInContextError, ConfigurationError.
         """
-        kms_key_arn = str(self._kms.pinned("create_key"))
+        self._kms.pinned("create_key")
         branch_key_id = check_branch_key_id(branch_key_id if branch_key_id is not None else str(uuid.uuid4()))
         with self._recorded("create-branch-key", branch_key_id) as use:
             custom_context = plain_context(context)
-            self._guard.check({records.PARTITION_KEY: branch_key_id, **custom_context}, where="branch key")
-            version = records.first_version_context(
-                branch_key_id,
-                logical_name=self.logical_name,
-                kms_key_arn=kms_key_arn,
-                custom_context=custom_context,
-            )
-            beacon = records.beacon_context(version)
-            rows = [
-                *self._wrapped_version(version, use.calls),
-                BranchKeyRecord(beacon, self._kms.generate(beacon, use.calls)),
-            ]
-            write_new_branch_key(self._table, rows)
-            self._see(rows[1])
-            use.name = f"{branch_key_id}/{rows[1].version}"
+            self._guard.check({PARTITION_KEY: branch_key_id, **custom_context}, where="branch key")
+            version = run(self.steps.create(branch_key_id, custom_context, use.calls))
+            use.name = f"{branch_key_id}/{version}"
         return branch_key_id
 
     def rotate(self, branch_key_id: str) -> str:
@@ -217,40 +197,35 @@ class BranchKeyStore(KeyHolder):
         """
         self._kms.pinned("rotate")
         with self._recorded("rotate-branch-key", check_branch_key_id(branch_key_id)) as use:
-            old, _ = self._authentic(branch_key_id, ACTIVE_TYPE, self._kms.authenticate, use.calls)
-            version_row, active_row = self._wrapped_version(records.next_version_context(old), use.calls)
-            write_next_version(self._table, old, version_row, active_row)
-            self._see(active_row)
-            self._tell_keyrings(branch_key_id)
-            use.name = f"{branch_key_id}/{active_row.version}"
-        return active_row.version
+            version = run(self.steps.rotate(branch_key_id, use.calls))
+            use.name = f"{branch_key_id}/{version}"
+        return version
 
+    @shell_of("steps.active")
     def fetch_active(self, branch_key_id: str) -> BranchKey:
         """The version that encrypts now. Raises KeyAccessError, ConfigurationError with discovery."""
         self._kms.pinned("fetch_active")
-        with self._recorded("fetch-branch-key", check_branch_key_id(branch_key_id)) as use:
-            return self._active(branch_key_id, use)
+        return self._fetched(branch_key_id, self.steps.active)
 
+    @shell_of("steps.version")
     def fetch_version(self, branch_key_id: str, version: str) -> BranchKey:
         """One version, by its UUID. Raises KeyAccessError."""
-        row_type = records.version_type(version)
-        with self._recorded("fetch-branch-key", check_branch_key_id(branch_key_id)) as use:
-            return self._version(branch_key_id, row_type, use)
+        check_version(version)
+        return self._fetched(branch_key_id, self.steps.version, version)
 
-    def fetch_for_use(self, branch_key_id: str, version: str | None) -> BranchKey:
-        """The active version (None) or one version, for a keyring in a client's use: its event names the calls."""
-        if version is not None:
-            return self._version(check_branch_key_id(branch_key_id), records.version_type(version), _Calls())
-        self._kms.pinned("fetch_active")
-        return self._active(check_branch_key_id(branch_key_id), _Calls())
+    def _fetched(self, branch_key_id: str, fetch: Callable[..., Steps[BranchKey]], *version: str) -> BranchKey:
+        with self._recorded("fetch-branch-key", check_branch_key_id(branch_key_id)) as use:
+            branch_key = run(fetch(branch_key_id, *version, calls=use.calls))
+            use.name = f"{branch_key_id}/{branch_key.version}"
+        return branch_key
 
     def fetch_beacon_key(self, branch_key_id: str) -> BeaconKey:
         """The beacon key. Raises KeyAccessError, ConfigurationError with discovery."""
         self._kms.pinned("fetch_beacon_key")
         with self._recorded("fetch-beacon-key", check_branch_key_id(branch_key_id)) as use:
-            record, key_bytes = self._authentic(branch_key_id, BEACON_TYPE, self._kms.decrypt, use.calls)
+            beacon_key = run(self.steps.beacon_key(branch_key_id, use.calls))
             use.name = f"{branch_key_id}/beacon"
-            return BeaconKey(branch_key_id, key_bytes, context=record.custom_context, call=use.calls.origin)
+        return beacon_key
 
     def shred(self, branch_key_id: str, *, dry_run: bool = False) -> ShredCertificate:
         """Delete every row of a branch key, for good; repeat it after an interruption.
@@ -263,7 +238,7 @@ class BranchKeyStore(KeyHolder):
         them (:mod:`phicrypt.keys.branch_keys.shredding`). Raises KeyAccessError.
         """
         self._kms.pinned("shred")
-        shredder = Shredder(self._table, self.logical_name, self._tell_keyrings)
+        shredder = Shredder(self._table, self.logical_name, self.steps.tell_keyrings)
         check_branch_key_id(branch_key_id)
         if dry_run:
             return shredder.plan(branch_key_id)
@@ -300,84 +275,6 @@ class BranchKeyStore(KeyHolder):
                 if origin is None and self.kms_key_arn is not None:
                     origin = KeyOrigin(KMS_PROVIDER_ID, self.kms_key_arn)
                 use.origin = origin if made.name is None else branch_key_origin(made.name, origin)
-
-    def _active(self, branch_key_id: str, use: _Calls) -> BranchKey:
-        record, key_bytes = self._authentic(branch_key_id, ACTIVE_TYPE, self._kms.decrypt, use.calls)
-        self._check_age(record)
-        return _branch_key(record, key_bytes, use)
-
-    def _version(self, branch_key_id: str, row_type: str, use: _Calls) -> BranchKey:
-        record = self._record(branch_key_id, row_type)
-        return _branch_key(record, self._kms.decrypt(record, use.calls), use)
-
-    def _tell_keyrings(self, branch_key_id: str) -> None:
-        process_memory.forget(self._scope, branch_key_id)
-
-    def _record(self, branch_key_id: str, row_type: str) -> BranchKeyRecord:
-        item = self._table.read(branch_key_id, row_type)
-        if item is None:
-            what = {ACTIVE_TYPE: "active branch key", BEACON_TYPE: "beacon key"}.get(row_type, "such version")
-            raise no_such_branch_key(f"{what} of that id", operation="GetItem", table_arn=self.table_name)
-        return records.parse_record(
-            item, branch_key_id=branch_key_id, row_type=row_type, logical_name=self.logical_name
-        )
-
-    def _wrapped_version(
-        self, version_context: dict[str, str], calls: KmsCalls
-    ) -> tuple[BranchKeyRecord, BranchKeyRecord]:
-        """The version's row and the ACTIVE row that copies it, under one new key."""
-        wrapped_key = self._kms.generate(version_context, calls)
-        active = records.active_context(version_context)
-        return (
-            BranchKeyRecord(version_context, wrapped_key),
-            BranchKeyRecord(active, self._kms.reencrypt(wrapped_key, version_context, active, calls)),
-        )
-
-    def _authentic(
-        self, branch_key_id: str, row_type: str, prove: Callable[[BranchKeyRecord, KmsCalls], T], calls: KmsCalls
-    ) -> tuple[BranchKeyRecord, T]:
-        """The ACTIVE or beacon row, what KMS proved it by, and not older than one seen before."""
-        record = self._record(branch_key_id, row_type)
-        proof = prove(record, calls)
-        try:
-            self._see(record)
-        except KeyAccessError:
-            # Another thread may have seen a rotation after this one had read: then a consistent read shows it.
-            record = self._record(branch_key_id, row_type)
-            proof = prove(record, calls)
-            self._see(record)
-        return record, proof
-
-    def _see(self, record: BranchKeyRecord) -> None:
-        """Rule 14: an id never goes back; called only with a record that KMS has authenticated."""
-        row = (self._scope, record.context[records.PARTITION_KEY], record.context[records.SORT_KEY])
-        process_memory.check_not_older(row, record.create_time)
-
-    def _check_age(self, record: BranchKeyRecord) -> None:
-        if self._max_active_age_seconds is None:
-            return
-        age = datetime.now(UTC) - records.time_of(record.create_time)
-        if age.total_seconds() > self._max_active_age_seconds:
-            raise KeyAccessError(
-                f"the active branch key is older than max_active_age_seconds ({self._max_active_age_seconds}): "
-                "rotate it, and check that no old row was put back",
-                operation="GetItem",
-                code="BranchKeyTooOld",
-                key_arn=self.table_name,
-            )
-
-
-def _branch_key(record: BranchKeyRecord, key_bytes: bytes, use: _Calls) -> BranchKey:
-    branch_key_id = record.context[records.PARTITION_KEY]
-    use.name = f"{branch_key_id}/{record.version}"
-    return BranchKey(
-        branch_key_id,
-        record.version,
-        key_bytes,
-        create_time=record.create_time,
-        context=record.custom_context,
-        call=use.calls.origin,
-    )
 
 
 def _checked_key(

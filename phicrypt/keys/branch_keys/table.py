@@ -1,7 +1,9 @@
 """Every call to the DynamoDB table of a branch key store: reads, transactions, schema, errors.
 
 Reads are strongly consistent, because a rotation or a shred must be seen at once, and go to the next
-Region in order only when a Region does not answer (rule 13). Writes go to the first Region only.
+Region in order only when a Region does not answer (rule 13). Writes go to the first Region only, as
+transactions: all rows of a branch key or none, never over another's, and never where a tombstone says
+that the branch key was shredded.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from phicrypt.core.aws_clients import check_client
+from phicrypt.core.steps import Steps, TableRequest
 from phicrypt.errors import ConfigurationError, KeyAccessError
 from phicrypt.keys.branch_keys.kms import (
     FAILOVER_ATTEMPTS,
@@ -24,15 +27,24 @@ from phicrypt.keys.branch_keys.records import (
     PARTITION_KEY,
     SORT_KEY,
     TOMBSTONE_TYPE,
+    BranchKeyRecord,
     BranchKeyRow,
     Item,
     listed_row,
+    to_item,
 )
-from phicrypt.keys.kms.calls import CONNECT_TIMEOUT_SECONDS, MAX_ATTEMPTS, READ_TIMEOUT_SECONDS
+from phicrypt.keys.kms.calls import (
+    CONNECT_TIMEOUT_SECONDS,
+    MAX_ATTEMPTS,
+    READ_TIMEOUT_SECONDS,
+    method_of,
+)
 from phicrypt.keys.kms.tagging import tagged
 
 MAX_TRANSACTION_ITEMS: Final = 100
 
+_NOT_THERE: Final = "attribute_not_exists(#partition_key)"
+_NAMES: Final = {"#partition_key": PARTITION_KEY}
 _KEY_SCHEMA: Final = [
     {"AttributeName": PARTITION_KEY, "KeyType": "HASH"},
     {"AttributeName": SORT_KEY, "KeyType": "RANGE"},
@@ -90,24 +102,27 @@ class BranchKeyTable:
         self._owner_pid = os.getpid()
         self._clients: dict[tuple[int, int], Any] = {}
 
-    def read(self, branch_key_id: str, row_type: str) -> Item | None:
+    def read(self, branch_key_id: str, row_type: str) -> Steps[Item | None]:
         """The row, or None. Raises KeyAccessError where a tombstone says that the branch key was shredded."""
         for index in range(len(self._regions)):
             try:
-                row = self._get(index, branch_key_id, row_type)
+                row = yield self._get(index, branch_key_id, row_type)
                 # Read second: a shred between the two reads is seen, a row from before it is not returned.
-                if self._get(index, branch_key_id, TOMBSTONE_TYPE) is not None:
+                tombstone = yield self._get(index, branch_key_id, TOMBSTONE_TYPE)
+                if "Item" in tombstone:
                     raise shredded()
             except KeyAccessError as error:
                 if not error.is_outage or index + 1 == len(self._regions):
                     raise
             else:
-                return row
+                item: Item | None = row.get("Item")
+                return item
         raise AssertionError("there is at least one Region")
 
     def tombstone(self, branch_key_id: str) -> Item | None:
         """The tombstone of a shredded branch key, or None."""
-        return self._get(0, branch_key_id, TOMBSTONE_TYPE)
+        item: Item | None = self.ask(self._get(0, branch_key_id, TOMBSTONE_TYPE)).get("Item")
+        return item
 
     def list_keys(self) -> list[BranchKeyRow]:
         """The ACTIVE row or the tombstone of every branch key, by id: a scan, not authenticated."""
@@ -142,10 +157,47 @@ class BranchKeyTable:
         Each item is ``{"Put" | "Delete" | "Update" | "ConditionCheck": parameters}`` without the table name.
         Raises ConditionFailed, KeyAccessError.
         """
-        named = [
-            {kind: {"TableName": self.name, **parameters} for kind, parameters in item.items()} for item in items
-        ]
-        self.call("transact_write_items", TransactItems=named)
+        self.ask(self._transaction(items))
+
+    def write_new(self, rows: Sequence[BranchKeyRecord]) -> Steps[None]:
+        """The first rows of a branch key. Raises KeyAccessError, also where there are some already."""
+        puts = [{"Put": {"Item": to_item(row), **_condition(_NOT_THERE)}} for row in rows]
+        try:
+            yield self._transaction([*puts, _no_tombstone(rows[0])])
+        except ConditionFailed as refusal:
+            raise self._lost(
+                refusal,
+                "BranchKeyExists",
+                "a branch key of that id exists already; rotate it, or choose another id",
+            ) from None
+
+    def write_next_version(
+        self, old: BranchKeyRecord, version_row: BranchKeyRecord, active_row: BranchKeyRecord
+    ) -> Steps[None]:
+        """A new version and the ACTIVE row that replaces ``old``.
+
+        Raises KeyAccessError, also if ``old`` changed.
+        """
+        unchanged = {
+            "ConditionExpression": "attribute_exists(#partition_key) AND #enc = :old",
+            "ExpressionAttributeNames": {**_NAMES, "#enc": "enc"},
+            "ExpressionAttributeValues": {":old": {"B": old.wrapped_key}},
+        }
+        try:
+            yield self._transaction(
+                [
+                    {"Put": {"Item": to_item(version_row), **_condition(_NOT_THERE)}},
+                    {"Put": {"Item": to_item(active_row), **unchanged}},
+                    _no_tombstone(old),
+                ]
+            )
+        except ConditionFailed as refusal:
+            raise self._lost(
+                refusal,
+                "BranchKeyChanged",
+                "the active branch key changed while it was being rotated: another rotation won, and a new "
+                "version is active already",
+            ) from None
 
     def ensure_created(self, *, deletion_protection: bool) -> str:
         """Create the table, or check the one that exists; its ARN. Waits until it is active.
@@ -195,15 +247,30 @@ class BranchKeyTable:
             raise self._no_answer(error, method) from None
         return answer
 
-    def _get(self, region_index: int, branch_key_id: str, row_type: str) -> Item | None:
-        item: Item | None = self.call(
-            "get_item",
-            region_index=region_index,
-            TableName=self.name,
-            Key={PARTITION_KEY: {"S": branch_key_id}, SORT_KEY: {"S": row_type}},
-            ConsistentRead=True,
-        ).get("Item")
-        return item
+    def ask(self, request: TableRequest) -> dict[str, Any]:
+        """Make the call of a request; see :meth:`call`."""
+        index = next(index for index, (region, _) in enumerate(self._regions) if region == request.region)
+        return self.call(method_of(request.operation), region_index=index, **request.parameters)
+
+    def _get(self, region_index: int, branch_key_id: str, row_type: str) -> TableRequest:
+        parameters = {
+            "TableName": self.name,
+            "Key": {PARTITION_KEY: {"S": branch_key_id}, SORT_KEY: {"S": row_type}},
+            "ConsistentRead": True,
+        }
+        return TableRequest(self._regions[region_index][0], "GetItem", parameters, self)
+
+    def _transaction(self, items: Sequence[Mapping[str, Any]]) -> TableRequest:
+        named = [
+            {kind: {"TableName": self.name, **parameters} for kind, parameters in item.items()} for item in items
+        ]
+        return TableRequest(self._regions[0][0], "TransactWriteItems", {"TransactItems": named}, self)
+
+    def _lost(self, refusal: ConditionFailed, code: str, text: str) -> KeyAccessError:
+        """The error for a transaction that a condition refused; the tombstone's is the last one."""
+        if refusal.failed[-1]:
+            return shredded()
+        return KeyAccessError(text, operation="TransactWriteItems", code=code, key_arn=self.name)
 
     def _rows(
         self, method: str, *, names: Mapping[str, str] = MappingProxyType({}), **parameters: Any
@@ -271,6 +338,15 @@ class BranchKeyTable:
             is_retryable=is_outage or code in _RETRYABLE,
             is_outage=is_outage,
         )
+
+
+def _condition(expression: str) -> dict[str, Any]:
+    return {"ConditionExpression": expression, "ExpressionAttributeNames": _NAMES}
+
+
+def _no_tombstone(row: BranchKeyRecord) -> dict[str, Any]:
+    tombstone = {PARTITION_KEY: {"S": row.context[PARTITION_KEY]}, SORT_KEY: {"S": TOMBSTONE_TYPE}}
+    return {"ConditionCheck": {"Key": tombstone, **_condition(_NOT_THERE)}}
 
 
 def shredded() -> KeyAccessError:

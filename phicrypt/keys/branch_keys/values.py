@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from phicrypt.core.key_origin import KeyOrigin, branch_key_origin
 from phicrypt.core.materials import KeyHolder
+from phicrypt.core.steps import Steps, steps_of
 from phicrypt.errors import ConfigurationError, KeyAccessError
 
 BRANCH_KEY_LENGTH_BYTES: Final = 32
@@ -133,6 +134,16 @@ class BranchKeySource(Protocol):
     def on_purge(self, forget: Callable[[str], None]) -> None:
         """Have the bound method ``forget(branch_key_id)`` called after each shred; held weakly."""
         ...
+
+
+def fetch_steps(source: BranchKeySource, branch_key_id: str, version: str | None) -> Steps[BranchKey]:
+    """The active version (None) or the one asked for, within a use that leaves its own event.
+
+    A store that knows steps writes no event of its own for them; another one is called as it is.
+    """
+    if version is None:
+        return steps_of(source, "fetch_active", branch_key_id)
+    return steps_of(source, "fetch_version", branch_key_id, version)
 
 
 def no_such_branch_key(what: str, *, operation: str, table_arn: str | None = None) -> KeyAccessError:

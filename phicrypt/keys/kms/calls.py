@@ -112,6 +112,11 @@ def require_safe_endpoint(endpoint_url: str) -> None:
     )
 
 
+def method_of(operation: str) -> str:
+    """boto3's method for an operation: ``get_item`` for ``GetItem``."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", operation).lower()
+
+
 def call_kms(client: Any, operation: str, *, key_arn: str | None, **parameters: Any) -> KmsAnswer:
     """Call one KMS operation.
 
@@ -123,7 +128,7 @@ def call_kms(client: Any, operation: str, *, key_arn: str | None, **parameters: 
 
     Raises KeyAccessError for whatever AWS, the network or the credentials answered.
     """
-    method = getattr(client, re.sub(r"(?<!^)(?=[A-Z])", "_", operation).lower())
+    method = getattr(client, method_of(operation))
     present = {
         name: value for name, value in parameters.items() if value is not None and value not in ((), {}, [])
     }

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from phicrypt.core.aws_clients import check_client
 from phicrypt.errors import ConfigurationError
-from phicrypt.keys.kms.calls import kms_client, require_safe_endpoint, safe_kms_client
+from phicrypt.keys.kms.calls import call_kms, kms_client, require_safe_endpoint, safe_kms_client
 from phicrypt.keys.kms.tagging import check_application
 
 if TYPE_CHECKING:
     from botocore.config import Config
+
+    from phicrypt.core.kms_calls import KmsAnswer
+    from phicrypt.core.steps import KmsRequest
 
 
 class SameObject:
@@ -119,6 +122,12 @@ class KmsClients:
         if self._factory is not None:
             for region in regions:
                 self.client(region)
+
+    def ask(self, request: KmsRequest) -> KmsAnswer:
+        """Make the call of a request. Raises KeyAccessError for whatever was answered instead."""
+        assert request.region is not None
+        client = self.client(request.region)
+        return call_kms(client, request.operation, key_arn=request.key_arn, **request.parameters)
 
     def client(self, region: str) -> Any:
         """The client for a Region."""

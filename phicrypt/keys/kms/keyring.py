@@ -16,15 +16,15 @@ import hashlib
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from phicrypt.core.key_origin import KMS_PROVIDER_ID, KeyOrigin, joined_origin
+from phicrypt.core.key_origin import KMS_PROVIDER_ID, joined_origin
 from phicrypt.core.kms_arn import KmsArn, configured_key_arn, key_arn_of_message, parse_kms_arn
 from phicrypt.core.kms_calls import KmsAnswer, combined_refusal, origin_of, refused_calls
-from phicrypt.core.materials import DecryptionMaterials, EncryptedDataKey, EncryptionMaterials, KeyHolder
+from phicrypt.core.materials import DecryptionMaterials, EncryptedDataKey, EncryptionMaterials
+from phicrypt.core.steps import KmsRequest, SteppedKeyring, Steps
 from phicrypt.errors import AuthenticationError, ConfigurationError, KeyAccessError
 from phicrypt.keys.kms.answers import MAX_CIPHERTEXT_LENGTH_BYTES, ciphertext_of, plaintext_of, unexpected_answer
-from phicrypt.keys.kms.calls import call_kms
 from phicrypt.keys.kms.clients import KmsClients
-from phicrypt.keys.wrapping import unwrap_data_key, wrap_data_key
+from phicrypt.keys.wrapping import ciphertext_to_unwrap, key_to_wrap, unwrapped_data_key, wrapped_data_key
 
 if TYPE_CHECKING:
     from botocore.config import Config
@@ -41,7 +41,7 @@ class _DiscoveryFilter(NamedTuple):
     regions: tuple[str, ...]
 
 
-class KmsKeyring(KeyHolder):
+class KmsKeyring(SteppedKeyring):
     """Data keys under one KMS key; decrypts under that key and any others that are named.
 
     Args:
@@ -225,36 +225,31 @@ class KmsKeyring(KeyHolder):
             targets = [target for arn in stored if arn is not None for target in self._targets(arn)]
         self._clients.prepare({target.region for target in targets})
 
-    def on_encrypt(self, materials: EncryptionMaterials) -> EncryptionMaterials:
+    def encrypt_steps(self, materials: EncryptionMaterials) -> Steps[EncryptionMaterials]:
         if not self._keys:
             raise ConfigurationError("a discovery keyring only decrypts: encrypt under a named key ARN")
         key = self._keys[0]
-        calls: list[KeyOrigin] = []
-
-        def ask(operation: str, **parameters: Any) -> KmsAnswer:
-            answer = self._call(operation, key, materials, **parameters)
-            calls.append(origin_of(answer, operation, key))
-            return answer
-
-        def generate(length_bytes: int) -> tuple[bytes, bytes]:
-            answer = ask("GenerateDataKey", NumberOfBytes=length_bytes)
-            ciphertext = ciphertext_of(answer, "GenerateDataKey", key)
-            return plaintext_of(answer, "GenerateDataKey", key, length_bytes), ciphertext
-
-        def wrap(plaintext_key: bytes) -> bytes:
-            return ciphertext_of(ask("Encrypt", Plaintext=plaintext_key), "Encrypt", key)
-
-        wrapped = wrap_data_key(materials, wrap, generate=generate)
+        plaintext_key = key_to_wrap(materials)
+        if plaintext_key is None:
+            operation, length_bytes = "GenerateDataKey", materials.suite.data_key_length_bytes
+            answer = yield from self._ask(operation, key, materials, NumberOfBytes=length_bytes)
+            ciphertext = ciphertext_of(answer, operation, key)
+            plaintext_key = plaintext_of(answer, operation, key, length_bytes)
+        else:
+            operation = "Encrypt"
+            answer = yield from self._ask(operation, key, materials, Plaintext=plaintext_key)
+            ciphertext = ciphertext_of(answer, operation, key)
+        wrapped = wrapped_data_key(materials, plaintext_key, ciphertext)
         return materials.with_recipient(
             EncryptedDataKey(KMS_PROVIDER_ID, str(key).encode(), wrapped.ciphertext),
             data_key=wrapped.generated_data_key,
             symmetric_signing_key=wrapped.symmetric_signing_key,
-            origin=joined_origin(materials.origin, *calls),
+            origin=joined_origin(materials.origin, origin_of(answer, operation, key)),
         )
 
-    def on_decrypt(
+    def decrypt_steps(
         self, materials: DecryptionMaterials, encrypted_data_keys: Sequence[EncryptedDataKey]
-    ) -> DecryptionMaterials:
+    ) -> Steps[DecryptionMaterials]:
         if materials.data_key is not None:
             raise ValueError("these decryption materials already hold a data key")
         refusals: list[KeyAccessError] = []
@@ -266,7 +261,7 @@ class KmsKeyring(KeyHolder):
                 if any(key != target and key.is_same_key_as(target) for key in refused_keys):
                     break  # a replica of this key has refused: its answer holds for every Region (rule 13)
                 try:
-                    return self._open(materials, index, encrypted_data_key, target, refusals)
+                    return (yield from self._open(materials, index, encrypted_data_key, target, refusals))
                 except KeyAccessError as refusal:
                     refusals.append(refusal)
                     if refusal.is_outage:
@@ -301,43 +296,38 @@ class KmsKeyring(KeyHolder):
         encrypted_data_key: EncryptedDataKey,
         target: KmsArn,
         refusals: Sequence[KeyAccessError],
-    ) -> DecryptionMaterials:
-        answers: list[KmsAnswer] = []
-
-        def unwrap(ciphertext: bytes) -> bytes:
-            if not 0 < len(ciphertext) <= MAX_CIPHERTEXT_LENGTH_BYTES:
+    ) -> Steps[DecryptionMaterials]:
+        asked: tuple[KmsAnswer, ...] = ()
+        try:
+            wrapped_key = ciphertext_to_unwrap(materials, encrypted_data_key.ciphertext)
+            if not 0 < len(wrapped_key) <= MAX_CIPHERTEXT_LENGTH_BYTES:
                 raise unexpected_answer(
                     "Decrypt", target, "the encrypted data key has not the length of a KMS ciphertext"
                 )
-            answers.append(self._call("Decrypt", target, materials, CiphertextBlob=ciphertext))
-            return plaintext_of(answers[0], "Decrypt", target, materials.suite.data_key_length_bytes)
-
-        try:
-            unwrapped = unwrap_data_key(materials, encrypted_data_key.ciphertext, unwrap)
+            answer = yield from self._ask("Decrypt", target, materials, CiphertextBlob=wrapped_key)
+            asked = (answer,)
+            plaintext_key = plaintext_of(answer, "Decrypt", target, materials.suite.data_key_length_bytes)
+            unwrapped = unwrapped_data_key(materials, encrypted_data_key.ciphertext, plaintext_key)
         except AuthenticationError:
             raise unexpected_answer(
-                "Decrypt", target, "the encrypted data key does not verify under the key that KMS opened", *answers
+                "Decrypt", target, "the encrypted data key does not verify under the key that KMS opened", *asked
             ) from None
-        origin = origin_of(answers[0], "Decrypt", target, other_calls=refused_calls(refusals))
         return materials.with_data_key(
             unwrapped.data_key,
             recipient_index=index,
-            origin=origin,
+            origin=origin_of(answer, "Decrypt", target, other_calls=refused_calls(refusals)),
             symmetric_signing_key=unwrapped.symmetric_signing_key,
         )
 
-    def _call(
+    def _ask(
         self, operation: str, key: KmsArn, materials: EncryptionMaterials | DecryptionMaterials, **parameters: Any
-    ) -> KmsAnswer:
-        answer = call_kms(
-            self._clients.client(key.region),
-            operation,
-            key_arn=str(key),
-            KeyId=str(key),
-            EncryptionContext=dict(materials.context),
-            GrantTokens=list(self._grant_tokens),
-            **parameters,
-        )
+    ) -> Steps[KmsAnswer]:
+        common = {
+            "KeyId": str(key),
+            "EncryptionContext": dict(materials.context),
+            "GrantTokens": list(self._grant_tokens),
+        }
+        answer: KmsAnswer = yield KmsRequest(key.region, operation, {**common, **parameters}, self._clients)
         if answer.response.get("KeyId") != str(key):
             raise unexpected_answer(
                 operation, key, "the answer names another key than the one that was asked", answer

@@ -21,13 +21,13 @@ from typing import Any, Final, Literal
 from phicrypt.core.key_origin import KeyOrigin, joined_origin
 from phicrypt.core.kms_arn import configured_key_arn, key_arn_of_message
 from phicrypt.core.kms_calls import KmsAnswer, combined_refusal, origin_of
-from phicrypt.core.materials import DecryptionMaterials, EncryptedDataKey, EncryptionMaterials, KeyHolder
+from phicrypt.core.materials import DecryptionMaterials, EncryptedDataKey, EncryptionMaterials
 from phicrypt.core.primitives import RsaPublicKey, constant_time_equal
+from phicrypt.core.steps import KmsRequest, SteppedKeyring, Steps
 from phicrypt.errors import AuthenticationError, ConfigurationError, KeyAccessError
 from phicrypt.keys.kms.answers import unexpected_answer
-from phicrypt.keys.kms.calls import call_kms
 from phicrypt.keys.kms.clients import KmsClients
-from phicrypt.keys.wrapping import unwrap_data_key, wrap_data_key
+from phicrypt.keys.wrapping import ciphertext_to_unwrap, unwrapped_data_key, wrap_data_key
 
 RSA_PROVIDER_ID: Final = "aws-kms-rsa"
 MIN_MODULUS_LENGTH_BITS: Final = 2_048
@@ -37,7 +37,7 @@ _CIPHERTEXT_LENGTHS_BYTES: Final = (256, 384, 512)
 """Of KMS's RSA keys: 2,048, 3,072 and 4,096 bits."""
 
 
-class KmsRsaKeyring(KeyHolder):
+class KmsRsaKeyring(SteppedKeyring):
     """Wraps data keys under an RSA public key; opens them with the private key in KMS.
 
     Args:
@@ -113,7 +113,8 @@ class KmsRsaKeyring(KeyHolder):
     def prepare(self, encrypted_data_keys: Sequence[EncryptedDataKey]) -> None:
         pass
 
-    def on_encrypt(self, materials: EncryptionMaterials) -> EncryptionMaterials:
+    def encrypt_steps(self, materials: EncryptionMaterials) -> Steps[EncryptionMaterials]:
+        yield from ()  # the public key is at hand: nobody is asked
         public_key = self._public_key
         if public_key is None:
             raise ConfigurationError(f"{self!r} has no public key: it opens, and cannot be written for")
@@ -135,9 +136,9 @@ class KmsRsaKeyring(KeyHolder):
             origin=joined_origin(materials.origin, KeyOrigin(RSA_PROVIDER_ID, self.key_arn)),
         )
 
-    def on_decrypt(
+    def decrypt_steps(
         self, materials: DecryptionMaterials, encrypted_data_keys: Sequence[EncryptedDataKey]
-    ) -> DecryptionMaterials:
+    ) -> Steps[DecryptionMaterials]:
         failures: list[AuthenticationError | KeyAccessError] = []
         for index, data_key in enumerate(encrypted_data_keys):
             if self._clients is None or materials.suite.is_signed or data_key.provider_id != RSA_PROVIDER_ID:
@@ -145,7 +146,7 @@ class KmsRsaKeyring(KeyHolder):
             if not self._key.is_same_key_as(key_arn_of_message(data_key.provider_info)):
                 continue
             try:
-                return self._open(self._clients, materials, index, data_key)
+                return (yield from self._open(self._clients, materials, index, data_key))
             except (AuthenticationError, KeyAccessError) as error:
                 failures.append(error)
         refusals = [error for error in failures if isinstance(error, KeyAccessError)]
@@ -155,40 +156,30 @@ class KmsRsaKeyring(KeyHolder):
 
     def _open(
         self, clients: KmsClients, materials: DecryptionMaterials, index: int, data_key: EncryptedDataKey
-    ) -> DecryptionMaterials:
-        answers: list[KmsAnswer] = []
-
-        def unwrap(ciphertext: bytes) -> bytes:
-            answers.append(self._decrypt(clients, ciphertext))
-            plaintext: bytes = answers[0].response["Plaintext"]
-            digest = hashlib.sha384(materials.context_bytes).digest()
-            if not constant_time_equal(plaintext[:_DIGEST_LENGTH_BYTES], digest):
-                raise AuthenticationError("context digest")
-            return plaintext[_DIGEST_LENGTH_BYTES:]
-
-        unwrapped = unwrap_data_key(materials, data_key.ciphertext, unwrap)
+    ) -> Steps[DecryptionMaterials]:
+        wrapped_key = ciphertext_to_unwrap(materials, data_key.ciphertext)
+        if len(wrapped_key) not in _CIPHERTEXT_LENGTHS_BYTES:
+            raise AuthenticationError("encrypted data key length")
+        parameters = {
+            "KeyId": self.key_arn,
+            "CiphertextBlob": wrapped_key,
+            "EncryptionAlgorithm": self.algorithm,
+            "GrantTokens": self._grant_tokens,
+        }
+        answer: KmsAnswer = yield KmsRequest(self._key.region, "Decrypt", parameters, clients)
+        plaintext = answer.response.get("Plaintext")
+        if answer.response.get("KeyId") != self.key_arn or not isinstance(plaintext, bytes):
+            raise unexpected_answer("Decrypt", self._key, "the answer names another key, or holds none", answer)
+        digest = hashlib.sha384(materials.context_bytes).digest()
+        if not constant_time_equal(plaintext[:_DIGEST_LENGTH_BYTES], digest):
+            raise AuthenticationError("context digest")
+        unwrapped = unwrapped_data_key(materials, data_key.ciphertext, plaintext[_DIGEST_LENGTH_BYTES:])
         return materials.with_data_key(
             unwrapped.data_key,
             recipient_index=index,
-            origin=origin_of(answers[0], "Decrypt", self._key),
+            origin=origin_of(answer, "Decrypt", self._key),
             symmetric_signing_key=unwrapped.symmetric_signing_key,
         )
-
-    def _decrypt(self, clients: KmsClients, ciphertext: bytes) -> KmsAnswer:
-        if len(ciphertext) not in _CIPHERTEXT_LENGTHS_BYTES:
-            raise AuthenticationError("encrypted data key length")
-        answer = call_kms(
-            clients.client(self._key.region),
-            "Decrypt",
-            key_arn=self.key_arn,
-            KeyId=self.key_arn,
-            CiphertextBlob=ciphertext,
-            EncryptionAlgorithm=self.algorithm,
-            GrantTokens=self._grant_tokens,
-        )
-        if answer.response.get("KeyId") != self.key_arn or not isinstance(answer.response.get("Plaintext"), bytes):
-            raise unexpected_answer("Decrypt", self._key, "the answer names another key, or holds none", answer)
-        return answer
 
     def _no_match(self, materials: DecryptionMaterials) -> KeyAccessError:
         if self._clients is None:

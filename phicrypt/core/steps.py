@@ -1,0 +1,236 @@
+"""Steps without I/O: what a use of a key needs from AWS is a value, and somebody else makes the call.
+
+Work with keys is a generator. It yields a request, is sent the answer or has the refusal thrown into it,
+and returns its result::
+
+    def fetch(clients: KmsClients) -> Steps[bytes]:
+        answer = yield KmsRequest("eu-central-1", "Decrypt", {"KeyId": …, …}, via=clients)
+        return plaintext_of(answer, …)
+
+    run(fetch(clients))                     # with boto3
+    await arun(fetch(clients), call)        # with an asynchronous client
+    run(fetch(clients), answers)            # in a test: without any client
+
+What is asked, in which order, after which refusal another Region, and what is believed of an answer is
+decided in the generators, once for both ways of calling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+
+from phicrypt.core.materials import KeyHolder
+
+if TYPE_CHECKING:
+    from phicrypt.core.materials import DecryptionMaterials, EncryptedDataKey, EncryptionMaterials, Keyring
+
+T = TypeVar("T")
+Shell = TypeVar("Shell", bound=Callable[..., Any])
+
+
+class Caller(Protocol):
+    """Who makes the calls of a request, with boto3 and its own clients."""
+
+    def ask(self, request: Any) -> Any:
+        """The answer; raises the refusal."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class AwsRequest(KeyHolder):
+    """One call of AWS that is to be made. Its ``repr`` shows no parameter: contexts and keys stand there.
+
+    Attributes:
+        region: of the endpoint; None for that of the client.
+        operation: AWS's name, such as ``"GenerateDataKey"``.
+        parameters: boto3's.
+        via: whose clients and credentials are meant; not compared.
+    """
+
+    region: str | None
+    operation: str
+    parameters: Mapping[str, Any]
+    via: Caller | None = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.operation} in {self.region}>"
+
+
+class KmsRequest(AwsRequest):
+    """A call of KMS; the answer is a :class:`~phicrypt.core.kms_calls.KmsAnswer`, the refusal a KeyAccessError."""
+
+    __slots__ = ()
+
+    @property
+    def key_arn(self) -> str | None:
+        """The key that is asked, for errors."""
+        named: str | None = self.parameters.get("KeyId") or self.parameters.get("DestinationKeyId")
+        return named
+
+
+class TableRequest(AwsRequest):
+    """A call of DynamoDB for a branch key store's table; the answer is boto3's response."""
+
+    __slots__ = ()
+
+
+class LocalRequest:
+    """What is answered on this machine, and may take its time: a driver waits in its own way."""
+
+    __slots__ = ()
+
+    def answer(self) -> Any:
+        """The answer, for a thread that may be blocked."""
+        raise NotImplementedError
+
+    async def answer_async(self) -> Any:
+        """The answer, without blocking the event loop."""
+        raise NotImplementedError
+
+
+class BlockingCall(LocalRequest):
+    """Somebody else's code that knows no steps, such as the ``on_encrypt`` of a user's own keyring."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self._function = function
+
+    def answer(self) -> Any:
+        return self._function()
+
+    async def answer_async(self) -> Any:
+        import asyncio
+
+        return await asyncio.to_thread(self._function)
+
+
+Request: TypeAlias = AwsRequest | LocalRequest
+Steps: TypeAlias = Generator[Request, Any, T]
+
+
+def ask(request: AwsRequest) -> Any:
+    """Make the call of a request with boto3, through the clients that it names."""
+    if request.via is None:
+        raise ValueError(f"{request!r} names nobody who could call AWS")
+    return request.via.ask(request)
+
+
+def run(steps: Steps[T], call: Callable[[Any], Any] = ask) -> T:
+    """``run(keyring.encrypt_steps(materials))``: the result of the steps; ``call`` gives each answer.
+
+    A refusal that ``call`` raises is thrown into the steps, which may go on in another Region. Raises what
+    the steps raise.
+    """
+    answer: Any = None
+    refusal: Exception | None = None
+    try:
+        request = next(steps)
+        while True:
+            try:
+                answer = request.answer() if isinstance(request, LocalRequest) else call(request)
+            except Exception as error:  # noqa: BLE001  (the steps judge it)
+                refusal = error
+            # Outside of the except clause, so that what the steps raise has no context that it did not choose.
+            request = steps.send(answer) if refusal is None else steps.throw(refusal)
+            answer = refusal = None
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    finally:
+        # An error's traceback holds this frame: no answer with a key may stand in it, and no circle.
+        answer = refusal = None
+        steps.close()
+
+
+async def arun(steps: Steps[T], call: Callable[[Any], Awaitable[Any]]) -> T:
+    """``await arun(keyring.encrypt_steps(materials), call)``: as :func:`run`, with a ``call`` that is awaited."""
+    answer: Any = None
+    refusal: Exception | None = None
+    try:
+        request = next(steps)
+        while True:
+            try:
+                answer = await (request.answer_async() if isinstance(request, LocalRequest) else call(request))
+            except Exception as error:  # noqa: BLE001  (the steps judge it)
+                refusal = error
+            request = steps.send(answer) if refusal is None else steps.throw(refusal)
+            answer = refusal = None
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    finally:
+        answer = refusal = None
+        steps.close()
+
+
+def shell_of(steps: str) -> Callable[[Shell], Shell]:
+    """Marks a method that runs the steps of another one, named from its object, as in ``"store.fetch"``."""
+
+    def mark(method: Shell) -> Shell:
+        vars(method)["shell_of"] = steps
+        return method
+
+    return mark
+
+
+class SteppedKeyring(KeyHolder):
+    """A keyring whose work is steps; these are its synchronous shells.
+
+    See :class:`phicrypt.core.materials.Keyring` for what they mean.
+    """
+
+    __slots__ = ()
+
+    def encrypt_steps(self, materials: EncryptionMaterials) -> Steps[EncryptionMaterials]:
+        """:meth:`on_encrypt`, as steps."""
+        raise NotImplementedError
+
+    def decrypt_steps(
+        self, materials: DecryptionMaterials, encrypted_data_keys: Sequence[EncryptedDataKey]
+    ) -> Steps[DecryptionMaterials]:
+        """:meth:`on_decrypt`, as steps."""
+        raise NotImplementedError
+
+    @shell_of("encrypt_steps")
+    def on_encrypt(self, materials: EncryptionMaterials) -> EncryptionMaterials:
+        return run(self.encrypt_steps(materials))
+
+    @shell_of("decrypt_steps")
+    def on_decrypt(
+        self, materials: DecryptionMaterials, encrypted_data_keys: Sequence[EncryptedDataKey]
+    ) -> DecryptionMaterials:
+        return run(self.decrypt_steps(materials, encrypted_data_keys))
+
+
+def encrypt_steps(keyring: Keyring, materials: EncryptionMaterials) -> Steps[EncryptionMaterials]:
+    """The keyring's steps, or one blocking step where it has none."""
+    return steps_of(keyring, "on_encrypt", materials)
+
+
+def decrypt_steps(
+    keyring: Keyring, materials: DecryptionMaterials, encrypted_data_keys: Sequence[EncryptedDataKey]
+) -> Steps[DecryptionMaterials]:
+    """The keyring's steps, or one blocking step where it has none."""
+    return steps_of(keyring, "on_decrypt", materials, encrypted_data_keys)
+
+
+def steps_of(worker: object, method: str, *arguments: Any) -> Steps[Any]:
+    """The steps behind a method that is the shell of some, else the method as one blocking step.
+
+    Somebody's subclass that overrides the method, or an object that stands around another, is thus called
+    by the method itself.
+    """
+    steps = getattr(getattr(type(worker), method, None), "shell_of", None)
+    if steps is not None:
+        found: Steps[Any] = attrgetter(steps)(worker)(*arguments)
+        return found
+    return _blocking(partial(getattr(worker, method), *arguments))
+
+
+def _blocking(function: Callable[[], Any]) -> Steps[Any]:
+    return (yield BlockingCall(function))

@@ -13,6 +13,7 @@ from phicrypt.audit.events import AuditEvent, format_time
 from phicrypt.cli.audit_sources import Asked, counted, events_between, open_join, parse_moment, tokens_of
 from phicrypt.cli.audit_tables import (
     SHOWN_ROWS,
+    VERDICTS_EPILOG,
     end_with,
     print_csv,
     print_dicts,
@@ -48,7 +49,7 @@ from phicrypt.witness.token_keys import ResourceTokens
 app = Commands(
     no_args_is_help=True,
     help="Verify audit logs, join them with CloudTrail, and ask them questions.",
-    epilog=EXIT_CODES_EPILOG,
+    epilog=f"{EXIT_CODES_EPILOG}\n{VERDICTS_EPILOG}",
 )
 
 LogOption = Annotated[Path, typer.Option("--log", metavar="FILE", help="The local audit log.")]

@@ -16,14 +16,18 @@ import typer
 from phicrypt.audit.events import format_time
 from phicrypt.cli.console import complain, print_table, printable
 from phicrypt.evidence.cloudtrail import Reading
+from phicrypt.evidence.findings import EXCEPTIONS_FIRST, Category
 from phicrypt.evidence.join import Joined
-from phicrypt.evidence.matching import EXCEPTIONS_FIRST, Category
 from phicrypt.evidence.questions import Incident, Row
-from phicrypt.evidence.verdict import AGREE, Verdict
+from phicrypt.evidence.verdict import AGREE, EXIT_CODES, NOT_COVERED, NOT_READ, Verdict
 from phicrypt.evidence.verify import Verification
 
 SHOWN_ROWS: Final = 200
 _ROWS_AT_ONCE: Final = 1_000
+VERDICTS_EPILOG: Final = (
+    f"{EXIT_CODES[NOT_READ]}  a line, file or record could not be read\n"
+    f"{EXIT_CODES[NOT_COVERED]}  no digest covers a part of what was asked"
+)
 
 
 def end_with(verdict: Verdict, *, told: bool = False) -> None:

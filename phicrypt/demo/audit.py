@@ -14,8 +14,8 @@ from phicrypt import CachePolicy, KmsKeyring, PhiCrypt, Purpose
 from phicrypt.audit import AuditTrail, JsonlSink
 from phicrypt.audit.events import format_time
 from phicrypt.demo.stage import Stage
+from phicrypt.evidence.findings import Category
 from phicrypt.evidence.join import join, log_events, trail_source
-from phicrypt.evidence.matching import Category
 from phicrypt.evidence.report import render
 from phicrypt.evidence.verify import verify
 

@@ -15,69 +15,20 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, Self
 
 from phicrypt.audit.events import AuditEvent
 from phicrypt.core.key_origin import KeyOrigin
+from phicrypt.evidence.findings import EXCEPTIONS_FIRST, Category, Finding
 from phicrypt.evidence.trail_events import TrailEvent, same_key_everywhere
+
+__all__ = ["EXCEPTIONS_FIRST", "Category", "Finding", "Matcher"]
 
 PROBABLE_WINDOW_NS: Final = 15 * 60 * 10**9
 """How far apart the two clocks may be where only a correlation id speaks for a call."""
 _BATCH: Final = 2_000
 _REMEMBERED_CALLS: Final = 20_000
 _OTHER_CONTENT: Final = "an event id comes again with other content: one of the two records was made up"
-
-
-class Category:
-    """What the comparison says of a call or a record."""
-
-    MATCHED: Final = "matched"
-    ATTEMPT: Final = "attempt"
-    """An earlier, refused attempt of a call of ours, by its own request id."""
-    PROBABLE: Final = "probable"
-    LOCAL_ONLY: Final = "used here but not in CloudTrail"
-    TRAIL_ONLY: Final = "in CloudTrail but not here"
-    DENIED: Final = "denied or failed"
-    SERVICE: Final = "by an AWS service"
-    ADMINISTRATION: Final = "key administration"
-    EXCEPTION: Final = "exception"
-    ENDPOINT: Final = "refused at a VPC endpoint"
-    """The endpoint's policy refused: the call may never have reached KMS."""
-
-
-EXCEPTIONS_FIRST: Final = (
-    Category.EXCEPTION,
-    Category.TRAIL_ONLY,
-    Category.LOCAL_ONLY,
-    Category.DENIED,
-    Category.ADMINISTRATION,
-    Category.ENDPOINT,
-    Category.SERVICE,
-    Category.PROBABLE,
-    Category.ATTEMPT,
-    Category.MATCHED,
-)
-NEED_EXPLANATION: Final = EXCEPTIONS_FIRST[:3]
-"""The findings with which both sides do not agree."""
-
-
-class Finding(NamedTuple):
-    """One call or record, and what it was found to be.
-
-    ``actor``, ``purpose`` and ``use_id`` are those of the first local use of the call.
-    """
-
-    category: str
-    time_ns: int
-    operation: str
-    key_arn: str
-    request_id: str
-    event_id: str
-    principal: str
-    actor: str
-    purpose: str
-    use_id: str
-    note: str
 
 
 _SCHEMA: Final = """

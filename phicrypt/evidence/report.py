@@ -1,7 +1,8 @@
 """The self-contained HTML report of a join: exceptions first, then who, which keys, what for, and when.
 
-One file without scripts or external assets, readable on a phone and in the dark. Everything that comes
-from logs is escaped: user agents and session names are chosen by others.
+It opens with the verdict: what was found, what was covered and what was not. One file without scripts or
+external assets, readable on a phone and in the dark; tables of findings are sorted by style alone.
+Everything that comes from logs is escaped: user agents and session names are chosen by others.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from html import escape
 from typing import Final
 
 from phicrypt.audit.events import format_time
+from phicrypt.evidence.findings import EXCEPTIONS_FIRST, Category, Finding
 from phicrypt.evidence.join import Joined, UseStatistics
-from phicrypt.evidence.matching import EXCEPTIONS_FIRST, Category, Finding
 from phicrypt.evidence.verdict import AGREE, Verdict, verdict_of_join
 from phicrypt.evidence.verify import Verification
 
@@ -44,6 +45,7 @@ _MEANING: Final = {
     Category.EXCEPTION: "An identifier of ours in a place where it does not belong.",
     Category.ENDPOINT: "The policy of a VPC endpoint refused; the call may never have reached KMS.",
 }
+_COLUMNS: Final = ("Time (UTC)", "Operation", "Actor", "Purpose", "Principal", "Key", "Request", "Note")
 _STYLE: Final = """
 :root { color-scheme: light dark; --line: #8884; --accent: #2563eb; --bad: #c2410c; --good: #15803d; }
 * { box-sizing: border-box; }
@@ -59,8 +61,14 @@ td, th { border-bottom: 1px solid var(--line); padding: .3rem .6rem .3rem 0; tex
 td.text { overflow-wrap: anywhere; min-width: 8rem; } td.count { text-align: right; }
 svg { width: 100%; height: 7rem; display: block; } svg rect { fill: var(--accent); } meter { width: 6rem; }
 .ends { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 1rem; font-size: .875rem; }
+label { white-space: nowrap; margin-right: .5rem; }
+.findings { display: block; min-width: 70rem; } .findings thead { display: block; }
+.findings tbody { display: flex; flex-direction: column; }
+.findings tr { display: grid; grid-template-columns: 10rem 9rem 8rem 7rem 1fr 1fr 1fr 1fr; }
 @media print { body { max-width: none; } }
-"""
+""" + "\n".join(
+    f"section:has(.s{column}:checked) tbody tr {{ order: var(--s{column}); }}" for column in range(len(_COLUMNS))
+)
 
 
 def render(joined: Joined, *, title: str, verification: Verification | None = None) -> str:
@@ -152,20 +160,41 @@ def _tile(category: str, count: int) -> str:
 
 
 def _findings(category: str, count: int, findings: Iterable[Finding]) -> str:
-    rows = "".join(
-        f"<tr><td>{format_time(found.time_ns)[:19]}</td><td>{escape(found.operation)}</td>"
-        f"<td class=text>{escape(found.actor)}<br><span class=dim>{escape(found.purpose)}</span></td>"
-        f"<td class=text>{escape(found.principal)}</td><td class=text>{escape(found.key_arn)}</td>"
-        f"<td class=text>{escape(found.request_id)}</td><td class=text>{escape(found.note)}</td></tr>"
+    """A table that is sorted by the column that is chosen, by style alone: each row knows its ranks."""
+    listed = [
+        (
+            *(format_time(found.time_ns)[:19], found.operation, found.actor, found.purpose),
+            *(found.principal, found.key_arn, found.request_id, found.note),
+        )
         for found in findings
+    ]
+    ranks = [_ranks([cells[column] for cells in listed]) for column in range(len(_COLUMNS))]
+    rows = "".join(
+        f'<tr style="{";".join(f"--s{column}:{rank[number]}" for column, rank in enumerate(ranks))}">'
+        + "".join(f"<td class=text>{escape(cell)}</td>" for cell in cells)
+        + "</tr>"
+        for number, cells in enumerate(listed)
+    )
+    group = f"sort-{EXCEPTIONS_FIRST.index(category)}"
+    choices = " ".join(
+        f"<label><input type=radio name={group} class=s{column}{'' if column else ' checked'}> {name}</label>"
+        for column, name in enumerate(_COLUMNS)
     )
     more = f"<p class=dim>The first {_MAX_ROWS:,} of {count:,}.</p>" if count > _MAX_ROWS else ""
     return (
         f"<h2>{escape(category[0].upper() + category[1:])} ({count:,})</h2>"
-        f"<p class=dim>{escape(_MEANING[category])}</p>"
-        "<div class=scroll><table><thead><tr><th>Time (UTC)<th>Operation<th>Actor<th>Principal<th>Key<th>Request"
-        f"<th>Note</tr></thead><tbody>{rows}</tbody></table></div>{more}"
+        f"<p class=dim>{escape(_MEANING[category])}</p><section><p class=dim>Sorted by {choices}</p>"
+        f"<div class=scroll><table class=findings><thead><tr><th>{'<th>'.join(_COLUMNS)}</tr></thead>"
+        f"<tbody>{rows}</tbody></table></div></section>{more}"
     )
+
+
+def _ranks(cells: list[str]) -> list[int]:
+    """The place of each cell among all of them in order, equal ones in the order in which they stand."""
+    ranks = [0] * len(cells)
+    for rank, number in enumerate(sorted(range(len(cells)), key=lambda number: (cells[number], number))):
+        ranks[number] = rank
+    return ranks
 
 
 def _timeline(by_hour: Counter[int]) -> str:

@@ -21,9 +21,9 @@ from typing import Any, Final
 
 from phicrypt.evidence.cloudtrail import Reading
 from phicrypt.evidence.digests import DigestReport
+from phicrypt.evidence.findings import NEED_EXPLANATION
 from phicrypt.evidence.join import Joined
 from phicrypt.evidence.log_lines import LogReading
-from phicrypt.evidence.matching import NEED_EXPLANATION
 from phicrypt.evidence.verify import Verification
 
 _LISTED: Final = 20

@@ -300,6 +300,22 @@ def test_the_report_begins_with_what_needs_an_explanation(report: Path) -> None:
     assert places == sorted(places)
 
 
+def test_findings_can_be_sorted_without_any_script(report: Path) -> None:
+    text = report.read_text()
+    table = text[text.index("<h2>In CloudTrail but not here") :]
+    rows = re.findall(r'<tr style="([^"]*)">(.*?)</tr>', table[: table.index("</table>")])
+    assert len(rows) == 2
+    columns = re.findall(r"<th>([^<]*)", table[: table.index("</thead>")])
+    for column, name in enumerate(columns):
+        assert re.search(rf"<input type=radio name=sort-\d class=s{column}( checked)?> {re.escape(name)}<", table)
+        assert f"section:has(.s{column}:checked) tbody tr {{ order: var(--s{column}); }}" in text
+        cells = {}
+        for style, row in rows:
+            rank = int(re.search(rf"--s{column}:(\d+)", style)[1])  # type: ignore[index]
+            cells[rank] = re.findall(r"<td class=text>(.*?)</td>", row)[column]
+        assert [cells[rank] for rank in range(2)] == sorted(cells.values())
+
+
 def test_the_html_option_writes_the_report(scene: Scene, phicrypt: Run, tmp_path: Path) -> None:
     code, _, error = phicrypt(
         "join", "--log", scene.log, "--trail", scene.trail, "--html", tmp_path / "report.html", "--json"

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from phicrypt.dynamodb.client import DynamoDb
     from phicrypt.recovery.break_glass import BreakGlass
     from phicrypt.s3.client import S3Client
+    from phicrypt.s3.options import S3Settings
     from phicrypt.signatures.mac import Mac, MacSettings
     from phicrypt.signatures.signer import Signer, SignerSettings
 
@@ -142,11 +143,26 @@ class PhiCrypt(MessageClient):
             principal=principal,
         )
 
-    def s3(self, client_or_session: Any = None, **options: Any) -> S3Client:
-        """boto3's S3 verbs with encryption, over a boto3 client or session; see :mod:`phicrypt.s3`."""
-        from phicrypt.s3.client import S3Client
+    def s3(
+        self,
+        client_or_session: Any = None,
+        *,
+        require_private_bucket: bool = False,
+        **settings: Unpack[S3Settings],
+    ) -> S3Client:
+        """boto3's S3 verbs with encryption, over a boto3 client or session; see :mod:`phicrypt.s3`.
 
-        return S3Client(self, client_or_session, **options)
+        ``require_private_bucket=True`` refuses writes to buckets that are public or take plain HTTP; the other
+        settings are those of :class:`phicrypt.s3.client.S3Client`.
+        """
+        from phicrypt.s3.client import S3Client, raw_client
+
+        client, write_guard = raw_client(client_or_session), None
+        if require_private_bucket:
+            from phicrypt.posture.write_guard import BucketWriteGuard
+
+            write_guard = BucketWriteGuard(client)
+        return S3Client(self.session, client, write_guard, **settings)
 
     @property
     def dynamodb(self) -> DynamoDb:

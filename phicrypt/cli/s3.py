@@ -22,8 +22,8 @@ from phicrypt.cli.options import (
     KeyOption,
     parse_pairs,
 )
+from phicrypt.core.byte_ranges import parse_range
 from phicrypt.errors import ConfigurationError
-from phicrypt.s3.reading.ranges import parse_range
 
 if TYPE_CHECKING:
     from phicrypt.s3.client import S3Client
@@ -202,7 +202,7 @@ def list_objects(
 ) -> None:
     """List objects with plaintext lengths where they can be told. No key is used, nothing is verified."""
     bucket, prefix = _split(name)
-    entries: list[dict[str, Any]] = []
+    entries: list[Any] = []
     with _client(aws, key, AuditOptions(), read_formats=read_format) as s3:
         more: dict[str, Any] = {}
         while True:
@@ -281,7 +281,7 @@ def abort_incomplete_uploads(
     as_json: JsonOption = False,
 ) -> None:
     """Abort multipart uploads that a killed process left behind. Exit code 1 with --dry-run if there are any."""
-    from phicrypt.s3.writing.incomplete import abort_incomplete, incomplete_uploads
+    from phicrypt.s3.writing.multipart import abort_incomplete, incomplete_uploads
 
     bucket, prefix = _split(name)
     raw = aws.client("s3")

@@ -54,6 +54,15 @@ def bytes_to_fill(length_bytes: int) -> io.BytesIO:
     return io.BytesIO(bytes(length_bytes) if length_bytes < _WORTH_IT_BYTES else _maker()(length_bytes))
 
 
+def filled_bytes(at_most_bytes: int, fill: Callable[[memoryview], int]) -> bytes:
+    """What ``fill`` writes into memory of that length, of which it returns how much it was."""
+    buffer = bytes_to_fill(at_most_bytes)
+    with buffer.getbuffer() as view:
+        count = fill(view)
+    data = buffer.getvalue()
+    return data if count == len(data) else data[:count]
+
+
 @cache
 def _maker() -> Callable[[int], bytes]:
     if sys.implementation.name != "cpython":

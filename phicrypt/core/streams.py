@@ -6,11 +6,14 @@ import contextlib
 import io
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from phicrypt.errors import ConfigurationError, UnsupportedOperationError
 
 T = TypeVar("T")
+
+MAX_ATTEMPTS: Final = 5
+"""How often a range is asked for when the connection breaks while it is read, as boto3 does."""
 
 
 class ReadableStream(Protocol):
@@ -112,3 +115,68 @@ def write_all(sink: WritableStream, piece: memoryview | bytes) -> int:
             )
         rest = rest[written:]
     return len(piece)
+
+
+class PieceSource:
+    """Pieces as a source that is read once.
+
+    Args:
+        next_piece: gives the next piece, and an empty one at the end.
+    """
+
+    def __init__(self, next_piece: Callable[[], bytes | memoryview]) -> None:
+        self._next_piece = next_piece
+        self._piece: memoryview | None = memoryview(b"")
+
+    def read(self, size: int = -1, /) -> memoryview:
+        if self._piece is not None and not len(self._piece):
+            self._piece = memoryview(self._next_piece()) or None
+        if self._piece is None:
+            return memoryview(b"")
+        count = len(self._piece) if size < 0 else size
+        taken, self._piece = self._piece[:count], self._piece[count:]
+        return taken
+
+
+class RejoinedStream:
+    """A stream from which a beginning was read: what was read too far comes first."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._seen = b""
+        self._rest: bytes | None = None
+
+    def read(self, size: int = -1, /) -> bytes:
+        if self._rest is None:
+            piece: bytes = self._stream.read(size)
+            self._seen += piece
+            return piece
+        if self._rest:
+            count = len(self._rest) if size < 0 else size
+            piece, self._rest = self._rest[:count], self._rest[count:]
+            return piece
+        rest: bytes = self._stream.read(size)
+        return rest
+
+    def behind(self, beginning_bytes: int) -> RejoinedStream:
+        """From here on, the bytes behind the beginning."""
+        self._rest, self._seen = self._seen[beginning_bytes:], b""
+        return self
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+def with_retries(attempt: Callable[[], T]) -> T:
+    """Call ``attempt`` again while connections to AWS break under it; never after bytes failed to verify.
+
+    The connection's timeouts are botocore's errors; a TimeoutError is the caller's own (an alarm).
+    """
+    from botocore.exceptions import HTTPClientError, IncompleteReadError, ResponseStreamingError
+
+    for _ in range(MAX_ATTEMPTS - 1):
+        try:
+            return attempt()
+        except (HTTPClientError, IncompleteReadError, ResponseStreamingError, ConnectionError):
+            continue
+    return attempt()

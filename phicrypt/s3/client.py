@@ -8,42 +8,48 @@ added to boto3's: ``EncryptionContext`` wherever an object is written or read, `
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 
-from phicrypt.core.context import ANY_CONTEXT, AuditContext
+from phicrypt.core.aws_clients import check_client
+from phicrypt.core.context import AnyContext, AuditContext
 from phicrypt.core.materials import Keyring
 from phicrypt.errors import ConfigurationError, UnsupportedOperationError
-from phicrypt.s3 import transfer
-from phicrypt.s3.file_objects import S3Reader, S3Writer, parse_s3_name
-from phicrypt.s3.forwarding import ForwardedOperations
-from phicrypt.s3.gateway import GET_OBJECT, Gateway, Reading
+from phicrypt.s3.file_objects import S3File, S3Reader, S3Writer, parse_s3_name
+from phicrypt.s3.forwarding import ForwardedOperations, put_object_tagging, restore_object
 from phicrypt.s3.local_files import download_to_file, write_all_pieces
-from phicrypt.s3.operations import check_parameters
-from phicrypt.s3.options import DEFAULT_MEMORY_BYTES, DEFAULT_PART_SIZE_BYTES, S3Options
-from phicrypt.s3.raw_client import raw_client
-from phicrypt.s3.reading import get as getting
-from phicrypt.s3.reading import listing
-from phicrypt.s3.reading.source import ObjectSource
-from phicrypt.s3.transfer import TransferSettings
+from phicrypt.s3.operations import OWN_PARAMETERS, OWN_READ_PARAMETERS, check_parameters, handled
+from phicrypt.s3.options import S3Options, S3Settings
+from phicrypt.s3.reading import get as reading
+from phicrypt.s3.reading.frames import FramedMessage, Opened
+from phicrypt.s3.reading.opening import demands_of, open_by_probe
+from phicrypt.s3.session import S3Session, WriteGuard
+from phicrypt.s3.transfer import DEFAULT_CONCURRENCY, TransferSettings, download, upload
 from phicrypt.s3.writing import copy as copying
-from phicrypt.s3.writing import put as putting
 from phicrypt.s3.writing.multipart import MultipartUploads
+from phicrypt.s3.writing.put import put_object
+from phicrypt.session import Session
 
 if TYPE_CHECKING:
-    from phicrypt.client import PhiCrypt
+    from collections.abc import Iterator
 
-_READ_OWN: Final = ("EncryptionContext", "RequireSigned", "AllowUncommitted")
+    from phicrypt.s3.boto3_types import TypedVerbs as Boto3Verbs
+else:
+    Boto3Verbs = ForwardedOperations
+
+Context = Mapping[str, str] | AuditContext
+Progress = Callable[..., Any] | None
+Extra = Mapping[str, Any] | None
 
 
-class S3Client(ForwardedOperations):
+class S3Client(Boto3Verbs):
     """An S3 client whose objects are encrypted.
 
     Args:
-        phi: keys, guard and audit trail.
-        s3: a boto3 S3 client, which is not changed, or a boto3 session; None is boto3's default one.
+        phi_session: keys, guard and audit trail.
+        client: a boto3 S3 client, which is not changed, or a boto3 session; None is boto3's default one.
+        write_guard: refuses writes to buckets (``require_private_bucket=True`` of ``phi.s3``).
         bind_location: bind each object to its bucket and key, and require that on read (rule 9).
         logical_buckets: physical bucket (or access point) to the logical name that is bound; for
             replicas, restores and access points.
@@ -58,127 +64,38 @@ class S3Client(ForwardedOperations):
         part_size_bytes: plaintext bytes of a part in multipart uploads and of a range in downloads;
             5 MiB at least, a multiple of the frame length.
         max_memory_bytes: beyond it, ``put_object`` seals into an unlinked file of ciphertext.
-        require_private_bucket: refuse writes to buckets that are public or take plain HTTP.
 
     Raises ConfigurationError.
     """
 
+    _s3_session: S3Session
+
     def __init__(
         self,
-        phi: PhiCrypt,
-        s3: Any,
-        *,
-        bind_location: bool = True,
-        logical_buckets: Mapping[str, str] | None = None,
-        context: Mapping[str, str] | AuditContext | None = None,
-        read_formats: Iterable[str] = ("esdk",),
-        format: str = "esdk",  # noqa: A002  (the name of the setting)
-        signed: bool = False,
-        frame_length_bytes: int | None = None,
-        part_size_bytes: int = DEFAULT_PART_SIZE_BYTES,
-        max_memory_bytes: int = DEFAULT_MEMORY_BYTES,
-        require_private_bucket: bool = False,
+        phi_session: Session,
+        client: Any = None,
+        write_guard: WriteGuard | None = None,
+        **settings: Unpack[S3Settings],
     ) -> None:
-        options = S3Options.checked(
-            bind_location=bind_location,
-            logical_buckets=logical_buckets,
-            context=context,
-            read_formats=read_formats,
-            format=format,
-            signed=signed,
-            frame_length_bytes=phi.frame_length_bytes if frame_length_bytes is None else frame_length_bytes,
-            part_size_bytes=part_size_bytes,
-            max_memory_bytes=max_memory_bytes,
-            limits=phi.limits,
-        )
-        raw = raw_client(s3)
-        write_guard = None
-        if require_private_bucket:
-            from phicrypt.posture.write_guard import BucketWriteGuard
-
-            write_guard = BucketWriteGuard(raw)
-        self._gateway = Gateway(phi, raw, options, write_guard)
-        self._uploads = MultipartUploads(self._gateway)
+        options = S3Options.checked(phi_session.limits, phi_session.frame_length_bytes, **settings)
+        self._s3_session = S3Session(phi_session, raw_client(client), options, write_guard)
+        self._uploads = MultipartUploads(self._s3_session)
 
     def __repr__(self) -> str:
-        return f"<S3Client writing {self._gateway.options.format}>"
+        return f"<S3Client writing {self._s3_session.options.format}>"
 
-    # --- objects ---------------------------------------------------------------------------------
-
-    def put_object(self, **parameters: Any) -> dict[str, Any]:
-        """boto3's ``put_object``. ``Body`` is sealed once, into memory or a file of ciphertext, then sent."""
-        own = self._checked("put_object", parameters)
-        return putting.put_object(self._gateway, parameters, own)
-
-    def get_object(self, **parameters: Any) -> dict[str, Any]:
-        """boto3's ``get_object``, with ``Range`` in plaintext terms.
-
-        ``Body`` gives verified plaintext frame by frame; an error in the middle of it means that what
-        came before was verified, and that nothing after it may be believed.
-        """
-        reading = self._reading(parameters, GET_OBJECT)
-        return getting.get_object(self._gateway, parameters, reading)
-
-    def head_object(self, **parameters: Any) -> dict[str, Any]:
-        """boto3's ``head_object``; ``ContentLength`` is the plaintext's, a claim that nobody verified."""
-        self._checked("head_object", parameters)
-        return getting.head_object(self._gateway, parameters)
-
-    def list_objects_v2(self, **parameters: Any) -> dict[str, Any]:
-        """boto3's ``list_objects_v2``. ``Size`` is the stored length.
-
-        ``PlaintextSizes=True`` asks for each object's metadata (one HeadObject each, in parallel) and
-        adds ``PlaintextSize`` where it can be known, and ``PlaintextSizeVerified: False``.
-        """
-        wants_sizes = bool(parameters.pop("PlaintextSizes", False))
-        self._checked("list_objects_v2", parameters)
-        page: dict[str, Any] = self._gateway.s3.list_objects_v2(**parameters)
-        return listing.with_plaintext_sizes(self._gateway, parameters, page) if wants_sizes else page
-
-    def copy_object(self, **parameters: Any) -> dict[str, Any]:
-        """boto3's ``copy_object``: reads, verifies and seals again for the new name, of any size."""
-        settings = TransferSettings.from_config(self._gateway, None)
-        return self._copy(parameters, self, settings, None, "s3.copy_object")
-
-    def put_object_tagging(self, **parameters: Any) -> dict[str, Any]:
-        """boto3's ``put_object_tagging``; tags stand in clear, so they pass the PHI guard."""
-        self._checked("put_object_tagging", parameters)
-        self._gateway.check_tag_set(parameters.get("Tagging", {}).get("TagSet", ()))
-        answer: dict[str, Any] = self._gateway.s3.put_object_tagging(**parameters)
-        return answer
-
-    def restore_object(self, **parameters: Any) -> dict[str, Any]:
-        """boto3's ``restore_object``, without its select form, which would store query results."""
-        self._checked("restore_object", parameters)
-        request = parameters.get("RestoreRequest", {})
-        if unknown := set(request) - {"Days", "GlacierJobParameters", "Tier", "Description"}:
-            raise UnsupportedOperationError(
-                f"restore_object: {sorted(unknown)} are refused: S3 Select reads plaintext"
-            )
-        answer: dict[str, Any] = self._gateway.s3.restore_object(**parameters)
-        return answer
-
-    # --- multipart -------------------------------------------------------------------------------
-
-    def create_multipart_upload(self, **parameters: Any) -> dict[str, Any]:
-        """boto3's ``create_multipart_upload``; the upload belongs to this client in this process."""
-        own = self._checked("create_multipart_upload", parameters)
-        return self._uploads.create(parameters, own)
-
-    def upload_part(self, **parameters: Any) -> dict[str, Any]:
-        """boto3's ``upload_part``: exactly ``part_size_bytes`` of plaintext, the last part may be shorter."""
-        self._checked("upload_part", parameters)
-        return self._uploads.upload_part(parameters)
-
-    def complete_multipart_upload(self, **parameters: Any) -> dict[str, Any]:
-        """boto3's ``complete_multipart_upload``; adds what ends the message."""
-        self._checked("complete_multipart_upload", parameters)
-        return self._uploads.complete(parameters)
-
-    def abort_multipart_upload(self, **parameters: Any) -> dict[str, Any]:
-        """boto3's ``abort_multipart_upload``."""
-        self._checked("abort_multipart_upload", parameters)
-        return self._uploads.abort(parameters)
+    if not TYPE_CHECKING:  # their types are boto3's: see phicrypt.s3.boto3_types
+        put_object = handled("put_object", put_object)
+        get_object = handled("get_object", reading.get_object, OWN_READ_PARAMETERS)
+        head_object = handled("head_object", reading.head_object)
+        list_objects_v2 = handled("list_objects_v2", reading.list_objects_v2, (*OWN_PARAMETERS, "PlaintextSizes"))
+        copy_object = handled("copy_object", copying.copy_object, OWN_READ_PARAMETERS)
+        put_object_tagging = handled("put_object_tagging", put_object_tagging)
+        restore_object = handled("restore_object", restore_object)
+        create_multipart_upload = handled("create_multipart_upload", MultipartUploads.create, of="_uploads")
+        upload_part = handled("upload_part", MultipartUploads.upload_part, of="_uploads")
+        complete_multipart_upload = handled("complete_multipart_upload", MultipartUploads.complete, of="_uploads")
+        abort_multipart_upload = handled("abort_multipart_upload", MultipartUploads.abort, of="_uploads")
 
     # --- transfers -------------------------------------------------------------------------------
 
@@ -187,8 +104,8 @@ class S3Client(ForwardedOperations):
         Filename: str | os.PathLike[str],
         Bucket: str,
         Key: str,
-        ExtraArgs: Mapping[str, Any] | None = None,
-        Callback: Callable[[int], Any] | None = None,
+        ExtraArgs: Extra = None,
+        Callback: Progress = None,
         Config: Any = None,
     ) -> None:
         """boto3's ``upload_file``; errors of S3 come as boto3's ``S3UploadFailedError``."""
@@ -208,8 +125,8 @@ class S3Client(ForwardedOperations):
         Fileobj: Any,
         Bucket: str,
         Key: str,
-        ExtraArgs: Mapping[str, Any] | None = None,
-        Callback: Callable[[int], Any] | None = None,
+        ExtraArgs: Extra = None,
+        Callback: Progress = None,
         Config: Any = None,
     ) -> None:
         """boto3's ``upload_fileobj``: sealed in order, uploaded in parallel parts. ``read(n)`` is all it needs."""
@@ -222,8 +139,8 @@ class S3Client(ForwardedOperations):
         Bucket: str,
         Key: str,
         Filename: str | os.PathLike[str],
-        ExtraArgs: Mapping[str, Any] | None = None,
-        Callback: Callable[[int], Any] | None = None,
+        ExtraArgs: Extra = None,
+        Callback: Progress = None,
         Config: Any = None,
     ) -> None:
         """boto3's ``download_file``. The file appears under its name when all of it was verified."""
@@ -235,8 +152,8 @@ class S3Client(ForwardedOperations):
         Bucket: str,
         Key: str,
         Fileobj: Any,
-        ExtraArgs: Mapping[str, Any] | None = None,
-        Callback: Callable[[int], Any] | None = None,
+        ExtraArgs: Extra = None,
+        Callback: Progress = None,
         Config: Any = None,
     ) -> None:
         """boto3's ``download_fileobj``: verified plaintext in order. After an error, discard what came."""
@@ -250,17 +167,35 @@ class S3Client(ForwardedOperations):
         CopySource: Any,
         Bucket: str,
         Key: str,
-        ExtraArgs: Mapping[str, Any] | None = None,
-        Callback: Callable[[int], Any] | None = None,
-        SourceClient: S3Client | None = None,
+        ExtraArgs: Extra = None,
+        Callback: Progress = None,
+        SourceClient: Any = None,
         Config: Any = None,
     ) -> None:
         """boto3's ``copy``; ``SourceClient`` is another client of this kind, with the source's keyring."""
         if SourceClient is not None and not isinstance(SourceClient, S3Client):
             raise ConfigurationError("SourceClient is a phicrypt S3 client: it has to open the source")
         parameters = {**(ExtraArgs or {}), "CopySource": CopySource, "Bucket": Bucket, "Key": Key}
-        settings = TransferSettings.from_config(self._gateway, Config)
-        self._copy(parameters, SourceClient or self, settings, Callback, "s3.copy")
+        own = self._own("copy_object", parameters, OWN_READ_PARAMETERS)
+        writer, reader = self._s3_session, (SourceClient or self)._s3_session
+        settings = TransferSettings.from_config(writer.options, Config)
+        copying.copy(writer, reader, parameters, own, settings, Callback, operation="s3.copy")
+
+    @overload
+    def open(
+        self,
+        name: str,
+        mode: Literal["rb"] = "rb",
+        *,
+        version_id: str | None = None,
+        context: Context | AnyContext | None = None,
+        extra_args: Extra = None,
+    ) -> S3File: ...
+
+    @overload
+    def open(
+        self, name: str, mode: Literal["wb"], *, context: Context | None = None, extra_args: Extra = None
+    ) -> S3Writer: ...
 
     def open(
         self,
@@ -268,13 +203,14 @@ class S3Client(ForwardedOperations):
         mode: str = "rb",
         *,
         version_id: str | None = None,
-        context: Any = None,
-        extra_args: Mapping[str, Any] | None = None,
-    ) -> io.BufferedReader | S3Writer:
+        context: Context | AnyContext | None = None,
+        extra_args: Extra = None,
+    ) -> S3File | S3Writer:
         """A Python file object over ``s3://bucket/key``, mode ``"rb"`` (seekable) or ``"wb"``.
 
-        ``extra_args`` are parameters of GetObject or PutObject. Writing ends with ``close()``; an
-        exception inside ``with`` aborts the upload.
+        ``extra_args`` are parameters of GetObject or PutObject. A file that is read has ``read_at`` as well,
+        see :meth:`~phicrypt.s3.file_objects.S3File.read_at`. Writing ends with ``close()``; an exception inside
+        ``with`` aborts the upload.
         """
         bucket, object_key = parse_s3_name(name)
         parameters = {**(extra_args or {}), "Bucket": bucket, "Key": object_key}
@@ -285,19 +221,24 @@ class S3Client(ForwardedOperations):
                 parameters["VersionId"] = version_id
             if "Range" in parameters:
                 raise ConfigurationError("a file object reads the ranges it needs; seek instead of Range")
-            reading = self._reading(parameters, "s3.open")
-            return io.BufferedReader(S3Reader(self._gateway, parameters, reading), 64 * 1024)
+            own = self._own("get_object", parameters, OWN_READ_PARAMETERS)
+            found = open_by_probe(self._s3_session, parameters, demands_of(self._s3_session, own, "s3.open"))
+            if not isinstance(found, Opened):
+                raise UnsupportedOperationError(
+                    "an S3 Encryption Client object is verified whole, so it has no random access; use get_object"
+                )
+            return S3File(S3Reader(FramedMessage(found)), 64 * 1024)
         if mode != "wb" or version_id is not None:
             raise ConfigurationError('mode is "rb" or "wb", and only reading takes a version_id')
-        parameters = _new_object(parameters, bucket, object_key)
-        own = self._checked("put_object", parameters)
-        return S3Writer(self._gateway, parameters, own, TransferSettings.from_config(self._gateway, None))
+        own = self._own_of_new_object(parameters)
+        settings = TransferSettings.from_config(self._s3_session.options, None)
+        return S3Writer(self._s3_session, parameters, own, settings)
 
     # --- change of key -----------------------------------------------------------------------------
 
     def plan_rewrap(self, bucket: str, object_key: str) -> copying.CopyPlan:
         """What :meth:`rewrap` would cost; one HeadObject, nothing else."""
-        return copying.plan_rewrap(self._gateway, self._source(bucket, object_key))
+        return copying.plan_rewrap(self._s3_session, bucket, object_key)
 
     def rewrap(
         self,
@@ -305,8 +246,8 @@ class S3Client(ForwardedOperations):
         object_key: str,
         *,
         to: Keyring,
-        context: Any = None,
-        callback: Callable[[int], Any] | None = None,
+        context: Context | None = None,
+        callback: Progress = None,
     ) -> copying.CopyPlan:
         """Put an object under another wrapping key, in its place.
 
@@ -314,93 +255,65 @@ class S3Client(ForwardedOperations):
         encrypted again (rule 3). Old versions of the object keep the old key. See
         ``docs/s3.md`` for when KMS's own rotation makes this needless.
         """
-        gateway = self._gateway
-        if context is ANY_CONTEXT:
-            raise ConfigurationError("rewrap writes the object again, so it needs the pairs themselves")
-        return copying.rewrap(
-            gateway,
-            gateway.with_fresh_keys(to),
-            self._source(bucket, object_key),
-            context,
-            gateway.reading(context),
-            TransferSettings.from_config(gateway, None),
-            callback,
-        )
+        settings = TransferSettings.from_config(self._s3_session.options, None)
+        own = {"EncryptionContext": context}
+        return copying.rewrap(self._s3_session, to, bucket, object_key, own, settings, callback)
 
     # --- inside ------------------------------------------------------------------------------------
 
-    def _checked(self, operation_name: str, parameters: dict[str, Any]) -> Any:
-        """The caller's encryption context, taken out of the parameters; the rest is checked (rule 17)."""
-        own = parameters.pop("EncryptionContext", None)
-        check_parameters(self._gateway.s3, operation_name, parameters)
+    def _own(
+        self, operation_name: str, parameters: dict[str, Any], names: tuple[str, ...] = OWN_PARAMETERS
+    ) -> dict[str, Any]:
+        """phicrypt's own parameters, taken out; the rest is checked (rule 17)."""
+        own = {name: parameters.pop(name) for name in names if name in parameters}
+        check_parameters(self._s3_session.client, operation_name, parameters)
         return own
 
-    def _reading(self, parameters: dict[str, Any], operation: str) -> Reading:
-        own = {name: parameters.pop(name) for name in _READ_OWN if name in parameters}
-        check_parameters(self._gateway.s3, "get_object", parameters)
-        return self._gateway.reading(
-            own.get("EncryptionContext"),
-            require_signed=bool(own.get("RequireSigned", False)),
-            allow_uncommitted=bool(own.get("AllowUncommitted", False)),
-            operation=operation,
-        )
+    def _own_of_new_object(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """As :meth:`_own`, of an object whose body comes from elsewhere."""
+        if unfit := sorted({"Body", "ContentLength"} & set(parameters)):
+            raise ConfigurationError(f"{unfit} are told by the source, not by parameters")
+        return self._own("put_object", parameters)
 
     def _upload(
         self,
         source: Any,
         bucket: str,
         object_key: str,
-        extra: Mapping[str, Any] | None,
-        progress: Callable[[int], Any] | None,
+        extra: Extra,
+        progress: Progress,
         config: Any,
         operation: str,
     ) -> None:
-        parameters = _new_object(extra, bucket, object_key)
-        own = self._checked("put_object", parameters)
-        settings = TransferSettings.from_config(self._gateway, config)
-        transfer.upload(self._gateway, source, parameters, own, settings, progress, operation=operation)
+        parameters = {**(extra or {}), "Bucket": bucket, "Key": object_key}
+        own = self._own_of_new_object(parameters)
+        settings = TransferSettings.from_config(self._s3_session.options, config)
+        upload(self._s3_session, source, parameters, own, settings, progress, operation=operation)
 
     def _download(
-        self, bucket: str, object_key: str, extra: Mapping[str, Any] | None, config: Any, operation: str
-    ) -> Any:
+        self, bucket: str, object_key: str, extra: Extra, config: Any, operation: str
+    ) -> Iterator[bytes | memoryview]:
         parameters = {**(extra or {}), "Bucket": bucket, "Key": object_key}
         if "Range" in parameters:
             raise UnsupportedOperationError("a download takes the whole object; use get_object with Range")
-        reading = self._reading(parameters, operation)
-        settings = TransferSettings.from_config(self._gateway, config)
-        return transfer.download(self._gateway, parameters, reading, settings)
-
-    def _copy(
-        self,
-        parameters: dict[str, Any],
-        reader: S3Client,
-        settings: TransferSettings,
-        progress: Callable[[int], Any] | None,
-        operation: str,
-    ) -> dict[str, Any]:
-        parameters = dict(parameters)
-        own = {name: parameters.pop(name) for name in _READ_OWN if name in parameters}
-        check_parameters(self._gateway.s3, "copy_object", parameters)
-        context = own.get("EncryptionContext")
-        if context is ANY_CONTEXT:
-            raise ConfigurationError("a copy is written again, so it needs the pairs themselves")
-        reading = reader._gateway.reading(
-            context,
-            require_signed=bool(own.get("RequireSigned", False)),
-            allow_uncommitted=bool(own.get("AllowUncommitted", False)),
-        )
-        target = self._gateway.with_fresh_keys(self._gateway.phi.provider.keyring)
-        return copying.copy_object(
-            target, reader._gateway, parameters, context, reading, settings, progress, operation=operation
-        )
-
-    def _source(self, bucket: str, object_key: str) -> ObjectSource:
-        return ObjectSource(self._gateway.s3, {"Bucket": bucket, "Key": object_key})
+        own = self._own("get_object", parameters, OWN_READ_PARAMETERS)
+        demands = demands_of(self._s3_session, own, operation)
+        settings = TransferSettings.from_config(self._s3_session.options, config)
+        return download(self._s3_session, parameters, demands, settings)
 
 
-def _new_object(extra: Mapping[str, Any] | None, bucket: str, object_key: str) -> dict[str, Any]:
-    """Parameters of an object whose body comes from elsewhere."""
-    parameters = {**(extra or {}), "Bucket": bucket, "Key": object_key}
-    if unfit := sorted({"Body", "ContentLength"} & set(parameters)):
-        raise ConfigurationError(f"{unfit} are told by the source, not by parameters")
-    return parameters
+def raw_client(client_or_session: Any) -> Any:
+    """A boto3 client as it is, or a new one from a session, with connections enough for transfers.
+
+    Raises ConfigurationError for a client of another service, an asynchronous one, a proxy and a fake
+    that is not marked (rules 33 and 41).
+    """
+    import boto3
+    from botocore.config import Config
+
+    if client_or_session is None:
+        client_or_session = boto3.Session()
+    if isinstance(client_or_session, boto3.Session):
+        return client_or_session.client("s3", config=Config(max_pool_connections=2 * DEFAULT_CONCURRENCY))
+    check_client(client_or_session, service="s3")
+    return client_or_session

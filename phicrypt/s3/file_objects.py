@@ -20,13 +20,13 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from phicrypt.core.materials import KeyHolder
+from phicrypt.core.streams import PieceSource
 from phicrypt.errors import ConfigurationError, PhiCryptError, UnsupportedOperationError
-from phicrypt.s3.gateway import Gateway, Reading
-from phicrypt.s3.reading.frame_spans import final_number
-from phicrypt.s3.reading.opening import OpenedMessage, open_by_probe
-from phicrypt.s3.reading.source import ObjectSource
+from phicrypt.s3.in_clear import clear_parameters
+from phicrypt.s3.reading.frames import FramedMessage
+from phicrypt.s3.session import S3Session
 from phicrypt.s3.transfer import TransferSettings, upload
-from phicrypt.s3.writing.put import clear_parameters
+from phicrypt.s3.writing.sealing import check_new_object
 
 _READ_AHEAD_BYTES: Final = 8 * 1024**2
 _QUEUE_PIECES: Final = 16
@@ -42,23 +42,34 @@ def parse_s3_name(name: str) -> tuple[str, str]:
     return bucket, object_key
 
 
-class S3Reader(KeyHolder, io.RawIOBase):
-    """The raw, seekable reader behind ``open(…, "rb")``; use it through ``io.BufferedReader``."""
+class S3File(io.BufferedReader):
+    """What ``open(…, "rb")`` gives: a buffered, seekable file, and reads by place that share no position."""
 
-    def __init__(self, gateway: Gateway, parameters: Mapping[str, Any], reading: Reading) -> None:
-        found = open_by_probe(gateway, ObjectSource(gateway.s3, parameters), reading)
-        if not isinstance(found, OpenedMessage):
-            raise UnsupportedOperationError(
-                "an S3 Encryption Client object is verified whole, so it has no random access; use get_object"
-            )
+    raw: S3Reader
+
+    def read_at(self, offset_bytes: int, length_bytes: int) -> bytes:
+        """``file.read_at(4096, 100)``: verified plaintext from a place; from any number of threads at once.
+
+        Position and buffer of the file stay as they are. Fewer bytes than asked mean the end, which is told
+        after the final frame was verified (rules 10 and 43). Raises AuthenticationError, FormatError,
+        ValueError for a negative number or a closed file, UnsupportedOperationError after a fork, and
+        boto3's errors.
+        """
+        return self.raw.read_at(offset_bytes, length_bytes)
+
+
+class S3Reader(KeyHolder, io.RawIOBase):
+    """The raw reader of an opened object, with one position; it is read through an :class:`S3File`."""
+
+    def __init__(self, message: FramedMessage) -> None:
         self._failure: PhiCryptError | None = None
         self._unread: BaseException | None = None
-        self._message: OpenedMessage = found
-        self._layout = found.layout
+        self._message = message
+        self._length = message.claimed_length_bytes
         self._position = 0
         self._held = b""
         self._held_start = 0
-        self._ahead_frames = 0
+        self._ahead_pieces = 0
 
     def readable(self) -> bool:
         return True
@@ -69,6 +80,12 @@ class S3Reader(KeyHolder, io.RawIOBase):
     def tell(self) -> int:
         self._check()
         return self._position
+
+    def read_at(self, offset_bytes: int, length_bytes: int) -> bytes:
+        """See :meth:`S3File.read_at`."""
+        self._check()
+        with self._failing():
+            return self._message.read_at(offset_bytes, length_bytes)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         self._check()
@@ -99,9 +116,9 @@ class S3Reader(KeyHolder, io.RawIOBase):
     def _read_into(self, view: memoryview) -> int:
         if not len(view):
             return 0
-        if self._position >= self._layout.plaintext_length_bytes:
+        if self._position >= self._length:
             with self._failing():
-                self._message.final_plaintext()  # the end is an answer that depends on the total
+                self._message.verified_length()  # the end is an answer that depends on the total
             return 0
         if not self._held_start <= self._position < self._held_start + len(self._held):
             with self._failing():
@@ -138,14 +155,13 @@ class S3Reader(KeyHolder, io.RawIOBase):
 
     def _fetch(self) -> None:
         """Hold the frame at the position, and more of them the longer the reading is sequential."""
-        frame_length = self._layout.frame_length_bytes
-        first = self._position // frame_length + 1
+        length = self._message.piece_bytes
         is_next = self._position == self._held_start + len(self._held) and self._held
-        most = max(0, _READ_AHEAD_BYTES // frame_length - 1)
-        self._ahead_frames = min(max(1, 2 * self._ahead_frames), most) if is_next else 0
-        last = min(first + self._ahead_frames, final_number(self._layout))
-        self._held = self._message.open_frames(first, last)
-        self._held_start = (first - 1) * frame_length
+        most = max(0, _READ_AHEAD_BYTES // length - 1)
+        self._ahead_pieces = min(max(1, 2 * self._ahead_pieces), most) if is_next else 0
+        start = self._position // length * length
+        held_length = min((1 + self._ahead_pieces) * length, self._length - start)
+        self._held, self._held_start = self._message.open_at(start, held_length), start
 
 
 class S3Writer(KeyHolder, io.BufferedIOBase):
@@ -155,13 +171,15 @@ class S3Writer(KeyHolder, io.BufferedIOBase):
     """
 
     def __init__(
-        self, gateway: Gateway, parameters: Mapping[str, Any], own: Any, settings: TransferSettings
+        self,
+        s3_session: S3Session,
+        parameters: Mapping[str, Any],
+        own: Mapping[str, Any],
+        settings: TransferSettings,
     ) -> None:
         # What would be refused is refused at open(), before a thread begins.
-        clear_parameters(gateway, parameters)
-        gateway.writing_context(parameters["Bucket"], parameters["Key"], own)
-        gateway.check_object_key(parameters["Key"])
-        gateway.check_bucket(parameters["Bucket"])
+        clear_parameters(s3_session.phi_session.guard, parameters)
+        check_new_object(s3_session, parameters["Bucket"], parameters["Key"], own)
         self._owner_pid = os.getpid()
         self._pieces: queue.Queue[bytes | BaseException] = queue.Queue(_QUEUE_PIECES)
         self._failure: BaseException | None = None
@@ -172,7 +190,7 @@ class S3Writer(KeyHolder, io.BufferedIOBase):
         run = copy_context().run  # the actor of the audit trail goes along (rule 20)
         self._thread = threading.Thread(
             target=run,
-            args=(self._upload, gateway, dict(parameters), own, settings),
+            args=(self._upload, s3_session, dict(parameters), own, settings),
             name="phicrypt-writer",
             daemon=True,
         )
@@ -281,32 +299,24 @@ class S3Writer(KeyHolder, io.BufferedIOBase):
                 self._pieces.put(reason, timeout=0.1)
                 self._thread.join()
 
-    def _upload(self, gateway: Gateway, parameters: dict[str, Any], own: Any, settings: TransferSettings) -> None:
+    def _upload(
+        self,
+        s3_session: S3Session,
+        parameters: dict[str, Any],
+        own: Mapping[str, Any],
+        settings: TransferSettings,
+    ) -> None:
         try:
-            source = _QueuedSource(self._pieces)
-            self._result = upload(gateway, source, parameters, own, settings, operation="s3.open_write")
+            source = PieceSource(self._next_piece)
+            self._result = upload(s3_session, source, parameters, own, settings, operation="s3.open_write")
         except BaseException as error:  # noqa: BLE001  (raised again by the writing thread)
             self._failure = error
 
-
-class _QueuedSource:
-    """The plaintext of a writer, as the source that its upload reads."""
-
-    def __init__(self, pieces: queue.Queue[bytes | BaseException]) -> None:
-        self._pieces = pieces
-        self._rest = b""
-        self._ended = False
-
-    def read(self, size: int = -1, /) -> bytes:
-        if not self._rest and not self._ended:
-            piece = self._pieces.get()
-            if isinstance(piece, BaseException):
-                raise piece
-            self._ended = not piece
-            self._rest = piece
-        count = len(self._rest) if size < 0 else size
-        taken, self._rest = self._rest[:count], self._rest[count:]
-        return taken
+    def _next_piece(self) -> bytes:
+        piece = self._pieces.get()
+        if isinstance(piece, BaseException):
+            raise piece
+        return piece
 
 
 class _AbortedError(Exception):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, NoReturn
 
 from phicrypt.core.materials import KeyHolder
 from phicrypt.errors import UnsupportedOperationError
-from phicrypt.s3.gateway import Gateway
+from phicrypt.s3.in_clear import check_tag_set
 from phicrypt.s3.operations import OPERATIONS, Treatment, check_members
+from phicrypt.s3.session import S3Session
 
 _WAITERS: Final = ("bucket_exists", "bucket_not_exists", "object_exists", "object_not_exists")
 """All of S3's waiters; they ask for existence only."""
@@ -19,28 +20,28 @@ _WITHOUT_BYTES: Final = ("head_object", "list_objects_v2", "abort_multipart_uplo
 class ForwardedOperations(KeyHolder):
     """The harmless operations, which are forwarded, and the refused ones, which say why."""
 
-    _gateway: Gateway
+    _s3_session: S3Session
 
     @property
     def meta(self) -> Any:
         """boto3's description of the underlying client."""
-        return self._gateway.s3.meta
+        return self._s3_session.client.meta
 
     @property
     def exceptions(self) -> Any:
         """boto3's modelled exceptions, such as ``exceptions.NoSuchKey``."""
-        return self._gateway.s3.exceptions
+        return self._s3_session.client.exceptions
 
     def get_paginator(self, operation_name: str) -> Any:
         """boto3's paginator of a listing operation."""
         operation = OPERATIONS.get(operation_name)
         if operation is None or operation.treatment is Treatment.REFUSED:
             raise UnsupportedOperationError(f"{operation_name} is not an operation that phicrypt forwards")
-        return CheckedPaginator(operation_name, self._gateway.s3.get_paginator(operation_name))
+        return CheckedPaginator(operation_name, self._s3_session.client.get_paginator(operation_name))
 
     def can_paginate(self, operation_name: str) -> bool:
         """Whether :meth:`get_paginator` knows the operation."""
-        return bool(self._gateway.s3.can_paginate(operation_name))
+        return bool(self._s3_session.client.can_paginate(operation_name))
 
     @property
     def waiter_names(self) -> list[str]:
@@ -51,7 +52,7 @@ class ForwardedOperations(KeyHolder):
         """boto3's waiter; all of S3's wait for the existence of a bucket or an object."""
         if waiter_name not in _WAITERS:
             raise UnsupportedOperationError(f"the waiter {waiter_name!r} is not one that phicrypt has classed")
-        return self._gateway.s3.get_waiter(waiter_name)
+        return self._s3_session.client.get_waiter(waiter_name)
 
     def generate_presigned_url(
         self, ClientMethod: str, Params: Any = None, ExpiresIn: int = 3600, HttpMethod: str | None = None
@@ -66,7 +67,7 @@ class ForwardedOperations(KeyHolder):
                 "would be stored in plaintext, downloads would hand out ciphertext"
             )
         check_members(ClientMethod, Params or {})
-        url: str = self._gateway.s3.generate_presigned_url(ClientMethod, Params, ExpiresIn, HttpMethod)
+        url: str = self._s3_session.client.generate_presigned_url(ClientMethod, Params, ExpiresIn, HttpMethod)
         return url
 
     def generate_presigned_post(self, *_args: Any, **_parameters: Any) -> NoReturn:
@@ -75,11 +76,7 @@ class ForwardedOperations(KeyHolder):
 
     def close(self) -> None:
         """Close the connections of the underlying client."""
-        self._gateway.s3.close()
-
-    if TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Callable[..., dict[str, Any]]: ...
+        self._s3_session.client.close()
 
 
 class CheckedPaginator:
@@ -97,10 +94,26 @@ class CheckedPaginator:
         return pages
 
 
+def put_object_tagging(s3_session: S3Session, parameters: Mapping[str, Any], own: object) -> dict[str, Any]:
+    """boto3's ``put_object_tagging``; tags stand in clear, so they pass the PHI guard."""
+    check_tag_set(s3_session.phi_session.guard, parameters.get("Tagging", {}).get("TagSet", ()))
+    return dict(s3_session.client.put_object_tagging(**parameters))
+
+
+def restore_object(s3_session: S3Session, parameters: Mapping[str, Any], own: object) -> dict[str, Any]:
+    """boto3's ``restore_object``, without its select form, which would store query results."""
+    request = parameters.get("RestoreRequest", {})
+    if unknown := set(request) - {"Days", "GlacierJobParameters", "Tier", "Description"}:
+        raise UnsupportedOperationError(
+            f"restore_object: {sorted(unknown)} are refused: S3 Select reads plaintext"
+        )
+    return dict(s3_session.client.restore_object(**parameters))
+
+
 def _forwarding(operation_name: str) -> Callable[..., dict[str, Any]]:
     def forward(self: ForwardedOperations, **parameters: Any) -> dict[str, Any]:
         check_members(operation_name, parameters)
-        answer: dict[str, Any] = getattr(self._gateway.s3, operation_name)(**parameters)
+        answer: dict[str, Any] = getattr(self._s3_session.client, operation_name)(**parameters)
         return answer
 
     forward.__doc__ = f"boto3's ``{operation_name}``: it carries no object's bytes, and is forwarded."

@@ -9,7 +9,7 @@ an unknown member is refused: a later botocore cannot open a way for plaintext.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
@@ -172,8 +172,33 @@ OPERATIONS: Final[Mapping[str, Operation]] = MappingProxyType(
 
 _NAMES: Final = ("Bucket", "Key", "UploadId", "VersionId", "Range")
 """Members that phicrypt itself reads as text."""
-OWN_PARAMETERS: Final = frozenset(("EncryptionContext",))
+OWN_PARAMETERS: Final = ("EncryptionContext",)
 """Parameters that phicrypt adds to boto3's: see :class:`phicrypt.s3.client.S3Client`."""
+OWN_READ_PARAMETERS: Final = (*OWN_PARAMETERS, "RequireSigned", "AllowUncommitted")
+"""And those that it adds where an object is read."""
+Parameters = Mapping[str, Any]
+
+
+def handled(
+    operation_name: str,
+    step: Callable[[Any, Parameters, Parameters], dict[str, Any]],
+    own_names: tuple[str, ...] = OWN_PARAMETERS,
+    of: str = "_s3_session",
+) -> Callable[..., dict[str, Any]]:
+    """The method of an operation that phicrypt handles itself.
+
+    ``step`` gets the client's attribute ``of``, boto3's parameters after they were checked (rule 17), and
+    phicrypt's own.
+    """
+
+    def verb(self: Any, **parameters: Any) -> dict[str, Any]:
+        own = {name: parameters.pop(name) for name in own_names if name in parameters}
+        check_parameters(self._s3_session.client, operation_name, parameters)
+        return step(getattr(self, of), parameters, own)
+
+    verb.__name__, verb.__doc__ = operation_name, step.__doc__
+    verb.__qualname__ = f"S3Client.{operation_name}"
+    return verb
 
 
 def check_members(operation_name: str, parameters: Mapping[str, Any]) -> None:

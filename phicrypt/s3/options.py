@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, TypedDict
 
 from phicrypt.core.context import AuditContext, plain_context
 from phicrypt.core.limits import ReadLimits
+from phicrypt.core.materials import Keyring
 from phicrypt.errors import ConfigurationError
-from phicrypt.formats.esdk.sealing import DEFAULT_FRAME_LENGTH_BYTES, check_frame_length
+from phicrypt.formats.esdk.sealing import check_frame_length
 
 READ_FORMATS: Final = ("esdk", "s3ec-v3", "s3ec-v2", "s3ec-instruction-files")
 """What ``read_formats`` may name; each is switched on by name (rule 7)."""
@@ -20,6 +21,20 @@ MAX_PART_SIZE_BYTES: Final = 5 * 1024**3 - 64 * 1024**2
 MAX_PARTS: Final = 10_000
 DEFAULT_PART_SIZE_BYTES: Final = 8 * 1024**2
 DEFAULT_MEMORY_BYTES: Final = 72 * 1024**2
+
+
+class S3Settings(TypedDict, total=False):
+    """The settings of ``phi.s3(client, …)``; see :class:`phicrypt.s3.client.S3Client` for what each means."""
+
+    bind_location: bool
+    logical_buckets: Mapping[str, str] | None
+    context: Mapping[str, str] | AuditContext | None
+    read_formats: Iterable[str]
+    format: Literal["esdk", "s3ec"]
+    signed: bool
+    frame_length_bytes: int | None
+    part_size_bytes: int
+    max_memory_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +55,18 @@ class S3Options:
     @classmethod
     def checked(
         cls,
-        *,
-        bind_location: bool,
-        logical_buckets: Mapping[str, str] | None,
-        context: Mapping[str, str] | AuditContext | None,
-        read_formats: Iterable[str],
-        format: str,  # noqa: A002  (the public name of the setting)
-        signed: bool,
-        frame_length_bytes: int | None,
-        part_size_bytes: int,
-        max_memory_bytes: int,
         limits: ReadLimits,
+        default_frame_length_bytes: int,
+        *,
+        bind_location: bool = True,
+        logical_buckets: Mapping[str, str] | None = None,
+        context: Mapping[str, str] | AuditContext | None = None,
+        read_formats: Iterable[str] = ("esdk",),
+        format: str = "esdk",  # noqa: A002  (the public name of the setting)
+        signed: bool = False,
+        frame_length_bytes: int | None = None,
+        part_size_bytes: int = DEFAULT_PART_SIZE_BYTES,
+        max_memory_bytes: int = DEFAULT_MEMORY_BYTES,
     ) -> S3Options:
         """The settings, or ConfigurationError for one that is wrong."""
         if isinstance(read_formats, str):
@@ -66,7 +82,7 @@ class S3Options:
             raise ConfigurationError(f"format is 'esdk' or 's3ec', not {format!r}")
         if format == "s3ec" and signed:
             raise ConfigurationError("the S3 Encryption Client format has no signatures; signed=True needs 'esdk'")
-        frame_length = DEFAULT_FRAME_LENGTH_BYTES if frame_length_bytes is None else frame_length_bytes
+        frame_length = default_frame_length_bytes if frame_length_bytes is None else frame_length_bytes
         check_frame_length(frame_length, limits)
         check_part_size(part_size_bytes, frame_length)
         if max_memory_bytes < 1:
@@ -96,3 +112,15 @@ def check_part_size(part_size_bytes: int, frame_length_bytes: int) -> None:
             f"part_size_bytes is a multiple of the frame length of {frame_length_bytes} bytes, "
             f"{part_size_bytes} came"
         )
+
+
+def check_s3ec_keyring(keyring: Keyring) -> str:
+    """The ARN of the one KMS key of the keyring; ConfigurationError for any other keyring (rule 16)."""
+    from phicrypt.keys.kms.keyring import KmsKeyring
+
+    if not isinstance(keyring, KmsKeyring) or keyring.key_arn is None:
+        raise ConfigurationError(
+            "S3 Encryption Client objects hold one data key wrapped by KMS: their keyring is a KmsKeyring with a "
+            f"key ARN, not {type(keyring).__name__}"
+        )
+    return keyring.key_arn

@@ -14,19 +14,18 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
 
+from phicrypt.audit.uses import Use
+from phicrypt.core.byte_ranges import Span
 from phicrypt.errors import ConfigurationError
-from phicrypt.formats.s3ec.envelope import S3ecEnvelope
-from phicrypt.messages.stream_uses import StreamUse
-from phicrypt.s3.gateway import Gateway, Reading
+from phicrypt.s3.in_clear import clear_parameters
 from phicrypt.s3.operations import OPERATIONS
-from phicrypt.s3.options import MAX_PART_SIZE_BYTES, MAX_PARTS, MIN_PART_SIZE_BYTES
-from phicrypt.s3.reading.frame_spans import final_number
-from phicrypt.s3.reading.get import open_s3ec, whole_stream
-from phicrypt.s3.reading.opening import OpenedMessage, open_by_probe
-from phicrypt.s3.reading.ranges import Span
-from phicrypt.s3.reading.source import ObjectSource
-from phicrypt.s3.writing.put import clear_parameters, with_format
-from phicrypt.s3.writing.sealing import OutgoingObject
+from phicrypt.s3.options import MAX_PART_SIZE_BYTES, MAX_PARTS, MIN_PART_SIZE_BYTES, S3Options
+from phicrypt.s3.reading.frames import FramedMessage, Opened
+from phicrypt.s3.reading.opening import open_by_probe, whole_plaintext
+from phicrypt.s3.reading.s3ec_objects import open_s3ec
+from phicrypt.s3.session import Boto3S3, Demands, S3Session
+from phicrypt.s3.writing.put import with_format
+from phicrypt.s3.writing.sealing import OutgoingObject, begin_object
 
 DEFAULT_CONCURRENCY: Final = 10
 """boto3's own."""
@@ -48,13 +47,12 @@ class TransferSettings(NamedTuple):
     concurrency: int
 
     @classmethod
-    def from_config(cls, gateway: Gateway, config: Any) -> TransferSettings:
+    def from_config(cls, options: S3Options, config: Any) -> TransferSettings:
         """The client's settings, or those of a boto3 ``TransferConfig``.
 
         ``multipart_chunksize`` is rounded up to whole frames. One threshold decides about parts: an
         object of one part is not cut.
         """
-        options = gateway.options
         if config is None:
             return cls(options.part_size_bytes, DEFAULT_CONCURRENCY)
         frame = options.frame_length_bytes
@@ -74,10 +72,10 @@ class CiphertextPart(NamedTuple):
 
 
 def upload(
-    gateway: Gateway,
+    s3_session: S3Session,
     source: Any,
     parameters: Mapping[str, Any],
-    own: Any,
+    own: Mapping[str, Any],
     settings: TransferSettings,
     progress: Progress | None = None,
     *,
@@ -88,8 +86,8 @@ def upload(
     ``parameters`` are those of a new object, checked before; ``operation`` is for the audit trail.
     """
     bucket, object_key = parameters["Bucket"], parameters["Key"]
-    clear = clear_parameters(gateway, parameters)
-    outgoing, use = gateway.begin_object(operation, bucket, object_key, own, None)
+    clear = clear_parameters(s3_session.phi_session.guard, parameters)
+    outgoing, use = begin_object(s3_session, operation, bucket, object_key, own, None)
     advance = progress or _no_progress
     names = {"Bucket": bucket, "Key": object_key}
     with use:
@@ -97,9 +95,11 @@ def upload(
         first = next(parts)
         second = next(parts, None)
         if second is not None:
-            upload_parts = MultipartUpload(gateway, names, with_format(clear, outgoing), settings, advance)
+            upload_parts = MultipartUpload(
+                s3_session.client, names, with_format(clear, outgoing), settings, advance
+            )
             return upload_parts.run([first, second], parts)
-        response: dict[str, Any] = gateway.s3.put_object(
+        response: dict[str, Any] = s3_session.client.put_object(
             **names, Body=first.ciphertext, **with_format(clear, outgoing)
         )
         advance(first.plaintext_length_bytes)
@@ -111,7 +111,7 @@ def _no_progress(_count: int) -> None:
 
 
 def cut_into_parts(
-    outgoing: OutgoingObject, source: Any, use: StreamUse, part_size_bytes: int
+    outgoing: OutgoingObject, source: Any, use: Use, part_size_bytes: int
 ) -> Iterator[CiphertextPart]:
     """The ciphertext of a source in parts for S3; at least one.
 
@@ -125,8 +125,9 @@ def cut_into_parts(
         position = 0
         while position < len(piece):
             if filled == size:
-                yield CiphertextPart(buffer.getvalue(), use.byte_count - reported)
-                number, reported = number + 1, use.byte_count
+                passed = use.byte_count or 0
+                yield CiphertextPart(buffer.getvalue(), passed - reported)
+                number, reported = number + 1, passed
                 size = _part_size(part_size_bytes, number)
                 buffer, filled = io.BytesIO(bytes(size)), 0
             count = min(len(piece) - position, size - filled)
@@ -134,7 +135,7 @@ def cut_into_parts(
                 view[filled : filled + count] = piece[position : position + count]
             position += count
             filled += count
-    yield CiphertextPart(buffer.getvalue()[:filled], use.byte_count - reported)
+    yield CiphertextPart(buffer.getvalue()[:filled], (use.byte_count or 0) - reported)
 
 
 def _part_size(part_size_bytes: int, number: int) -> int:
@@ -147,16 +148,16 @@ class MultipartUpload:
 
     def __init__(
         self,
-        gateway: Gateway,
+        client: Boto3S3,
         names: Mapping[str, Any],
         new_object: Mapping[str, Any],
         settings: TransferSettings,
         advance: Progress,
     ) -> None:
-        self._s3 = gateway.s3
+        self._s3 = client
         self._names = dict(names)
         self._new_object = dict(new_object)
-        if getattr(gateway.s3.meta.config, "request_checksum_calculation", "") == "when_supported":
+        if getattr(client.meta.config, "request_checksum_calculation", "") == "when_supported":
             # As boto3's own transfers do: S3 then checks each part and the whole by this checksum.
             self._new_object.setdefault("ChecksumAlgorithm", "CRC32")
         self._settings = settings
@@ -239,7 +240,7 @@ def part_reference(answer: Mapping[str, Any], has_checksums: bool) -> dict[str, 
     }
 
 
-def abort(s3: Any, names: Mapping[str, Any], upload_id: str, cause: BaseException) -> None:
+def abort(s3: Boto3S3, names: Mapping[str, Any], upload_id: str, cause: BaseException) -> None:
     """Abort an upload that failed with ``cause``; a failure to abort is noted on it, not raised."""
     try:
         s3.abort_multipart_upload(**names, UploadId=upload_id)
@@ -251,21 +252,22 @@ def abort(s3: Any, names: Mapping[str, Any], upload_id: str, cause: BaseExceptio
 
 
 def download(
-    gateway: Gateway, parameters: Mapping[str, Any], reading: Reading, settings: TransferSettings
+    s3_session: S3Session, parameters: Mapping[str, Any], demands: Demands, settings: TransferSettings
 ) -> Iterator[bytes | memoryview]:
     """The verified plaintext of one object, in order, fetched in parallel ranges.
 
     The iterator ends without an error only when the final frame (of a signed object: the signature)
     has been verified. Close it to stop early.
     """
-    source = ObjectSource(gateway.s3, parameters)
-    found = open_by_probe(gateway, source, reading)
-    if isinstance(found, S3ecEnvelope):
-        return _in_order(open_s3ec(gateway, source, found, reading, source.get(None))[0])
-    if found.header.suite.is_signed or not found.header.is_framed:
-        behind_header = Span(found.header.length_bytes, source.stored_length_bytes)
-        return _in_order(whole_stream(gateway, found, source.get(behind_header))[0])
-    return _parallel(found, settings)
+    found = open_by_probe(s3_session, parameters, demands)
+    if not isinstance(found, Opened):
+        stored, envelope = found
+        return _in_order(open_s3ec(s3_session, stored, envelope, demands, stored.body())[0])
+    header = found.opener.header
+    if header.suite.is_signed or not header.is_framed:
+        rest = found.stored.body(Span(header.length_bytes, found.stored.length_bytes))
+        return _in_order(whole_plaintext(s3_session, found, rest).body)
+    return _parallel(FramedMessage(found), settings)
 
 
 def _in_order(body: io.RawIOBase) -> Iterator[bytes]:
@@ -274,10 +276,9 @@ def _in_order(body: io.RawIOBase) -> Iterator[bytes]:
             yield piece
 
 
-def _parallel(message: OpenedMessage, settings: TransferSettings) -> Iterator[bytes]:
-    layout = message.layout
-    frames_per_range = max(1, settings.part_size_bytes // layout.frame_length_bytes)
-    count = final_number(layout)
+def _parallel(message: FramedMessage, settings: TransferSettings) -> Iterator[bytes]:
+    total = message.claimed_length_bytes
+    length = max(1, settings.part_size_bytes // message.piece_bytes) * message.piece_bytes
     pool = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="phicrypt-download")
     with message.use as use, pool:
         waiting: deque[Future[bytes]] = deque()
@@ -288,9 +289,9 @@ def _parallel(message: OpenedMessage, settings: TransferSettings) -> Iterator[by
             return piece
 
         try:
-            for first in range(1, count + 1, frames_per_range):
-                last = min(first + frames_per_range - 1, count)
-                waiting.append(pool.submit(message.open_frames, first, last))
+            for start in range(0, max(total, 1), length):
+                # The last one asks for more than there is, so that it answers only after the final frame.
+                waiting.append(pool.submit(message.open_at, start, length + (start + length >= total)))
                 if len(waiting) >= settings.concurrency:
                     yield oldest()
             while waiting:

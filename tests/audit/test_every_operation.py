@@ -524,7 +524,7 @@ def test_an_object_that_was_changed_leaves_a_failure(objects: tuple[Any, Recordi
     assert phi.trail is not None
     place = {"Bucket": "bucket", "Key": "jane-doe.pdf"}
     s3.put_object(**place, Body=PLAINTEXT)
-    raw = s3._gateway.s3
+    raw = s3._s3_session.client
     stored = raw.get_object(**place)
     raw.put_object(**place, Body=stored["Body"].read()[:-5] + b"XXXXX", Metadata=stored["Metadata"])
     phi.trail.flush()

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from phicrypt.core.context import parse_context, serialize_context
+from phicrypt.core.location import location_pair
 from phicrypt.errors import PhiCryptError
 from phicrypt.formats.dbesdk.attributes import deserialize, serialize, serialize_attributes
-from phicrypt.s3.location import location_pair
 
 SECRET = "Jane Roe \ud800"
 NOT_UTF8 = b"Jane Roe \xff"

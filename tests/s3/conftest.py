@@ -50,7 +50,7 @@ def kms_phi(aws: Any) -> PhiCrypt:
 
 @pytest.fixture
 def s3(phi: PhiCrypt, raw: Any) -> S3Client:
-    return S3Client(phi, raw)
+    return phi.s3(raw)
 
 
 @pytest.fixture
@@ -58,6 +58,6 @@ def client_of(phi: PhiCrypt, raw: Any) -> Callable[..., S3Client]:
     """Makes clients with settings: ``client_of(signed=True)``."""
 
     def make(**settings: Any) -> S3Client:
-        return S3Client(settings.pop("phi", phi), settings.pop("raw", raw), **settings)
+        return settings.pop("phi", phi).s3(settings.pop("raw", raw), **settings)
 
     return make

@@ -251,12 +251,12 @@ def test_rule_01_file_objects_belong_to_their_process_and_cannot_be_copied(s3: S
 
 def test_rule_20_a_file_that_did_not_verify_ends_as_failed(raw: Any, bucket: str) -> None:
     sink = RecordingSink()
-    s3 = S3Client(PhiCrypt(RawAesKeyring("clinic", "key-1", WRAPPING_KEY), audit=[sink]), raw)
+    s3 = PhiCrypt(RawAesKeyring("clinic", "key-1", WRAPPING_KEY), audit=[sink]).s3(raw)
     s3.put_object(Bucket=bucket, Key="k", Body=random.Random(5).randbytes(3 * FRAME))
     stored = raw.get_object(Bucket=bucket, Key="k")
     changed = flip(stored["Body"].read(), 2 * FRAME)
     raw.put_object(Bucket=bucket, Key="k", Body=changed, Metadata=stored["Metadata"])
-    s3._gateway.phi.trail.flush()  # type: ignore[union-attr]
+    s3._s3_session.phi_session.trail.flush()
     sink.events.clear()
     with s3.open(f"s3://{bucket}/k", "rb") as file:
         with pytest.raises(AuthenticationError):

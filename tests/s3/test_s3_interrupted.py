@@ -20,7 +20,7 @@ from botocore.exceptions import ClientError
 from support import s3_process
 
 from phicrypt.s3.client import S3Client
-from phicrypt.s3.writing.incomplete import abort_incomplete, incomplete_uploads
+from phicrypt.s3.writing.multipart import abort_incomplete, incomplete_uploads
 
 KILLS = int(os.environ.get("PHICRYPT_KILLS", "6"))
 ROOT = Path(__file__).parents[2]

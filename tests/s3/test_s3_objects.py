@@ -14,6 +14,7 @@ from support.s3_support import WatchedS3
 from support.sdk_providers import raw_provider
 
 from phicrypt import ANY_CONTEXT, PhiCrypt, RawAesKeyring
+from phicrypt.core.location import location_pair
 from phicrypt.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -25,7 +26,6 @@ from phicrypt.errors import (
     UnsupportedOperationError,
 )
 from phicrypt.s3.client import S3Client
-from phicrypt.s3.location import location_pair
 
 FRAME = 128 * 1024
 

@@ -15,6 +15,7 @@ import pytest
 from botocore.exceptions import ClientError
 from support.s3_support import WatchedS3, flip
 
+from phicrypt.core.byte_ranges import parse_range
 from phicrypt.errors import (
     AuthenticationError,
     FormatError,
@@ -24,8 +25,6 @@ from phicrypt.errors import (
 )
 from phicrypt.formats.esdk.frames import FramedLayout, layout_of_body
 from phicrypt.s3.client import S3Client
-from phicrypt.s3.reading.frame_spans import final_number, frames_of, frames_span
-from phicrypt.s3.reading.ranges import parse_range
 
 CASES = int(os.environ.get("PHICRYPT_RANGE_CASES", "60"))
 FRAME = 128 * 1024
@@ -106,14 +105,14 @@ def expected_answer(header: str, data: bytes) -> tuple[int, str | None, int | No
 def assert_few_bytes(watched: WatchedS3, layout: FramedLayout, header: str) -> None:
     """At most header, touched frames and final frame were fetched; nothing twice."""
     request = parse_range(header)
-    final = final_number(layout)
+    final = layout.final_number
     wanted = {final}
     if request is None:
         wanted = set(range(1, final + 1))
     elif (span := request.resolve(layout.plaintext_length_bytes)) is not None and span.length:
-        first, last = frames_of(layout, span)
+        first, last = layout.frames_of(span)
         wanted |= set(range(first, last + 1))
-    bound = layout.header_length_bytes + sum(frames_span(layout, number, number).length for number in wanted)
+    bound = layout.header_length_bytes + sum(layout.frames_span(number, number).length for number in wanted)
     assert watched.body_bytes <= bound, header
 
 
@@ -154,14 +153,14 @@ def test_every_changed_byte_in_the_fetched_frames_is_refused(
     body, metadata = stored["Body"].read(), stored["Metadata"]
     header_length = int(metadata["phicrypt-header-length"])
     layout = layout_of_body(len(body) - header_length, 64, header_length)
-    touched = frames_span(layout, 2, 3)
-    final = frames_span(layout, final_number(layout), final_number(layout))
+    touched = layout.frames_span(2, 3)
+    final = layout.frames_span(layout.final_number, layout.final_number)
     indices = [*range(0, header_length, 7), *range(touched.start, touched.end), *range(final.start, final.end)]
     for index in indices:
         raw.put_object(Bucket=bucket, Key="k", Body=flip(body, index), Metadata=metadata)
         with pytest.raises(PhiCryptError):
             ask(small, bucket, "k", "bytes=70-180")
-    untouched = frames_span(layout, 5, 5)
+    untouched = layout.frames_span(5, 5)
     raw.put_object(Bucket=bucket, Key="k", Body=flip(body, untouched.start + 20), Metadata=metadata)
     assert ask(small, bucket, "k", "bytes=70-180")[3] == data[70:181]
 

@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phicrypt.s3.reading.ranges import Span, parse_range
+from phicrypt.core.byte_ranges import Span, parse_range
 
 
 def reference(header: str, data: bytes) -> tuple[int, bytes]:

@@ -21,6 +21,7 @@ from support.sdk_providers import raw_provider
 from phicrypt import ANY_CONTEXT, CachePolicy, KmsKeyring, PhiCrypt, RawAesKeyring
 from phicrypt.audit.sinks.memory import RecordingSink
 from phicrypt.core.limits import ReadLimits
+from phicrypt.core.location import LOCATION_NAME, location_pair
 from phicrypt.errors import (
     AuditError,
     AuthenticationError,
@@ -32,7 +33,6 @@ from phicrypt.errors import (
     UnsupportedOperationError,
 )
 from phicrypt.s3.client import S3Client
-from phicrypt.s3.location import LOCATION_NAME, location_pair
 
 FRAME = 128 * 1024
 
@@ -41,8 +41,8 @@ def test_rule_05_s3_materials_that_do_not_derive_are_never_cached(
     aws: Any, raw: Any, bucket: str, kms_phi: PhiCrypt
 ) -> None:
     """Signed objects, and version 2 objects of the S3 Encryption Client, ask KMS each time."""
-    signed = S3Client(kms_phi, raw, signed=True, bind_location=False, context={"tenant": "7"})
-    unsigned = S3Client(kms_phi, raw, bind_location=False, context={"tenant": "7"})
+    signed = kms_phi.s3(raw, signed=True, bind_location=False, context={"tenant": "7"})
+    unsigned = kms_phi.s3(raw, bind_location=False, context={"tenant": "7"})
     for client, expected in ((signed, 3), (unsigned, 1)):
         aws.kms_requests.clear()
         for name in ("a", "b", "c"):
@@ -109,11 +109,11 @@ def test_rule_06_non_framed_messages_are_spooled_and_verified_whole(raw: Any, bu
     message, _ = sdk.encrypt(source=data, key_provider=raw_provider(), encryption_context=context, frame_length=0)
     raw.put_object(Bucket=bucket, Key="k", Body=message)
     keyring = RawAesKeyring("clinic", "key-1", WRAPPING_KEY)
-    signed_and_non_framed = S3Client(PhiCrypt(keyring), raw)
+    signed_and_non_framed = PhiCrypt(keyring).s3(raw)
     assert signed_and_non_framed.get_object(Bucket=bucket, Key="k")["Body"].read() == data
     with pytest.raises(UnsupportedOperationError):
         signed_and_non_framed.get_object(Bucket=bucket, Key="k", Range="bytes=0-1")
-    small = S3Client(PhiCrypt(keyring, limits=ReadLimits(max_spool_bytes=1_000)), raw)
+    small = PhiCrypt(keyring, limits=ReadLimits(max_spool_bytes=1_000)).s3(raw)
     with pytest.raises(LimitExceededError):
         small.get_object(Bucket=bucket, Key="k")["Body"].read()
     raw.put_object(Bucket=bucket, Key="k", Body=flip(message, len(message) // 2))
@@ -126,12 +126,9 @@ def test_rule_06_non_framed_messages_are_spooled_and_verified_whole(raw: Any, bu
 )
 def test_rule_06_bounds_hold_for_stored_headers(raw: Any, bucket: str, limit: str) -> None:
     keyring = RawAesKeyring("clinic", "key-1", WRAPPING_KEY)
-    S3Client(PhiCrypt(keyring), raw).put_object(Bucket=bucket, Key="k", Body=b"x")
-    strict = S3Client(
-        PhiCrypt(keyring, limits=ReadLimits(**{limit: 50}), frame_length_bytes=50),
-        raw,
-        part_size_bytes=5 * 1024**2 + 20,
-    )
+    PhiCrypt(keyring).s3(raw).put_object(Bucket=bucket, Key="k", Body=b"x")
+    phi = PhiCrypt(keyring, limits=ReadLimits(**{limit: 50}), frame_length_bytes=50)
+    strict = phi.s3(raw, part_size_bytes=5 * 1024**2 + 20)
     for extra in ({}, {"Range": "bytes=0-0"}):
         with pytest.raises(LimitExceededError):
             strict.get_object(Bucket=bucket, Key="k", **extra)
@@ -140,12 +137,12 @@ def test_rule_06_bounds_hold_for_stored_headers(raw: Any, bucket: str, limit: st
 def test_rule_08_expected_pairs_are_compared_before_any_kms_call(
     aws: Any, raw: Any, bucket: str, kms_phi: PhiCrypt
 ) -> None:
-    client = S3Client(kms_phi, raw, context={"tenant": "7"})
+    client = kms_phi.s3(raw, context={"tenant": "7"})
     client.put_object(Bucket=bucket, Key="k", Body=b"x")
     raw.copy_object(Bucket=bucket, Key="moved", CopySource={"Bucket": bucket, "Key": "k"})
     client.get_object(Bucket=bucket, Key="k")["Body"].read()
     aws.kms_requests.clear()
-    stranger = S3Client(kms_phi, raw, context={"tenant": "8"})
+    stranger = kms_phi.s3(raw, context={"tenant": "8"})
     for other, name in ((stranger, "k"), (client, "moved")):
         for extra in ({}, {"Range": "bytes=0-0"}):
             with pytest.raises(ContextMismatchError) as failure:
@@ -171,7 +168,7 @@ def sink() -> RecordingSink:
 
 @pytest.fixture
 def audited(sink: RecordingSink, raw: Any) -> S3Client:
-    return S3Client(PhiCrypt(RawAesKeyring("clinic", "key-1", WRAPPING_KEY), audit=[sink]), raw)
+    return PhiCrypt(RawAesKeyring("clinic", "key-1", WRAPPING_KEY), audit=[sink]).s3(raw)
 
 
 def outcomes(sink: RecordingSink) -> list[tuple[str, str, str, int | None]]:
@@ -203,7 +200,7 @@ def test_rule_20_every_use_begins_and_ends_in_the_audit_trail(
     ):
         sink.events.clear()
         use()
-        audited._gateway.phi.trail.flush()
+        audited._s3_session.phi_session.trail.flush()
         operation, count = expected
         assert outcomes(sink) == [(operation, "begin", "begun", None), (operation, "end", "success", count)], (
             number
@@ -227,7 +224,7 @@ def test_rule_20_an_abandoned_body_leaves_how_much_was_read(
     sink.events.clear()
     assert audited.get_object(Bucket=bucket, Key="k")["Body"].read(10) == b"x" * 10
     gc.collect()
-    audited._gateway.phi.trail.flush()
+    audited._s3_session.phi_session.trail.flush()
     assert outcomes(sink)[-1] == ("s3.get_object", "end", "interrupted", 10)
 
 
@@ -242,7 +239,7 @@ def test_rule_20_an_audit_sink_that_fails_stops_a_read_before_plaintext(
             pass
 
     s3.put_object(Bucket=bucket, Key="k", Body=b"x")
-    client = S3Client(PhiCrypt(RawAesKeyring("clinic", "key-1", WRAPPING_KEY), audit=[Broken()]), raw)
+    client = PhiCrypt(RawAesKeyring("clinic", "key-1", WRAPPING_KEY), audit=[Broken()]).s3(raw)
     for read in (
         lambda: client.get_object(Bucket=bucket, Key="k"),
         lambda: client.get_object(Bucket=bucket, Key="k", Range="bytes=0-0"),
@@ -258,7 +255,7 @@ def test_rule_20_an_actor_is_required_before_a_key_is_used(
 ) -> None:
     keyring = KmsKeyring(aws.kms_key_arn, client=aws.client("kms"))
     phi = PhiCrypt(keyring, audit=[sink], require_actor=True, cache=None)
-    client = S3Client(phi, raw)
+    client = phi.s3(raw)
     aws.kms_requests.clear()
     with pytest.raises(AuditError):
         client.put_object(Bucket=bucket, Key="k", Body=b"x")
@@ -372,7 +369,7 @@ def test_wrong_settings_are_refused_at_once(client_of: Callable[..., S3Client], 
 def test_other_clients_than_s3s_are_refused(phi: PhiCrypt, aws: Any) -> None:
     for wrong in (aws.client("kms"), object(), "s3"):
         with pytest.raises(ConfigurationError):
-            S3Client(phi, wrong)
+            phi.s3(wrong)
     assert phi.s3(aws.session()).meta.service_model.service_name == "s3"
 
 
@@ -396,7 +393,7 @@ def test_any_context_never_drops_the_location(s3: S3Client, raw: Any, bucket: st
 def test_cached_data_keys_are_charged_for_the_bytes_of_streams(raw: Any, bucket: str, aws: Any) -> None:
     keyring = KmsKeyring(aws.kms_key_arn, client=aws.client("kms"))
     phi = PhiCrypt(keyring, cache=CachePolicy(max_bytes=1_000_000))
-    client = S3Client(phi, raw, bind_location=False, context={"tenant": "7"})
+    client = phi.s3(raw, bind_location=False, context={"tenant": "7"})
     aws.kms_requests.clear()
     for name in ("a", "b"):
         client.upload_fileobj(io.BytesIO(bytes(1_500_000)), bucket, name)

@@ -44,7 +44,7 @@ def neighbour(aws: Any) -> Iterator[S3ecPython]:
 
 @pytest.fixture
 def s3ec(kms_phi: PhiCrypt, raw: Any) -> S3Client:
-    return S3Client(kms_phi, raw, format="s3ec", read_formats=V3)
+    return kms_phi.s3(raw, format="s3ec", read_formats=V3)
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_rule_06_an_s3ec_object_beyond_the_spool_is_refused(
     keyring = KmsKeyring(aws.kms_key_arn, client=aws.client("kms"))
     for bound, fits in ((1_000_000, False), (3_000_000, True)):
         limits = ReadLimits(max_spool_bytes=bound, spool_memory_bytes=100_000)
-        client = S3Client(PhiCrypt(keyring, limits=limits), raw, read_formats=V3)
+        client = PhiCrypt(keyring, limits=limits).s3(raw, read_formats=V3)
         body = client.get_object(Bucket=bucket, Key="k")["Body"]
         if fits:
             assert body.read() == b"x" * 2_000_000
@@ -315,7 +315,7 @@ def test_ranges_of_s3ec_objects_are_cut_from_what_was_verified(s3ec: S3Client, b
 def test_rule_16_s3ec_holds_one_recipient(aws: Any, raw: Any, bucket: str, phi: PhiCrypt) -> None:
     kms = KmsKeyring(aws.kms_key_arn, client=aws.client("kms"))
     for keyring in (MultiKeyring(kms, kms), phi.provider.keyring):
-        client = S3Client(PhiCrypt(keyring), raw, format="s3ec", read_formats=V3)
+        client = PhiCrypt(keyring).s3(raw, format="s3ec", read_formats=V3)
         with pytest.raises(ConfigurationError, match="KmsKeyring"):
             client.put_object(Bucket=bucket, Key="k", Body=b"x")
 
@@ -330,7 +330,7 @@ def test_rewrap_replaces_metadata_only(
     neighbour: S3ecPython, aws: Any, raw: Any, kms_phi: PhiCrypt, bucket: str
 ) -> None:
     watched = WatchedS3(raw)
-    client = S3Client(kms_phi, watched, format="s3ec", read_formats=V3)
+    client = kms_phi.s3(watched, format="s3ec", read_formats=V3)
     data = bytes(64) * 1024**2
     client.put_object(
         Bucket=bucket,
@@ -365,7 +365,7 @@ def test_rewrap_above_the_copy_bound_goes_by_parts_on_the_server(
     s3ec.put_object(Bucket=bucket, Key="k", Body=data, Tagging="class=imaging")
     keyring = KmsKeyring(aws.create_kms_key(), client=aws.client("kms"))
     s3ec.rewrap(bucket, "k", to=keyring)
-    reader = S3Client(PhiCrypt(keyring), raw, read_formats=V3)
+    reader = PhiCrypt(keyring).s3(raw, read_formats=V3)
     assert reader.get_object(Bucket=bucket, Key="k")["Body"].read() == data
     assert s3ec.get_object_tagging(Bucket=bucket, Key="k")["TagSet"] == [{"Key": "class", "Value": "imaging"}]
 

@@ -11,7 +11,6 @@ from typing import Any
 from interop.s3rver import s3rver_client
 
 from phicrypt import PhiCrypt, RawAesKeyring
-from phicrypt.s3.client import S3Client
 
 MIB = 1024**2
 
@@ -47,7 +46,7 @@ def client_of(kind: str, endpoint_url: str) -> Any:
     raw = s3rver_client(endpoint_url, max_pool_connections=20)
     if kind == "boto3":
         return raw
-    return S3Client(PhiCrypt(RawAesKeyring("clinic", "key-1", bytes(range(32)))), raw)
+    return PhiCrypt(RawAesKeyring("clinic", "key-1", bytes(range(32)))).s3(raw)
 
 
 def measure(action: str, kind: str, endpoint_url: str, bucket: str, length: int) -> float:

@@ -12,7 +12,6 @@ import boto3
 from botocore.config import Config
 
 from phicrypt import PhiCrypt, RawAesKeyring
-from phicrypt.s3.client import S3Client
 
 PART = 5 * 1024**2
 LENGTH = 6 * PART + 17
@@ -32,7 +31,7 @@ def raw_client(endpoint_url: str) -> Any:
 def main() -> None:
     endpoint_url, bucket, name, action, path = sys.argv[1:]
     phi = PhiCrypt(RawAesKeyring("clinic", "key-1", bytes(range(32))))
-    s3 = S3Client(phi, raw_client(endpoint_url), part_size_bytes=PART)
+    s3 = phi.s3(raw_client(endpoint_url), part_size_bytes=PART)
     print("ready", flush=True)
     if action == "upload":
         s3.upload_file(path, bucket, name)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from phicrypt.testing import mark_as_double
 
+
+@mark_as_double
 class WatchedS3:
     """A boto3 S3 client that counts what it is asked and how many body bytes it returns.
 

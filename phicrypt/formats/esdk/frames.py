@@ -26,6 +26,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from phicrypt.core.byte_ranges import Span
 from phicrypt.core.primitives import AESGCM, InvalidTag
 from phicrypt.core.process import ProcessBound
 from phicrypt.core.suites import TAG_LENGTH_BYTES
@@ -108,11 +109,35 @@ class FramedLayout:
         """Length of the whole final frame."""
         return FINAL_OVERHEAD_BYTES + self.final_length_bytes
 
+    @property
+    def final_number(self) -> int:
+        """The sequence number of the final frame, which is also the count of frames."""
+        return self.regular_frames + 1
+
     def frame_offset(self, sequence_number: int) -> int:
         """Where a frame begins in the message, in bytes from the message's first."""
         return self.header_length_bytes + (sequence_number - 1) * (
             self.frame_length_bytes + REGULAR_OVERHEAD_BYTES
         )
+
+    def frames_span(self, first: int, last: int) -> Span:
+        """Where frames ``first`` to ``last`` (from 1, both included) stand in the message."""
+        end = self.frame_offset(last + 1)
+        if last == self.final_number:
+            end = self.frame_offset(last) + self.final_frame_length_bytes
+        return Span(self.frame_offset(first), end)
+
+    def plaintext_span(self, first: int, last: int) -> Span:
+        """Which plaintext bytes frames ``first`` to ``last`` hold."""
+        end = last * self.frame_length_bytes
+        if last == self.final_number:
+            end = self.plaintext_length_bytes
+        return Span((first - 1) * self.frame_length_bytes, end)
+
+    def frames_of(self, plaintext: Span) -> tuple[int, int]:
+        """The first and last frame that hold a non-empty span of the plaintext."""
+        first = plaintext.start // self.frame_length_bytes + 1
+        return first, (plaintext.end - 1) // self.frame_length_bytes + 1
 
 
 def layout_for_plaintext(

@@ -38,6 +38,12 @@ _MESSAGE_ID_LENGTH_BYTES: Final = 32
 _FOOTER_LENGTH_FIELD_BYTES: Final = 2
 
 
+def footer_length_of(suite: AlgorithmSuite) -> int:
+    """Bytes behind the last frame: the length field and the signature of a signed suite, else none."""
+    curve = suite.signature_curve
+    return 0 if curve is None else _FOOTER_LENGTH_FIELD_BYTES + FIXED_SIGNATURE_LENGTH_BYTES[curve]
+
+
 class MessageSealer(ProcessBound):
     """One message being written, in version 2 of the format.
 
@@ -129,8 +135,7 @@ class MessageSealer(ProcessBound):
     @property
     def longest_footer_bytes(self) -> int:
         """At most this many bytes follow the frames."""
-        curve = self._materials.suite.signature_curve
-        return 0 if curve is None else _FOOTER_LENGTH_FIELD_BYTES + FIXED_SIGNATURE_LENGTH_BYTES[curve]
+        return footer_length_of(self._materials.suite)
 
     def footer(self) -> bytes:
         """The footer, after the final frame: ``b""`` for unsigned suites.

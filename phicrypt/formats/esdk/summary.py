@@ -12,6 +12,7 @@ from phicrypt.core.streams import ReadableStream
 from phicrypt.errors import FormatError
 from phicrypt.formats.esdk.frames import Buffer, layout_of_body
 from phicrypt.formats.esdk.header import MessageHeader, parse_header
+from phicrypt.formats.esdk.sealing import footer_length_of
 from phicrypt.formats.reader import ByteReader, StreamReader
 
 
@@ -105,7 +106,15 @@ def _plaintext_length(header: MessageHeader, message_length_bytes: int | None) -
     # A signature's length varies, so the length of a signed body is not known from outside.
     if message_length_bytes is None or header.suite.is_signed:
         return None
-    body_length = message_length_bytes - header.length_bytes
+    return claimed_plaintext_length(header, message_length_bytes)
+
+
+def claimed_plaintext_length(header: MessageHeader, message_length_bytes: int) -> int:
+    """The plaintext length of a message whose signature, if any, is as long as phicrypt's own.
+
+    FormatError where the lengths make none.
+    """
+    body_length = message_length_bytes - header.length_bytes - footer_length_of(header.suite)
     if not header.is_framed:
         overhead = 12 + 8 + 16
         if body_length < overhead:

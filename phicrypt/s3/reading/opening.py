@@ -1,72 +1,234 @@
-"""Opening one stored object: which format it has, its header, and its verified end.
+"""Opening one stored object: the first request, which format it has, its header, and its key.
 
 The reader decides which formats are believed (rule 7). Metadata, sizes and instruction files are
 hints from whoever can write the bucket: they save requests, and are refused where they turn out wrong.
+All requests of one read are pinned to the version that the first one found (rule 10).
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Final, NamedTuple
 
-from phicrypt.core.process import ProcessBound
+from phicrypt.core.byte_ranges import RangeRequest, Span, answered_range, body_of_range
+from phicrypt.core.context import AnyContext, plain_context, serialize_context
+from phicrypt.core.location import location_pair
+from phicrypt.core.streams import RejoinedStream, with_retries
+from phicrypt.core.suites import check_demands
 from phicrypt.errors import (
     AuthenticationError,
+    ConfigurationError,
     FormatError,
     NotEncryptedError,
-    PhiCryptError,
     UnsupportedOperationError,
 )
-from phicrypt.formats.esdk.frames import FramedLayout
 from phicrypt.formats.esdk.header import MessageHeader, parse_header
 from phicrypt.formats.esdk.opening import MessageOpener
+from phicrypt.formats.esdk.sealing import footer_length_of
+from phicrypt.formats.esdk.summary import claimed_plaintext_length
 from phicrypt.formats.reader import StreamReader
-from phicrypt.formats.s3ec.envelope import (
-    INSTRUCTION_SUFFIX,
-    MAX_INSTRUCTION_LENGTH_BYTES,
-    S3ecEnvelope,
-    claims_s3ec,
-    needs_instruction_file,
-    parse_envelope,
-    parse_instruction_file,
-)
-from phicrypt.messages.stream_uses import StreamUse
-from phicrypt.s3.gateway import FIRST_PROBE_BYTES, Gateway, Reading
-from phicrypt.s3.reading.frame_spans import final_number, frames_span, layout_of_object, plaintext_span
-from phicrypt.s3.reading.plaintext_streams import FrameRun
-from phicrypt.s3.reading.ranges import Span
-from phicrypt.s3.reading.source import ObjectSource, with_retries
-from phicrypt.s3.writing.sealing import (
+from phicrypt.formats.s3ec.envelope import S3ecEnvelope, claims_s3ec
+from phicrypt.s3.in_clear import (
     ESDK_FORMAT,
     FOOTER_LENGTH_NAME,
     FORMAT_NAME,
     FRAME_LENGTH_NAME,
     HEADER_LENGTH_NAME,
-    footer_length_of,
 )
+from phicrypt.s3.operations import OPERATIONS
+from phicrypt.s3.reading.frames import Opened, StoredObject, framed_plaintext, ranged_plaintext
+from phicrypt.s3.reading.plaintext_streams import PiecesStream, spool_for
+from phicrypt.s3.reading.s3ec_objects import envelope_beside, envelope_of, open_s3ec
+from phicrypt.s3.session import Boto3S3, Demands, S3Session
 
+GET_OBJECT: Final = "s3.get_object"
+"""The audit trail's name of a read; also of the source of a copy, as in IAM's permissions."""
 HEADER_STEP_BYTES: Final = 1_024
+_FIRST_PROBE_BYTES: Final = 128
+"""Shorter than any header that phicrypt writes, so that the first probe fetches no frame."""
+_MAX_REMEMBERED_BUCKETS: Final = 1_000
 _IDENTIFYING_FIELDS: Final = ("version", "type", "algorithm suite id")
+_PINNED_PARAMETERS: Final = (
+    *("Bucket", "Key", "RequestPayer", "ExpectedBucketOwner"),
+    *("SSECustomerAlgorithm", "SSECustomerKey", "SSECustomerKeyMD5"),
+)
+_FIRST_REQUEST_PARAMETERS: Final = frozenset(
+    ("Bucket", "Key", "VersionId", "IfMatch", "IfModifiedSince", "IfNoneMatch", "IfUnmodifiedSince")
+)
+_EMPTY: Final = "the object is empty; an encrypted object holds a header at least"
 
 
-def detect(gateway: Gateway, source: ObjectSource) -> S3ecEnvelope | None:
+def demands_of(s3_session: S3Session, own: Mapping[str, Any], operation: str = GET_OBJECT) -> Demands:
+    """The demands in phicrypt's own parameters; ``ANY_CONTEXT`` drops the caller's pairs, never the location."""
+    context, pairs = own.get("EncryptionContext"), None
+    if not isinstance(context, AnyContext):
+        pairs = {**s3_session.options.context, **plain_context(context)}
+        if pairs:
+            pairs = s3_session.phi_session.contexts.expected(pairs) or {}
+    return Demands(
+        pairs, bool(own.get("RequireSigned", False)), bool(own.get("AllowUncommitted", False)), operation
+    )
+
+
+class Plaintext(NamedTuple):
+    """What a read of one object gives.
+
+    Attributes:
+        stored: where it comes from.
+        format_name: of the audit trail and of responses.
+        body: the stream of the plaintext, or of its range.
+        length_bytes: of that stream; of a whole object a claim (rule 10).
+        span, total_bytes: of a range, which was verified to the total; None without one.
+    """
+
+    stored: StoredObject
+    format_name: str
+    body: Any
+    length_bytes: int
+    span: Span | None = None
+    total_bytes: int | None = None
+
+
+def open_whole(s3_session: S3Session, parameters: Mapping[str, Any], own: Mapping[str, Any]) -> Plaintext:
+    """All of an object, in one request."""
+    demands = demands_of(s3_session, own)
+    stored, body = find(s3_session.client, parameters)
+    try:
+        envelope = detect(s3_session, stored)
+        if envelope is not None:
+            verified, _, length = open_s3ec(s3_session, stored, envelope, demands, body)
+            return Plaintext(stored, f"s3ec-v{envelope.version}", verified, length)
+        joined = RejoinedStream(body)
+        header = read_header(s3_session, stored, StreamReader(joined, read_ahead_bytes=HEADER_STEP_BYTES))
+        opened = _opened(s3_session, stored, header, demands)
+        return whole_plaintext(s3_session, opened, joined.behind(header.length_bytes))
+    except BaseException:
+        body.close()
+        raise
+
+
+def open_range(
+    s3_session: S3Session, parameters: Mapping[str, Any], own: Mapping[str, Any], request: RangeRequest
+) -> Plaintext:
+    """A range of an unsigned object, in the requests for its header, its final frame and its frames."""
+    demands = demands_of(s3_session, own)
+    found = open_by_probe(s3_session, parameters, demands)
+    if isinstance(found, Opened):
+        stream, span, total = ranged_plaintext(found, request)
+        return Plaintext(found.stored, "esdk", stream, span.length, span, total)
+    stored, envelope = found
+    verified, span, total = open_s3ec(s3_session, stored, envelope, demands, stored.body(), request)
+    return Plaintext(stored, f"s3ec-v{envelope.version}", verified, span.length, span, total)
+
+
+def open_by_probe(
+    s3_session: S3Session, parameters: Mapping[str, Any], demands: Demands
+) -> Opened | tuple[StoredObject, S3ecEnvelope]:
+    """Open an object by its first bytes only; an envelope where it is an S3 Encryption Client object."""
+    first_bytes = _FIRST_PROBE_BYTES
+    known = s3_session.header_rests.get(parameters["Bucket"])
+    if known is not None:
+        # What the headers seen in the bucket had beside their contexts, and the pairs that this one must
+        # hold. A header is never shorter, so no byte of a frame is among them.
+        pairs = _demanded_pairs(s3_session, parameters["Bucket"], parameters["Key"], demands)
+        first_bytes = known + len(serialize_context(pairs))
+    probe = HeaderProbe(s3_session, parameters, first_bytes)
+    envelope = detect(s3_session, probe.stored)
+    if envelope is not None:
+        return probe.stored, envelope
+    return _opened(s3_session, probe.stored, probe.header(), demands)
+
+
+def whole_plaintext(s3_session: S3Session, opened: Opened, rest: Any) -> Plaintext:
+    """All of an ESDK object, from the stream behind its header; its length is a claim."""
+    stored, opener, use = opened
+    header, limits = opener.header, s3_session.options.limits
+    try:
+        length = claimed_plaintext_length(header, stored.length_bytes)
+    except FormatError as error:
+        use.end(error)
+        raise
+    if header.is_framed and not header.suite.is_signed:
+        return Plaintext(stored, "esdk", framed_plaintext(opened, rest), length)
+    spool, close = spool_for(rest, limits)
+    pieces = opener.pieces(StreamReader(rest), spool, limits)
+    return Plaintext(stored, "esdk", PiecesStream(pieces, use, length=length, close=close), length)
+
+
+# --- the first request ---------------------------------------------------------------------------
+
+
+def find(client: Boto3S3, parameters: Mapping[str, Any], span: Span | None = None) -> tuple[StoredObject, Any]:
+    """The first request; its body stream. Conditions of the caller apply to it.
+
+    Raises botocore's ClientError as it is, NotEncryptedError for an empty object.
+    """
+    from botocore.exceptions import ClientError
+
+    first = _first_parameters("get_object", parameters)
+    if span is None:
+        response = client.get_object(**first)
+        return _stored(client, parameters, response, response["ContentLength"]), response["Body"]
+    # S3 sends checksums of whole objects only, and would check nothing here.
+    first.pop("ChecksumMode", None)
+    try:
+        response = client.get_object(**first, Range=span.header())
+    except ClientError as error:
+        if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 416:
+            raise NotEncryptedError(_EMPTY) from None
+        raise
+    answered, total = answered_range(response)
+    body = body_of_range(response, Span(0, answered.end), total)
+    return _stored(client, parameters, response, total), body
+
+
+def find_by_head(client: Boto3S3, parameters: Mapping[str, Any]) -> StoredObject:
+    """The first request, without a body."""
+    response = client.head_object(**_first_parameters("head_object", parameters))
+    return _stored(client, parameters, response, response["ContentLength"])
+
+
+def _first_parameters(operation_name: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    names = OPERATIONS[operation_name].forwarded | _FIRST_REQUEST_PARAMETERS
+    return {name: value for name, value in parameters.items() if name in names}
+
+
+def _stored(
+    client: Boto3S3, parameters: Mapping[str, Any], response: Mapping[str, Any], length_bytes: int
+) -> StoredObject:
+    pinned = {name: parameters[name] for name in _PINNED_PARAMETERS if name in parameters}
+    pinned["IfMatch"] = response["ETag"]
+    # Of what has no versions a server may tell "null"; a caller's "null" is the object from before versioning.
+    told = response.get("VersionId")
+    version_id = parameters.get("VersionId") or (None if told == "null" else told)
+    if version_id is not None:
+        pinned["VersionId"] = version_id
+    metadata = {name.lower(): value for name, value in response.get("Metadata", {}).items()}
+    request = partial(client.get_object, **pinned)
+    return StoredObject(pinned["Bucket"], pinned["Key"], response, metadata, length_bytes, request)
+
+
+# --- formats -------------------------------------------------------------------------------------
+
+
+def detect(s3_session: S3Session, stored: StoredObject) -> S3ecEnvelope | None:
     """The envelope of an S3 Encryption Client object; None for what must be an ESDK message.
 
     Raises UnsupportedOperationError for a format that ``read_formats`` does not name, FormatError,
     NotEncryptedError.
     """
-    names = gateway.options.read_formats
-    metadata = source.metadata
+    names = s3_session.options.read_formats
+    metadata = stored.metadata
     claims_esdk = FORMAT_NAME in metadata
     if claims_s3ec(metadata):
         if claims_esdk:
             raise FormatError("the metadata claims two formats", field="metadata")
-        return _envelope(gateway, source, names)
+        return envelope_of(stored, names)
     if "s3ec-instruction-files" in names and not claims_esdk:
-        instruction = _instruction_file(gateway, source)
-        if instruction is not None:
-            return _accepted(parse_envelope(metadata, instruction), names)
+        envelope = envelope_beside(stored, names)
+        if envelope is not None:
+            return envelope
     if "esdk" not in names:
         if claims_esdk:
             raise UnsupportedOperationError("the object is an ESDK message; add 'esdk' to read_formats to read it")
@@ -76,57 +238,19 @@ def detect(gateway: Gateway, source: ObjectSource) -> S3ecEnvelope | None:
     return None
 
 
-def _envelope(gateway: Gateway, source: ObjectSource, names: frozenset[str]) -> S3ecEnvelope:
-    if not names & {"s3ec-v3", "s3ec-v2"}:
-        raise UnsupportedOperationError(
-            "the object claims to be one of the S3 Encryption Client, which read_formats does not name; the "
-            "bucket may have been tampered with. Add 's3ec-v3' or 's3ec-v2' to read_formats to accept such objects"
-        )
-    instruction = None
-    if needs_instruction_file(source.metadata):
-        if "s3ec-instruction-files" not in names:
-            raise UnsupportedOperationError(
-                "the object's wrapped data key stands in an instruction file; add 's3ec-instruction-files' to "
-                "read_formats to accept such files"
-            )
-        instruction = _instruction_file(gateway, source)
-    return _accepted(parse_envelope(source.metadata, instruction), names)
+# --- headers and keys ----------------------------------------------------------------------------
 
 
-def _accepted(envelope: S3ecEnvelope, names: frozenset[str]) -> S3ecEnvelope:
-    name = f"s3ec-v{envelope.version}"
-    if name not in names:
-        raise UnsupportedOperationError(
-            f"the object has version {envelope.version} of the S3 Encryption Client's format; add {name!r} to "
-            "read_formats to accept it"
-        )
-    return envelope
-
-
-def _instruction_file(gateway: Gateway, source: ObjectSource) -> dict[str, str] | None:
-    from botocore.exceptions import ClientError
-
-    try:
-        response = gateway.s3.get_object(**source.beside(INSTRUCTION_SUFFIX))
-    except ClientError as error:
-        if error.response.get("Error", {}).get("Code") == "NoSuchKey":
-            return None
-        raise
-    body = response["Body"].read(MAX_INSTRUCTION_LENGTH_BYTES + 1)
-    response["Body"].close()
-    return parse_instruction_file(body)
-
-
-def read_header(gateway: Gateway, source: ObjectSource, reader: StreamReader) -> MessageHeader:
+def read_header(s3_session: S3Session, stored: StoredObject, reader: StreamReader) -> MessageHeader:
     """The header at the start of a stored object, checked against the metadata's hints.
 
     Raises NotEncryptedError where the bytes are no message and nothing claims that they are one,
     AuthenticationError where the metadata lies about the message.
     """
     try:
-        header = parse_header(reader, gateway.options.limits)
+        header = parse_header(reader, s3_session.options.limits)
     except FormatError as error:
-        if FORMAT_NAME not in source.metadata and error.field in _IDENTIFYING_FIELDS:
+        if FORMAT_NAME not in stored.metadata and error.field in _IDENTIFYING_FIELDS:
             raise NotEncryptedError(
                 "the object does not begin like an encrypted message; it is plaintext"
             ) from None
@@ -137,9 +261,12 @@ def read_header(gateway: Gateway, source: ObjectSource, reader: StreamReader) ->
         FOOTER_LENGTH_NAME: footer_length_of(header.suite),
     }
     for name, value in hints.items():
-        if source.metadata.get(name, str(value)) != str(value):
+        if stored.metadata.get(name, str(value)) != str(value):
             raise AuthenticationError("metadata lengths")
-    gateway.saw_header(source.bucket, header)
+    rests, rest = s3_session.header_rests, header.length_bytes - len(header.context_bytes)
+    if len(rests) > _MAX_REMEMBERED_BUCKETS:
+        rests.clear()
+    rests[stored.bucket] = min(rests.get(stored.bucket, rest), rest)
     return header
 
 
@@ -152,155 +279,84 @@ def hinted_length(metadata: Mapping[str, str], name: str, bound: int) -> int | N
 
 
 class HeaderProbe:
-    """A source for :class:`StreamReader` that fetches a header in as few exact ranges as it can.
+    """Fetches a header in as few exact ranges as it can; a source for :class:`StreamReader`.
 
     The first request asks for a header's usual length; its answer carries the metadata, whose hint
     bounds the second one. Where the hints are missing or wrong, doubling steps follow.
+
+    Attributes:
+        stored: what the first request found.
     """
 
-    def __init__(self, gateway: Gateway, source: ObjectSource, first_bytes: int = FIRST_PROBE_BYTES) -> None:
-        self._gateway = gateway
-        self._source = source
-        self._held: bytes = source.get_first(Span(0, first_bytes)).read()
+    def __init__(
+        self, s3_session: S3Session, parameters: Mapping[str, Any], first_bytes: int = _FIRST_PROBE_BYTES
+    ) -> None:
+        self._s3_session = s3_session
+        self.stored, body = find(s3_session.client, parameters, Span(0, first_bytes))
+        self._held: bytes = body.read()
         self._position = 0
+
+    def header(self) -> MessageHeader:
+        """See :func:`read_header`."""
+        return read_header(self._s3_session, self.stored, StreamReader(self, read_ahead_bytes=HEADER_STEP_BYTES))
 
     def read(self, size: int = -1, /) -> bytes:
         if not self._held:
-            start = self._position
-            hint = hinted_length(
-                self._source.metadata, HEADER_LENGTH_NAME, self._gateway.options.limits.max_header_length_bytes
-            )
+            start, stored = self._position, self.stored
+            longest = self._s3_session.options.limits.max_header_length_bytes
+            hint = hinted_length(stored.metadata, HEADER_LENGTH_NAME, longest)
             end = hint if hint is not None and start < hint else start + max(start, HEADER_STEP_BYTES)
-            end = min(end, self._source.stored_length_bytes)
-            if start < end:
-                self._held = with_retries(lambda: self._source.get(Span(start, end)).read())
+            span = Span(start, min(end, stored.length_bytes))
+            if span.length > 0:
+                self._held = with_retries(
+                    lambda: body_of_range(stored.request(Range=span.header()), span, stored.length_bytes).read()
+                )
         piece, self._held = (self._held, b"") if size < 0 else (self._held[:size], self._held[size:])
         self._position += len(piece)
         return piece
 
 
-class OpenedMessage(ProcessBound):
-    """An ESDK object whose header was authenticated.
+def _opened(s3_session: S3Session, stored: StoredObject, header: MessageHeader, demands: Demands) -> Opened:
+    """The message of a parsed header after every demand of the reader was checked.
 
-    Attributes:
-        source: requests for its bytes.
-        header: its parsed header.
-        opener: the key of its frames.
-        use: the audited use, which whoever reads the plaintext counts and ends.
+    Raises ConfigurationError where the caller gave no pair and the location is not bound (rule 8): that
+    would accept every object that the keyring opens.
     """
-
-    def __init__(
-        self,
-        source: ObjectSource,
-        opener: MessageOpener,
-        use: StreamUse,
-    ) -> None:
-        super().__init__()
-        self.source = source
-        self.header = opener.header
-        self.opener = opener
-        self.use = use
-        self._final: bytes | None = None
-        self._layout: FramedLayout | None = None
-
-    def __repr__(self) -> str:
-        return f"<OpenedMessage {self.header.suite.name}>"
-
-    @property
-    def layout(self) -> FramedLayout:
-        """Its frames; claims until :meth:`final_plaintext` has been verified."""
-        if self._layout is None:
-            try:
-                self._layout = layout_of_object(self.header, self.source.stored_length_bytes)
-            except PhiCryptError as error:
-                self.use.end(error)
-                raise
-        return self._layout
-
-    def final_plaintext(self) -> bytes:
-        """The verified plaintext of the final frame: after this the total length is no claim any more."""
-        if self._final is None:
-            number = final_number(self.layout)
-            self._final = self.open_frames(number, number)
-        return self._final
-
-    def verified_length(self) -> int:
-        """The plaintext length, after the final frame was verified (rule 10)."""
-        self.final_plaintext()
-        return self.layout.plaintext_length_bytes
-
-    def run(self, first: int, last: int) -> FrameRun:
-        """A stream of frames ``first`` to ``last``, one request."""
-        stream = self.source.get(frames_span(self.layout, first, last))
-        return FrameRun(stream, self.opener.cipher, self.layout, first, last)
-
-    def open_frames(self, first: int, last: int) -> bytes:
-        """The verified plaintext of frames ``first`` to ``last``; asks again while connections break."""
-        return with_retries(lambda: self._open_frames(first, last))
-
-    def _open_frames(self, first: int, last: int) -> bytes:
-        start, end = plaintext_span(self.layout, first).start, plaintext_span(self.layout, last).end
-        run = self.run(first, last)
-        buffer = io.BytesIO(bytes(end - start))
-        position = 0
-        try:
-            with buffer.getbuffer() as plaintext:
-                while run.next_length() >= 0:
-                    position += run.open_into(plaintext[position:])
-        finally:
-            run.close()
-        return buffer.getvalue()
+    phi_session = s3_session.phi_session
+    expected = _demanded_pairs(s3_session, stored.bucket, stored.object_key, demands)
+    if not expected and demands.pairs is not None:
+        raise ConfigurationError(
+            "with bind_location=False a read names its pairs: EncryptionContext={…}, the client's context=, "
+            "or ANY_CONTEXT"
+        )
+    use = phi_session.recorded(
+        demands.operation,
+        format="esdk",
+        context=phi_session.contexts.loggable(header.context, header.context_bytes),
+        resource=("s3", stored.bucket, stored.object_key),
+    )
+    use.suite_id, use.message_id = header.suite.suite_id, header.message_id.hex()
+    try:
+        check_demands(
+            header.suite, require_signed=demands.require_signed, allow_uncommitted=demands.allow_uncommitted
+        )
+        materials, use.cache_hit = phi_session.provider.decryption_materials(
+            header.suite,
+            header.context,
+            header.encrypted_data_keys,
+            expected=expected or None,
+            context_bytes=header.context_bytes,
+        )
+        use.origin = materials.origin
+        return Opened(stored, MessageOpener(header, materials), use)
+    except BaseException as error:
+        use.end(error)
+        raise
 
 
-def open_by_probe(gateway: Gateway, source: ObjectSource, reading: Reading) -> OpenedMessage | S3ecEnvelope:
-    """Open an object by its first bytes only; an envelope where it is an S3 Encryption Client object."""
-    probe = HeaderProbe(gateway, source, gateway.probe_length(source.bucket, source.object_key, reading))
-    envelope = detect(gateway, source)
-    if envelope is not None:
-        return envelope
-    header = read_header(gateway, source, StreamReader(probe, read_ahead_bytes=HEADER_STEP_BYTES))
-    opener, use = gateway.open_message(source.bucket, source.object_key, header, reading)
-    return OpenedMessage(source, opener, use)
-
-
-class _Rejoined:
-    """A stream from which a header was read: what was read too far comes first."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self._seen = b""
-        self._rest: bytes | None = None
-
-    def read(self, size: int = -1, /) -> bytes:
-        if self._rest is None:
-            piece: bytes = self._stream.read(size)
-            self._seen += piece
-            return piece
-        if self._rest:
-            count = len(self._rest) if size < 0 else size
-            piece, self._rest = self._rest[:count], self._rest[count:]
-            return piece
-        rest: bytes = self._stream.read(size)
-        return rest
-
-    def behind(self, header: MessageHeader) -> _Rejoined:
-        """From here on, the bytes behind the header."""
-        self._rest, self._seen = self._seen[header.length_bytes :], b""
-        return self
-
-    def close(self) -> None:
-        self._stream.close()
-
-
-def open_whole(gateway: Gateway, source: ObjectSource, stream: Any, reading: Reading) -> tuple[OpenedMessage, Any]:
-    """Open an ESDK object from the stream of its whole ciphertext; also the stream behind the header."""
-    joined = _Rejoined(stream)
-    header = read_header(gateway, source, StreamReader(joined, read_ahead_bytes=HEADER_STEP_BYTES))
-    opener, use = gateway.open_message(source.bucket, source.object_key, header, reading)
-    return OpenedMessage(source, opener, use), joined.behind(header)
-
-
-def stream_chunks(stream: Any, chunk_bytes: int) -> Iterator[bytes]:
-    """The pieces of a body, as they come."""
-    while chunk := stream.read(chunk_bytes):
-        yield chunk
+def _demanded_pairs(s3_session: S3Session, bucket: str, object_key: str, demands: Demands) -> dict[str, str]:
+    """The pairs that an ESDK object must hold, its location among them (rule 9)."""
+    pairs = dict(demands.pairs or {})
+    if s3_session.options.bind_location:
+        pairs |= location_pair(bucket, object_key, s3_session.options.logical_buckets)
+    return pairs

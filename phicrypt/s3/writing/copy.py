@@ -12,27 +12,30 @@ nobody who held the data key or an old version.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, urlencode
 
-from phicrypt.core.context import serialize_context
-from phicrypt.core.materials import DataKey, EncryptionMaterials
+from phicrypt.core.byte_ranges import Span
+from phicrypt.core.context import ANY_CONTEXT, serialize_context
+from phicrypt.core.materials import DataKey, EncryptionMaterials, Keyring
+from phicrypt.core.streams import PieceSource
 from phicrypt.errors import AuthenticationError, ConfigurationError, UnsupportedOperationError
-from phicrypt.formats.reader import StreamReader
 from phicrypt.formats.s3ec.content import verify_commitment
-from phicrypt.formats.s3ec.envelope import S3EC_METADATA_NAMES, S3EC_V3_SUITE, S3ecEnvelope
-from phicrypt.messages.stream_uses import StreamUse
-from phicrypt.s3.gateway import REWRAP, Gateway, Reading, check_s3ec_keyring
+from phicrypt.formats.s3ec.envelope import S3EC_V3_SUITE, S3ecEnvelope
 from phicrypt.s3.operations import forwarded
-from phicrypt.s3.reading.opening import HEADER_STEP_BYTES, HeaderProbe, detect, read_header
-from phicrypt.s3.reading.ranges import Span
-from phicrypt.s3.reading.source import ObjectSource
+from phicrypt.s3.options import check_s3ec_keyring
+from phicrypt.s3.reading.frames import StoredObject
+from phicrypt.s3.reading.get import foreign_metadata
+from phicrypt.s3.reading.opening import HeaderProbe, demands_of, detect, find_by_head
+from phicrypt.s3.reading.s3ec_objects import open_data_key
+from phicrypt.s3.session import Demands, S3Session
 from phicrypt.s3.transfer import Progress, TransferSettings, abort, download, part_reference, upload
-from phicrypt.s3.writing.sealing import METADATA_PREFIX
+from phicrypt.s3.writing.sealing import REWRAP
+from phicrypt.session import Session
 
 MAX_COPY_BYTES: Final = 5 * 1024**3
 """What CopyObject takes; longer objects are copied on the server in parts."""
@@ -62,24 +65,6 @@ class CopyPlan(NamedTuple):
     kms_calls: int
 
 
-class _IteratorFile:
-    """An iterator of plaintext as a source that is read once."""
-
-    def __init__(self, pieces: Iterator[bytes | memoryview]) -> None:
-        self._pieces = pieces
-        self._piece = memoryview(b"")
-
-    def read(self, size: int = -1, /) -> memoryview:
-        while not len(self._piece):
-            piece = next(self._pieces, None)
-            if piece is None:
-                return memoryview(b"")
-            self._piece = memoryview(piece)
-        count = len(self._piece) if size < 0 else size
-        taken, self._piece = self._piece[:count], self._piece[count:]
-        return taken
-
-
 def parse_copy_source(source: Any) -> dict[str, str]:
     """Bucket, Key and VersionId of boto3's ``CopySource``.
 
@@ -100,26 +85,34 @@ def parse_copy_source(source: Any) -> dict[str, str]:
     return {name: source[name] for name in ("Bucket", "Key", "VersionId") if source.get(name)}
 
 
-def copy_object(
-    gateway: Gateway,
-    reader: Gateway,
+def copy_object(s3_session: S3Session, parameters: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """boto3's ``copy_object``: reads, verifies and seals again for the new name, of any size."""
+    settings = TransferSettings.from_config(s3_session.options, None)
+    return copy(s3_session, s3_session, parameters, own, settings, operation="s3.copy_object")
+
+
+def copy(
+    writer: S3Session,
+    reader: S3Session,
     parameters: Mapping[str, Any],
-    own: Any,
-    reading: Reading,
+    own: Mapping[str, Any],
     settings: TransferSettings,
     progress: Progress | None = None,
     *,
     operation: str,
 ) -> dict[str, Any]:
-    """The response of CopyObject: ``reader`` opens the source, ``gateway`` seals the new object.
+    """The response of CopyObject: ``reader`` opens the source, ``writer`` seals the new object.
 
-    Two uses in the audit trail: the source's, as ``reading`` names it, and ``operation``.
+    Two uses in the audit trail: the source's, as that of a read, and ``operation``. What is sealed again
+    gets a data key of its own, also where its context is the old one (rule 3).
     """
+    demands = _demands_of_both(reader, own)
+    phi_session = writer.phi_session
+    writer = replace(writer, phi_session=phi_session.under(phi_session.provider.keyring))
     source_parameters = _source_parameters(parameters)
-    source = ObjectSource(reader.s3, source_parameters)
-    _head_source(reader, source)
+    source = _head_source(reader, source_parameters)
     target = _target_parameters(reader, source, parameters)
-    replaces_itself = gateway.s3 is reader.s3 and (source.bucket, source.object_key) == (
+    replaces_itself = writer.client is reader.client and (source.bucket, source.object_key) == (
         target["Bucket"],
         target["Key"],
     )
@@ -131,9 +124,16 @@ def copy_object(
         pinned.pop(name, None)
     if "VersionId" not in pinned and source.response.get("VersionId", "null") != "null":
         pinned["VersionId"] = source.response["VersionId"]
-    plaintext = download(reader, pinned, reading, settings)
-    response = upload(gateway, _IteratorFile(plaintext), target, own, settings, progress, operation=operation)
+    pieces = filter(len, download(reader, pinned, demands, settings))
+    plaintext = PieceSource(lambda: next(pieces, b""))
+    response = upload(writer, plaintext, target, own, settings, progress, operation=operation)
     return _copy_response(response, source)
+
+
+def _demands_of_both(reader: S3Session, own: Mapping[str, Any]) -> Demands:
+    if own.get("EncryptionContext") is ANY_CONTEXT:
+        raise ConfigurationError("the object is written again, so it needs the pairs themselves")
+    return demands_of(reader, own)
 
 
 def _source_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,12 +152,12 @@ def _source_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return source
 
 
-def _head_source(reader: Gateway, source: ObjectSource) -> None:
+def _head_source(reader: S3Session, parameters: Mapping[str, Any]) -> StoredObject:
     """Ask for the source; S3 answers CopyObject with 412 where HeadObject answers 304 or 412."""
     from botocore.exceptions import ClientError
 
     try:
-        source.head_first()
+        return find_by_head(reader.client, parameters)
     except ClientError as error:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         if status in (304, 412):
@@ -167,17 +167,17 @@ def _head_source(reader: Gateway, source: ObjectSource) -> None:
         raise
 
 
-def _client_error(reader: Gateway, code: str, status: int, error: Any) -> Exception:
+def _client_error(reader: S3Session, code: str, status: int, error: Any) -> Exception:
     metadata = {**error.response.get("ResponseMetadata", {}), "HTTPStatusCode": status}
     message = {"PreconditionFailed": "At least one of the pre-conditions you specified did not hold"}.get(
         code, "The specified key does not exist."
     )
     response: Any = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": metadata}
-    refusal: Exception = reader.s3.exceptions.from_code(code)(response, "CopyObject")
+    refusal: Exception = reader.client.exceptions.from_code(code)(response, "CopyObject")
     return refusal
 
 
-def _target_parameters(reader: Gateway, source: ObjectSource, parameters: Mapping[str, Any]) -> dict[str, Any]:
+def _target_parameters(reader: S3Session, source: StoredObject, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters of the new object: S3's rules of what a copy keeps and what it sets anew."""
     names = ("Bucket", "Key", "SSEKMSEncryptionContext")
     target = {name: parameters[name] for name in names if name in parameters}
@@ -208,25 +208,16 @@ def system_metadata(response: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def foreign_metadata(response: Mapping[str, Any]) -> dict[str, str]:
-    """User metadata without what the encrypted formats wrote."""
-    return {
-        name: value
-        for name, value in response.get("Metadata", {}).items()
-        if not name.lower().startswith(METADATA_PREFIX) and name.lower() not in S3EC_METADATA_NAMES
-    }
-
-
-def tags_of(reader: Gateway, source: ObjectSource) -> str:
+def tags_of(reader: S3Session, source: StoredObject) -> str:
     """The source's tags as a URL query; asked for only where S3 says that there are some."""
     if not source.response.get("TagCount"):
         return ""
     version = {"VersionId": source.response["VersionId"]} if "VersionId" in source.response else {}
-    answer = reader.s3.get_object_tagging(Bucket=source.bucket, Key=source.object_key, **version)
+    answer = reader.client.get_object_tagging(Bucket=source.bucket, Key=source.object_key, **version)
     return urlencode([(tag["Key"], tag["Value"]) for tag in answer["TagSet"]])
 
 
-def _copy_response(response: Mapping[str, Any], source: ObjectSource) -> dict[str, Any]:
+def _copy_response(response: Mapping[str, Any], source: StoredObject) -> dict[str, Any]:
     """boto3's CopyObject response from that of the put or the completed upload."""
     metadata = response.get("ResponseMetadata", {})
     result: dict[str, Any] = {"ETag": response["ETag"], "LastModified": _date_of(metadata)}
@@ -249,36 +240,44 @@ def _date_of(metadata: Mapping[str, Any]) -> datetime:
         return datetime.now(UTC).replace(microsecond=0)
 
 
-def plan_rewrap(gateway: Gateway, source: ObjectSource) -> CopyPlan:
+def plan_rewrap(s3_session: S3Session, bucket: str, object_key: str) -> CopyPlan:
     """What :func:`rewrap` would cost; asks S3 for the object's metadata only."""
-    source.head_first()
-    stored = source.stored_length_bytes
-    if detect(gateway, source) is not None:
+    return _planned(s3_session, {"Bucket": bucket, "Key": object_key})[0]
+
+
+def _planned(
+    s3_session: S3Session, names: Mapping[str, Any]
+) -> tuple[CopyPlan, StoredObject, S3ecEnvelope | None]:
+    source = find_by_head(s3_session.client, names)
+    stored = source.length_bytes
+    envelope = detect(s3_session, source)
+    if envelope is not None:
         parts = 0 if stored <= MAX_COPY_BYTES else -(-stored // _SERVER_PART_BYTES) + 2
-        return CopyPlan("replace metadata", stored, 0, 3 + parts, 2)
-    ranges = -(-stored // gateway.options.part_size_bytes)
-    return CopyPlan("re-encrypt", stored, 2 * stored, 6 + 2 * ranges, 2)
+        return CopyPlan("replace metadata", stored, 0, 3 + parts, 2), source, envelope
+    ranges = -(-stored // s3_session.options.part_size_bytes)
+    return CopyPlan("re-encrypt", stored, 2 * stored, 6 + 2 * ranges, 2), source, None
 
 
 def rewrap(
-    gateway: Gateway,
-    target: Gateway,
-    source: ObjectSource,
-    own: Any,
-    reading: Reading,
+    s3_session: S3Session,
+    to: Keyring,
+    bucket: str,
+    object_key: str,
+    own: Mapping[str, Any],
     settings: TransferSettings,
     progress: Progress | None = None,
 ) -> CopyPlan:
-    """Put one object under ``target``'s keyring, in its place; returns what was done.
+    """Put one object under the keyring ``to``, in its place; returns what was done.
 
     Raises ClientError (PreconditionFailed) if the object was replaced meanwhile.
     """
-    plan = plan_rewrap(gateway, source)
-    envelope = detect(gateway, source)
+    demands = _demands_of_both(s3_session, own)
+    names = {"Bucket": bucket, "Key": object_key}
+    writer = replace(s3_session, phi_session=s3_session.phi_session.under(to))
+    plan, source, envelope = _planned(s3_session, names)
     if envelope is not None:
-        _replace_metadata(gateway, target, source, envelope, reading)
+        _replace_metadata(s3_session, writer, source, envelope, demands)
         return plan
-    names = {"Bucket": source.bucket, "Key": source.object_key}
     parameters: dict[str, Any] = {
         **names,
         "CopySource": names,
@@ -286,96 +285,86 @@ def rewrap(
         "CopySourceIfMatch": source.response["ETag"],
         "IfMatch": source.response["ETag"],
     }
-    target = target.writing_esdk(signed=_is_signed(gateway, source))
-    copy_object(target, gateway, parameters, own, reading, settings, progress, operation=REWRAP)
+    # By the header itself: metadata could be stripped to have the signature dropped (rule 7). A header that
+    # lies does not open: the copy reads the same object, pinned by its ETag.
+    header = HeaderProbe(s3_session, {**names, "IfMatch": source.response["ETag"]}).header()
+    is_signed = header.suite.is_signed or s3_session.options.signed
+    # A change of key takes neither signature nor location away.
+    writer = replace(writer, options=replace(writer.options, format="esdk", signed=is_signed))
+    copy(writer, s3_session, parameters, own, settings, progress, operation=REWRAP)
     return plan
 
 
-def _is_signed(gateway: Gateway, source: ObjectSource) -> bool:
-    """By the header itself: metadata could be stripped to have the signature dropped (rule 7).
-
-    A header that lies does not open: the copy reads the same object, pinned by its ETag.
-    """
-    pinned = ObjectSource(
-        gateway.s3,
-        {"Bucket": source.bucket, "Key": source.object_key, "IfMatch": source.response["ETag"]},
-    )
-    probe = HeaderProbe(gateway, pinned)
-    return read_header(gateway, pinned, StreamReader(probe, read_ahead_bytes=HEADER_STEP_BYTES)).suite.is_signed
-
-
 def _replace_metadata(
-    gateway: Gateway, target: Gateway, source: ObjectSource, envelope: S3ecEnvelope, reading: Reading
+    s3_session: S3Session, writer: S3Session, source: StoredObject, envelope: S3ecEnvelope, demands: Demands
 ) -> None:
     """Wrap the data key of a version 3 object under another KMS key, and replace the metadata only."""
-    check_s3ec_keyring(target.phi.provider.keyring)
-    target.check_bucket(source.bucket)
+    check_s3ec_keyring(writer.phi_session.provider.keyring)
+    if writer.write_guard is not None:
+        writer.write_guard.check(source.bucket)
     if envelope.suite is not S3EC_V3_SUITE or "x-amz-3" not in source.metadata:
         raise UnsupportedOperationError(
             "only version 3 objects with their wrapped key in their own metadata are rewrapped: nothing commits a "
             "version 2 object to its key, and instruction files are not written. Use copy() to encrypt it again"
         )
-    data_key, use = gateway.open_s3ec(source.bucket, source.object_key, envelope, reading)
+    data_key, use = open_data_key(s3_session, source, envelope, demands)
     with use:
         # Without this check a bucket writer could have any data key of the context wrapped anew.
         verify_commitment(envelope, data_key)
-        wrapped_data_key = _wrapped_anew(target, source, envelope, data_key)
+        wrapped_data_key = _wrapped_anew(writer.phi_session, source, envelope, data_key)
     renewed = replace(envelope, wrapped_data_key=wrapped_data_key)
     new_object: dict[str, Any] = {
         **system_metadata(source.response),
         **{name: source.response[name] for name in _STORAGE if name in source.response},
         "Metadata": {**foreign_metadata(source.response), **renewed.to_metadata()},
     }
-    _copy_on_server(gateway, source, new_object)
-    _check_metadata(gateway, source, new_object["Metadata"])
+    _copy_on_server(s3_session, source, new_object)
+    _check_metadata(s3_session, source, new_object["Metadata"])
 
 
-def _wrapped_anew(target: Gateway, source: ObjectSource, envelope: S3ecEnvelope, data_key: DataKey) -> bytes:
-    """The data key wrapped by the target's keyring, as a use of that key."""
+def _wrapped_anew(phi_session: Session, source: StoredObject, envelope: S3ecEnvelope, data_key: DataKey) -> bytes:
+    """The data key wrapped by the session's keyring, as a use of that key."""
     context = dict(envelope.kms_context)
-    audit_use = target.begin_use(
+    with phi_session.recorded(
         REWRAP,
-        source.bucket,
-        source.object_key,
-        format_name=f"s3ec-v{envelope.version}",
-        context=target.phi.contexts.loggable(context),
+        format=f"s3ec-v{envelope.version}",
+        context=phi_session.contexts.loggable(context),
+        resource=("s3", source.bucket, source.object_key),
         sealing=True,
-    )
-    with StreamUse(audit_use):
-        keyring = target.phi.provider.keyring
+    ) as use:
+        keyring = phi_session.provider.keyring
         keyring.prepare(())
         wrapped = keyring.on_encrypt(
             EncryptionMaterials(S3EC_V3_SUITE, context, serialize_context(context), data_key=data_key)
         )
-        if audit_use is not None:
-            audit_use.suite_id, audit_use.message_id = envelope.suite.suite_id, envelope.nonce.hex()
-            audit_use.origin, audit_use.cache_hit = wrapped.origin, False
+        use.suite_id, use.message_id = envelope.suite.suite_id, envelope.nonce.hex()
+        use.origin, use.cache_hit = wrapped.origin, False
     return wrapped.encrypted_data_keys[0].ciphertext
 
 
-def _copy_on_server(gateway: Gateway, source: ObjectSource, new_object: dict[str, Any]) -> None:
+def _copy_on_server(s3_session: S3Session, source: StoredObject, new_object: dict[str, Any]) -> None:
     """Copy an object onto itself with other metadata, conditional on its ETag."""
     names = {"Bucket": source.bucket, "Key": source.object_key}
     where = dict(names)
     if source.response.get("VersionId", "null") != "null":
         where["VersionId"] = source.response["VersionId"]
     copied = {"CopySource": where, "CopySourceIfMatch": source.response["ETag"]}
-    if source.stored_length_bytes <= MAX_COPY_BYTES:
-        gateway.s3.copy_object(**names, **copied, MetadataDirective="REPLACE", **new_object)
+    if source.length_bytes <= MAX_COPY_BYTES:
+        s3_session.client.copy_object(**names, **copied, MetadataDirective="REPLACE", **new_object)
         return
-    if tags := tags_of(gateway, source):
+    if tags := tags_of(s3_session, source):
         new_object = {**new_object, "Tagging": tags}
-    upload_id = gateway.s3.create_multipart_upload(**names, **new_object)["UploadId"]
+    upload_id = s3_session.client.create_multipart_upload(**names, **new_object)["UploadId"]
     try:
         parts: list[dict[str, Any]] = []
-        for start in range(0, source.stored_length_bytes, _SERVER_PART_BYTES):
-            span = Span(start, min(start + _SERVER_PART_BYTES, source.stored_length_bytes))
+        for start in range(0, source.length_bytes, _SERVER_PART_BYTES):
+            span = Span(start, min(start + _SERVER_PART_BYTES, source.length_bytes))
             number = len(parts) + 1
-            answer = gateway.s3.upload_part_copy(
+            answer = s3_session.client.upload_part_copy(
                 **names, **copied, UploadId=upload_id, PartNumber=number, CopySourceRange=span.header()
             )
             parts.append({"PartNumber": number, **part_reference(answer["CopyPartResult"], False)})
-        gateway.s3.complete_multipart_upload(
+        s3_session.client.complete_multipart_upload(
             **names,
             UploadId=upload_id,
             MultipartUpload={"Parts": parts},
@@ -383,14 +372,13 @@ def _copy_on_server(gateway: Gateway, source: ObjectSource, new_object: dict[str
             IfMatch=source.response["ETag"],
         )
     except BaseException as error:
-        abort(gateway.s3, names, upload_id, error)
+        abort(s3_session.client, names, upload_id, error)
         raise
 
 
-def _check_metadata(gateway: Gateway, source: ObjectSource, expected: Mapping[str, str]) -> None:
+def _check_metadata(s3_session: S3Session, source: StoredObject, expected: Mapping[str, str]) -> None:
     """Ask S3 whether the object stands there as it should."""
-    after = ObjectSource(gateway.s3, {"Bucket": source.bucket, "Key": source.object_key})
-    after.head_first()
+    after = find_by_head(s3_session.client, {"Bucket": source.bucket, "Key": source.object_key})
     stored = {name.lower(): value for name, value in expected.items()}
-    if after.metadata != stored or after.stored_length_bytes != source.stored_length_bytes:
+    if after.metadata != stored or after.length_bytes != source.length_bytes:
         raise AuthenticationError("metadata after rewrap")

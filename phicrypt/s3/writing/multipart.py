@@ -17,21 +17,23 @@ import hashlib
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, NamedTuple
 
+from phicrypt.audit.uses import Use
 from phicrypt.core.materials import KeyHolder
 from phicrypt.core.primitives import constant_time_equal
 from phicrypt.core.process import ProcessBound
 from phicrypt.errors import ConfigurationError, LimitExceededError, UnsupportedOperationError
 from phicrypt.formats.esdk.frames import FINAL_OVERHEAD_BYTES
 from phicrypt.formats.esdk.random_access import RandomAccessSealer
-from phicrypt.messages.stream_uses import StreamUse
-from phicrypt.s3.gateway import Gateway
+from phicrypt.s3.in_clear import clear_parameters
 from phicrypt.s3.operations import forwarded
-from phicrypt.s3.options import MAX_PARTS
+from phicrypt.s3.options import MAX_PARTS, S3Options
+from phicrypt.s3.session import S3Session
 from phicrypt.s3.transfer import part_reference
-from phicrypt.s3.writing.put import clear_parameters, in_memory, with_format
-from phicrypt.s3.writing.sealing import OutgoingMessage, OutgoingObject, OutgoingS3ec
+from phicrypt.s3.writing.put import in_memory, with_format
+from phicrypt.s3.writing.sealing import OutgoingMessage, OutgoingObject, OutgoingS3ec, begin_object
 
 _MAX_OPEN_UPLOADS: Final = 1_000
 
@@ -128,7 +130,7 @@ class _S3ecPartSealer(_InOrderSealer):
 class _Upload(KeyHolder):
     """The state of one multipart upload."""
 
-    def __init__(self, sealer: _PartSealer, clear: Mapping[str, Any], use: StreamUse) -> None:
+    def __init__(self, sealer: _PartSealer, clear: Mapping[str, Any], use: Use) -> None:
         self.sealer = sealer
         self.has_checksums = "ChecksumAlgorithm" in clear
         self.part_parameters = forwarded("upload_part", clear)
@@ -145,37 +147,36 @@ class _Upload(KeyHolder):
 class MultipartUploads(KeyHolder):
     """The multipart uploads that one client has created and not finished."""
 
-    def __init__(self, gateway: Gateway) -> None:
-        self._gateway = gateway
+    def __init__(self, s3_session: S3Session) -> None:
+        self._s3_session = s3_session
         self._uploads: dict[tuple[str, str, str], _Upload] = {}
         self._lock = threading.Lock()
 
-    def create(self, parameters: Mapping[str, Any], own: Any) -> dict[str, Any]:
-        """The response of CreateMultipartUpload; the message's key and header exist from here on."""
-        gateway = self._gateway
-        bucket, object_key = parameters["Bucket"], parameters["Key"]
-        clear = clear_parameters(gateway, parameters, "create_multipart_upload")
+    def create(self, parameters: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+        """boto3's ``create_multipart_upload``; the upload belongs to this client in this process."""
+        s3_session, bucket, object_key = self._s3_session, parameters["Bucket"], parameters["Key"]
+        clear = clear_parameters(s3_session.phi_session.guard, parameters, "create_multipart_upload")
         if len(self._uploads) >= _MAX_OPEN_UPLOADS:
             raise LimitExceededError(
                 "too many multipart uploads are open; complete or abort some",
                 limit=_MAX_OPEN_UPLOADS,
                 actual=len(self._uploads) + 1,
             )
-        outgoing, use = gateway.begin_object("s3.create_multipart_upload", bucket, object_key, own, None)
+        outgoing, use = begin_object(s3_session, "s3.create_multipart_upload", bucket, object_key, own, None)
         try:
-            response: dict[str, Any] = gateway.s3.create_multipart_upload(
+            response: dict[str, Any] = s3_session.client.create_multipart_upload(
                 Bucket=bucket, Key=object_key, **with_format(clear, outgoing)
             )
         except BaseException as error:
             use.end(error)
             raise
-        upload = _Upload(_sealer_of(gateway, outgoing), clear, use)
+        upload = _Upload(_sealer_of(s3_session.options, outgoing), clear, use)
         with self._lock:
             self._uploads[bucket, object_key, response["UploadId"]] = upload
         return response
 
-    def upload_part(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """The response of UploadPart; of a shorter, held part one with an ETag of its own."""
+    def upload_part(self, parameters: Mapping[str, Any], own: object = None) -> dict[str, Any]:
+        """boto3's ``upload_part``: exactly ``part_size_bytes`` of plaintext, the last part may be shorter."""
         upload = self._upload(parameters)
         number = parameters["PartNumber"]
         if not isinstance(number, int) or not 1 <= number <= MAX_PARTS:
@@ -187,8 +188,8 @@ class MultipartUploads(KeyHolder):
             return {"ETag": part.held_etag, "ResponseMetadata": {"HTTPStatusCode": 200}}
         return self._send(upload, number, part, parameters)
 
-    def complete(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """The response of CompleteMultipartUpload: all of parts 1 to n, then the end of the message."""
+    def complete(self, parameters: Mapping[str, Any], own: object = None) -> dict[str, Any]:
+        """boto3's ``complete_multipart_upload``: all of parts 1 to n; adds what ends the message."""
         upload = self._upload(parameters)
         numbers = [part["PartNumber"] for part in parameters.get("MultipartUpload", {}).get("Parts", ())]
         with upload.lock:
@@ -204,8 +205,7 @@ class MultipartUploads(KeyHolder):
                 added = _sealed(upload, count + 1, memoryview(b""), is_last=True)
                 upload.parts[count + 1] = added
                 upload.last_number = upload.added_number = count + 1
-        last = upload.last_number
-        self._send(upload, last, upload.parts[last], parameters)
+        self._send(upload, upload.last_number, upload.parts[upload.last_number], parameters)
         total = sum(part.plaintext_length_bytes for part in upload.parts.values())
         if parameters.get("MpuObjectSize", total) != total:
             raise ConfigurationError(f"MpuObjectSize is not the {total} plaintext bytes that were uploaded")
@@ -213,7 +213,7 @@ class MultipartUploads(KeyHolder):
             {"PartNumber": number, **part_reference(part.answer or {}, upload.has_checksums)}
             for number, part in sorted(upload.parts.items())
         ]
-        response: dict[str, Any] = self._gateway.s3.complete_multipart_upload(
+        response: dict[str, Any] = self._s3_session.client.complete_multipart_upload(
             **_names(parameters),
             **forwarded("complete_multipart_upload", parameters),
             MultipartUpload={"Parts": references},
@@ -222,9 +222,9 @@ class MultipartUploads(KeyHolder):
         upload.use.end()
         return response
 
-    def abort(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """The response of AbortMultipartUpload; also for uploads that another process created."""
-        response: dict[str, Any] = self._gateway.s3.abort_multipart_upload(
+    def abort(self, parameters: Mapping[str, Any], own: object = None) -> dict[str, Any]:
+        """boto3's ``abort_multipart_upload``, also for uploads that another process created."""
+        response: dict[str, Any] = self._s3_session.client.abort_multipart_upload(
             **_names(parameters), **forwarded("abort_multipart_upload", parameters)
         )
         self._forget(parameters)  # its use ends as interrupted
@@ -247,7 +247,7 @@ class MultipartUploads(KeyHolder):
     def _read_body(self, parameters: Mapping[str, Any]) -> memoryview:
         """The part's plaintext; never more than one byte beyond the part size is read."""
         body = in_memory(parameters.get("Body", b""))
-        size = self._gateway.options.part_size_bytes
+        size = self._s3_session.options.part_size_bytes
         if not isinstance(body, bytes | bytearray | memoryview):
             body = _read_up_to(body.read, size + 1)
         plaintext = memoryview(body).cast("B")
@@ -262,7 +262,7 @@ class MultipartUploads(KeyHolder):
 
     def _seal(self, upload: _Upload, number: int, plaintext: memoryview) -> _Part:
         """Seal a part number once; the same plaintext again gives the same part back."""
-        is_short = len(plaintext) < self._gateway.options.part_size_bytes
+        is_short = len(plaintext) < self._s3_session.options.part_size_bytes
         digest = hashlib.sha256(plaintext).digest()
         with upload.lock:
             known = upload.parts.get(number)
@@ -303,7 +303,7 @@ class MultipartUploads(KeyHolder):
         """Send a part's kept ciphertext once; a part that S3 has is not sent again."""
         with part.sending:
             if part.answer is None:
-                part.answer = self._gateway.s3.upload_part(
+                part.answer = self._s3_session.client.upload_part(
                     **_names(parameters),
                     **upload.part_parameters,
                     PartNumber=number,
@@ -330,13 +330,12 @@ def _sealed(upload: _Upload, number: int, plaintext: memoryview, *, is_last: boo
     return _Part(hashlib.sha256(plaintext).digest(), len(plaintext), ciphertext, held_etag)
 
 
-def _sealer_of(gateway: Gateway, outgoing: OutgoingObject) -> _PartSealer:
+def _sealer_of(options: S3Options, outgoing: OutgoingObject) -> _PartSealer:
     if isinstance(outgoing, OutgoingS3ec):
         return _S3ecPartSealer(outgoing)
     assert isinstance(outgoing, OutgoingMessage)
     if outgoing.materials.suite.is_signed:
         return _SignedSealer(outgoing)
-    options = gateway.options
     return _AnyOrderSealer(outgoing, options.part_size_bytes // options.frame_length_bytes)
 
 
@@ -354,3 +353,48 @@ def _read_up_to(read: Callable[[int], bytes], size: int) -> bytes:
         pieces.append(piece)
         size -= len(piece)
     return b"".join(pieces)
+
+
+# --- uploads that nobody finished: a killed process leaves their parts, which cost storage -------
+
+
+class IncompleteUpload(NamedTuple):
+    """An upload that was begun and neither completed nor aborted.
+
+    Attributes:
+        bucket, object_key, upload_id: its names.
+        initiated: when it began.
+    """
+
+    bucket: str
+    object_key: str
+    upload_id: str
+    initiated: datetime
+
+
+def incomplete_uploads(s3: Any, bucket: str, prefix: str, *, older_than_seconds: float) -> list[IncompleteUpload]:
+    """Uploads under a prefix that began at least so long ago; younger ones may still be running."""
+    newest = datetime.now(UTC) - timedelta(seconds=older_than_seconds)
+    pages = s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix)
+    return [
+        IncompleteUpload(bucket, upload["Key"], upload["UploadId"], upload["Initiated"])
+        for page in pages
+        for upload in page.get("Uploads", ())
+        if older_than_seconds <= 0 or upload["Initiated"] <= newest
+    ]
+
+
+def abort_incomplete(s3: Any, uploads: list[IncompleteUpload]) -> int:
+    """Abort them; returns how many. One that was finished meanwhile is not counted."""
+    from botocore.exceptions import ClientError
+
+    aborted = 0
+    for upload in uploads:
+        try:
+            s3.abort_multipart_upload(Bucket=upload.bucket, Key=upload.object_key, UploadId=upload.upload_id)
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") != "NoSuchUpload":
+                raise
+        else:
+            aborted += 1
+    return aborted

@@ -7,56 +7,53 @@ import tempfile
 from collections.abc import Mapping
 from typing import IO, Any
 
+from phicrypt.audit.uses import Use
 from phicrypt.errors import ConfigurationError
-from phicrypt.messages.stream_uses import StreamUse
-from phicrypt.s3.gateway import Gateway
-from phicrypt.s3.operations import forwarded
-from phicrypt.s3.writing.sealing import OutgoingObject
+from phicrypt.s3.in_clear import clear_parameters
+from phicrypt.s3.session import S3Session
+from phicrypt.s3.writing.sealing import OutgoingObject, begin_object
 
 
-def put_object(gateway: Gateway, parameters: Mapping[str, Any], own: Any) -> dict[str, Any]:
-    """The response of PutObject; what is stored is the ciphertext of ``Body``."""
+def put_object(s3_session: S3Session, parameters: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """boto3's ``put_object``. ``Body`` is sealed once, into memory or a file of ciphertext, then sent."""
     bucket, object_key = parameters["Bucket"], parameters["Key"]
-    clear = clear_parameters(gateway, parameters)
+    clear = clear_parameters(s3_session.phi_session.guard, parameters)
     plaintext = in_memory(parameters.get("Body", b""))
     length = _length_in_memory(plaintext)
     if length is not None:
         _check_announced(length, parameters)
-    outgoing, use = gateway.begin_object("s3.put_object", bucket, object_key, own, length)
+    outgoing, use = begin_object(s3_session, "s3.put_object", bucket, object_key, own, length)
     with use:
         ciphertext: bytes | bytearray | IO[bytes]
-        if length is not None and length <= gateway.options.max_memory_bytes:
-            ciphertext = outgoing.seal_bytes(plaintext, gateway.take_spare_buffer())
+        if length is not None and length <= s3_session.options.max_memory_bytes:
+            ciphertext = outgoing.seal_bytes(plaintext, _spare_buffer(s3_session))
             use.count(length)
         else:
             source = io.BytesIO(plaintext) if length is not None else plaintext
-            ciphertext = seal_to_spool(gateway, outgoing, source, use)
+            ciphertext = seal_to_spool(outgoing, source, use, s3_session.options.max_memory_bytes)
         try:
-            _check_announced(use.byte_count, parameters)
-            response: dict[str, Any] = gateway.s3.put_object(
+            _check_announced(use.byte_count or 0, parameters)
+            response: dict[str, Any] = s3_session.client.put_object(
                 Bucket=bucket, Key=object_key, Body=ciphertext, **with_format(clear, outgoing)
             )
         finally:
             if not isinstance(ciphertext, bytes | bytearray):
                 ciphertext.close()
-        if isinstance(ciphertext, bytearray):
-            gateway.give_spare_buffer(ciphertext)
+        if isinstance(ciphertext, bytearray) and not s3_session.spare_buffers:
+            s3_session.spare_buffers.append(ciphertext)  # botocore is done with it
     return response
 
 
-def clear_parameters(
-    gateway: Gateway, parameters: Mapping[str, Any], operation_name: str = "put_object"
-) -> dict[str, Any]:
-    """The parameters of a new object that stand in clear beside it, guarded."""
-    clear = forwarded(operation_name, parameters)
-    clear["Metadata"] = gateway.user_metadata(parameters.get("Metadata"))
-    if "Tagging" in parameters:
-        gateway.check_tagging(parameters["Tagging"])
-        clear["Tagging"] = parameters["Tagging"]
-    if "SSEKMSEncryptionContext" in parameters:
-        gateway.check_sse_context(parameters["SSEKMSEncryptionContext"])
-        clear["SSEKMSEncryptionContext"] = parameters["SSEKMSEncryptionContext"]
-    return clear
+def _spare_buffer(s3_session: S3Session) -> bytearray:
+    """Memory for the ciphertext of one ``put_object``, the caller's until it is given back.
+
+    Fresh memory costs several times the cipher itself (a page fault for every 4 KiB), so one
+    buffer is kept. It holds ciphertext only.
+    """
+    try:
+        return s3_session.spare_buffers.pop()
+    except IndexError:
+        return bytearray()
 
 
 def with_format(clear: Mapping[str, Any], outgoing: OutgoingObject) -> dict[str, Any]:
@@ -64,9 +61,9 @@ def with_format(clear: Mapping[str, Any], outgoing: OutgoingObject) -> dict[str,
     return {**clear, "Metadata": {**clear["Metadata"], **outgoing.metadata}}
 
 
-def seal_to_spool(gateway: Gateway, outgoing: OutgoingObject, source: Any, use: StreamUse) -> IO[bytes]:
+def seal_to_spool(outgoing: OutgoingObject, source: Any, use: Use, max_memory_bytes: int) -> IO[bytes]:
     """The ciphertext of a stream in memory, beyond a bound in an unlinked 0600 file."""
-    spool = tempfile.SpooledTemporaryFile(max_size=gateway.options.max_memory_bytes)  # noqa: SIM115
+    spool = tempfile.SpooledTemporaryFile(max_size=max_memory_bytes)  # noqa: SIM115
     try:
         for piece in outgoing.seal_stream(source, use.count):
             spool.write(piece)

@@ -5,35 +5,43 @@ Both formats seal in order and exactly once. What reaches botocore is always fin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Final, Protocol
+import io
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, Protocol
 
+from phicrypt.audit.uses import Use
+from phicrypt.core.context import plain_context
+from phicrypt.core.location import location_pair
 from phicrypt.core.materials import EncryptionMaterials
-from phicrypt.core.primitives import FIXED_SIGNATURE_LENGTH_BYTES
 from phicrypt.core.streams import ReadableStream
-from phicrypt.core.suites import AlgorithmSuite
+from phicrypt.core.suites import (
+    AES_256_GCM_HKDF_SHA512_COMMIT_KEY,
+    AES_256_GCM_HKDF_SHA512_COMMIT_KEY_ECDSA_P384,
+    AlgorithmSuite,
+)
 from phicrypt.errors import ConfigurationError
+from phicrypt.formats.esdk.pieces import sealed_pieces
 from phicrypt.formats.esdk.random_access import RandomAccessSealer
-from phicrypt.formats.esdk.sealing import MessageSealer
+from phicrypt.formats.esdk.sealing import MessageSealer, footer_length_of
 from phicrypt.formats.reader import StreamReader
 from phicrypt.formats.s3ec.content import S3ecSealer
-from phicrypt.messages.stream_uses import sealed_pieces
+from phicrypt.formats.s3ec.envelope import S3EC_V3_SUITE, kms_context_of
+from phicrypt.s3.in_clear import (
+    ESDK_FORMAT,
+    FOOTER_LENGTH_NAME,
+    FORMAT_NAME,
+    FRAME_LENGTH_NAME,
+    HEADER_LENGTH_NAME,
+    check_object_key,
+)
+from phicrypt.s3.options import S3Options, check_s3ec_keyring
+from phicrypt.s3.session import S3Session
 
 Buffer = bytes | bytearray | memoryview
 
-METADATA_PREFIX: Final = "phicrypt-"
-FORMAT_NAME: Final = "phicrypt-format"
-HEADER_LENGTH_NAME: Final = "phicrypt-header-length"
-FRAME_LENGTH_NAME: Final = "phicrypt-frame-length"
-FOOTER_LENGTH_NAME: Final = "phicrypt-footer-length"
-ESDK_FORMAT: Final = "esdk"
+REWRAP: Final = "s3.rewrap"
+"""The audit trail's name of a change of keys."""
 _PIECE_BYTES: Final = 512 * 1024
-
-
-def footer_length_of(suite: AlgorithmSuite) -> int:
-    """Bytes behind the last frame: the length field and the signature of a signed suite, else none."""
-    curve = suite.signature_curve
-    return 0 if curve is None else 2 + FIXED_SIGNATURE_LENGTH_BYTES[curve]
 
 
 class OutgoingObject(Protocol):
@@ -78,7 +86,7 @@ class OutgoingMessage:
 
     def seal_bytes(self, plaintext: Buffer, spare: bytearray) -> bytes | bytearray:
         if self.materials.suite.is_signed:
-            return b"".join(map(bytes, self.seal_stream(_Once(plaintext), _charge_nothing)))
+            return b"".join(map(bytes, self.seal_stream(io.BytesIO(plaintext), _charge_nothing)))
         frames = RandomAccessSealer(self.sealer)
         start = len(frames.header)
         resize(spare, start + frames.run_length_bytes(memoryview(plaintext).nbytes, is_last=True))
@@ -119,18 +127,6 @@ class OutgoingS3ec:
         yield self.sealer.finish()
 
 
-class _Once:
-    """Bytes in memory as a source that is read once."""
-
-    def __init__(self, data: Buffer) -> None:
-        self._view = memoryview(data).cast("B")
-
-    def read(self, size: int = -1, /) -> memoryview:
-        count = len(self._view) if size < 0 else size
-        piece, self._view = self._view[:count], self._view[count:]
-        return piece
-
-
 def _charge_nothing(_count: int) -> None:
     """For bytes that were charged when the materials were asked for."""
 
@@ -141,3 +137,81 @@ def resize(buffer: bytearray, length: int) -> None:
         del buffer[length:]
     elif len(buffer) < length:
         buffer.extend(bytes(length - len(buffer)))
+
+
+# --- beginning an object -------------------------------------------------------------------------
+
+
+def check_new_object(
+    s3_session: S3Session, bucket: str, object_key: str, own: Mapping[str, Any], *, is_rewrapped: bool = False
+) -> dict[str, str]:
+    """The pairs that a new object is bound to; raises before anything is sealed or sent.
+
+    The key of an object that ``is_rewrapped`` is not guarded: it is there already, under that key.
+    """
+    guard, options = s3_session.phi_session.guard, s3_session.options
+    pairs = {**options.context, **plain_context(own.get("EncryptionContext"))}
+    if guard is not None:
+        pairs = dict(guard.check(pairs))
+    if options.format == "s3ec":
+        pairs = kms_context_of(pairs, S3EC_V3_SUITE)
+    elif options.bind_location:
+        pairs |= location_pair(bucket, object_key, options.logical_buckets)
+    if not is_rewrapped:
+        check_object_key(guard, object_key)
+    if s3_session.write_guard is not None:
+        s3_session.write_guard.check(bucket)
+    return pairs
+
+
+def begin_object(
+    s3_session: S3Session,
+    operation: str,
+    bucket: str,
+    object_key: str,
+    own: Mapping[str, Any],
+    plaintext_length_bytes: int | None,
+) -> tuple[OutgoingObject, Use]:
+    """Materials and a sealed header (or envelope) for one new object, and its audited use.
+
+    ``operation`` is how the audit trail names it, such as ``"s3.put_object"``. With a known length the
+    bytes are charged here; else ``use.count`` charges them as they pass.
+    """
+    context = check_new_object(s3_session, bucket, object_key, own, is_rewrapped=operation == REWRAP)
+    phi_session, suite = s3_session.phi_session, _suite_to_write(s3_session.options)
+    provider = phi_session.provider
+    use = phi_session.recorded(
+        operation,
+        format="s3ec-v3" if suite is S3EC_V3_SUITE else "esdk",
+        context=context,
+        resource=("s3", bucket, object_key),
+        sealing=True,
+    )
+    try:
+        if suite is S3EC_V3_SUITE:
+            check_s3ec_keyring(provider.keyring)
+        materials, use.cache_hit = provider.encryption_materials(
+            suite, context, plaintext_length_bytes=plaintext_length_bytes
+        )
+        outgoing = _outgoing(materials, s3_session.options)
+    except BaseException as error:
+        use.end(error)
+        raise
+    if plaintext_length_bytes is None:
+        use.charge = lambda count: provider.charge(materials, count)
+    use.suite_id, use.message_id, use.origin = suite.suite_id, outgoing.message_id.hex(), materials.origin
+    return outgoing, use
+
+
+def _suite_to_write(options: S3Options) -> AlgorithmSuite:
+    if options.format == "s3ec":
+        return S3EC_V3_SUITE
+    if options.signed:
+        return AES_256_GCM_HKDF_SHA512_COMMIT_KEY_ECDSA_P384
+    return AES_256_GCM_HKDF_SHA512_COMMIT_KEY
+
+
+def _outgoing(materials: EncryptionMaterials, options: S3Options) -> OutgoingObject:
+    if materials.suite is S3EC_V3_SUITE:
+        return OutgoingS3ec(materials)
+    return OutgoingMessage(materials, MessageSealer(materials, options.frame_length_bytes, options.limits))

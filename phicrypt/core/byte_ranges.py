@@ -15,9 +15,13 @@ the last n bytes of an empty object are the whole of it, with 200.
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from phicrypt.errors import FormatError
 
 _RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)", re.ASCII)
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", re.ASCII)
 _MAX_DIGITS: Final = 19
 """More digits than any offset of S3 has: such text is not a range, and is never made an integer."""
 
@@ -57,6 +61,22 @@ class RangeRequest(NamedTuple):
         end = total if self.last is None else min(self.last + 1, total)
         return Span(self.first, end) if self.first < end else None
 
+    def refusal(self, total: int) -> Exception:
+        """The error that boto3 raises where :meth:`resolve` gives None."""
+        from botocore.exceptions import ClientError
+
+        first, last = ("" if number is None else number for number in self)
+        response: Any = {
+            "Error": {
+                "Code": "InvalidRange",
+                "Message": "The requested range is not satisfiable",
+                "ActualObjectSize": str(total),
+                "RangeRequested": f"bytes={first}-{last}",
+            },
+            "ResponseMetadata": {"HTTPStatusCode": 416, "HTTPHeaders": {}, "RetryAttempts": 0},
+        }
+        return ClientError(response, "GetObject")
+
 
 def parse_range(header: str | None) -> RangeRequest | None:
     """The range that a header names; None where there is none, or where S3 would ignore it."""
@@ -71,3 +91,27 @@ def parse_range(header: str | None) -> RangeRequest | None:
     if request.first is not None and request.last is not None and request.last < request.first:
         return None
     return request
+
+
+def answered_range(response: Mapping[str, Any]) -> tuple[Span, int]:
+    """The span and the total of boto3's answer to a request with a Range.
+
+    FormatError for an answer that tells none; its body is let go.
+    """
+    match = _CONTENT_RANGE.fullmatch(response.get("ContentRange", ""))
+    if match is None:
+        response["Body"].close()
+        raise FormatError("the server ignored the range", field="Content-Range")
+    start, last, total = map(int, match.groups())
+    return Span(start, last + 1), total
+
+
+def body_of_range(response: Mapping[str, Any], span: Span, total: int) -> Any:
+    """The body of boto3's answer to a request for ``span`` of ``total`` bytes.
+
+    FormatError for an answer to another question; its body is let go.
+    """
+    if answered_range(response) != (span, total):
+        response["Body"].close()
+        raise FormatError("the server answered with another range than was asked", field="Content-Range")
+    return response["Body"]

@@ -1,0 +1,82 @@
+"""What type checkers see of boto3's verbs: boto3-stubs' types, with the parameters that phicrypt adds.
+
+Nothing here exists at run time. The stubs come with ``pip install phicrypt[typing]``; without them the verbs
+are untyped.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import NotRequired, TypedDict, Unpack
+
+    from mypy_boto3_s3.client import S3Client
+    from mypy_boto3_s3.type_defs import (
+        CopyObjectOutputTypeDef,
+        CopyObjectRequestTypeDef,
+        CreateMultipartUploadOutputTypeDef,
+        CreateMultipartUploadRequestTypeDef,
+        GetObjectOutputTypeDef,
+        GetObjectRequestTypeDef,
+        HeadObjectOutputTypeDef,
+        HeadObjectRequestTypeDef,
+        ListObjectsV2OutputTypeDef,
+        ListObjectsV2RequestTypeDef,
+        PutObjectOutputTypeDef,
+        PutObjectRequestTypeDef,
+    )
+
+    from phicrypt.core.context import AnyContext, AuditContext
+
+    class Details(TypedDict):
+        """``response["PhiCrypt"]``: whether the plaintext length of a response was verified (rule 10)."""
+
+        Format: str
+        StoredLength: int
+        LengthVerified: bool
+
+    class _Written(TypedDict):
+        EncryptionContext: NotRequired[Mapping[str, str] | AuditContext | None]
+
+    class _Read(TypedDict):
+        EncryptionContext: NotRequired[Mapping[str, str] | AuditContext | AnyContext | None]
+        RequireSigned: NotRequired[bool]
+        AllowUncommitted: NotRequired[bool]
+
+    class PutObjectRequest(PutObjectRequestTypeDef, _Written): ...
+
+    class CreateMultipartUploadRequest(CreateMultipartUploadRequestTypeDef, _Written): ...
+
+    class CopyObjectRequest(CopyObjectRequestTypeDef, _Read): ...
+
+    class GetObjectRequest(GetObjectRequestTypeDef, _Read): ...
+
+    class ListObjectsV2Request(ListObjectsV2RequestTypeDef):
+        PlaintextSizes: NotRequired[bool]
+
+    class GetObjectOutput(GetObjectOutputTypeDef):
+        PhiCrypt: Details
+
+    class HeadObjectOutput(HeadObjectOutputTypeDef):
+        PhiCrypt: Details
+
+    class TypedVerbs(S3Client):
+        """boto3's client, of which the verbs that take more say so."""
+
+        def __init__(self) -> None: ...
+
+        def put_object(self, **kwargs: Unpack[PutObjectRequest]) -> PutObjectOutputTypeDef: ...
+
+        def get_object(self, **kwargs: Unpack[GetObjectRequest]) -> GetObjectOutput: ...
+
+        def head_object(self, **kwargs: Unpack[HeadObjectRequestTypeDef]) -> HeadObjectOutput: ...
+
+        def copy_object(self, **kwargs: Unpack[CopyObjectRequest]) -> CopyObjectOutputTypeDef: ...
+
+        def list_objects_v2(self, **kwargs: Unpack[ListObjectsV2Request]) -> ListObjectsV2OutputTypeDef: ...
+
+        def create_multipart_upload(
+            self, **kwargs: Unpack[CreateMultipartUploadRequest]
+        ) -> CreateMultipartUploadOutputTypeDef: ...

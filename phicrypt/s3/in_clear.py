@@ -1,0 +1,76 @@
+"""What stands in clear beside an encrypted object: its key, metadata, tags and SSE context, all guarded.
+
+The encrypted formats keep their own names among the metadata: phicrypt's say the format and lengths only,
+and are hints that nobody authenticated.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from phicrypt.errors import ConfigurationError
+from phicrypt.formats.s3ec.envelope import S3EC_METADATA_NAMES
+from phicrypt.guard.phi_guard import PhiGuard
+from phicrypt.s3.operations import forwarded
+
+METADATA_PREFIX: Final = "phicrypt-"
+FORMAT_NAME: Final = "phicrypt-format"
+HEADER_LENGTH_NAME: Final = "phicrypt-header-length"
+FRAME_LENGTH_NAME: Final = "phicrypt-frame-length"
+FOOTER_LENGTH_NAME: Final = "phicrypt-footer-length"
+ESDK_FORMAT: Final = "esdk"
+
+
+def clear_parameters(
+    guard: PhiGuard | None, parameters: Mapping[str, Any], operation_name: str = "put_object"
+) -> dict[str, Any]:
+    """The parameters of a new object that stand in clear beside it, guarded."""
+    clear = forwarded(operation_name, parameters)
+    clear["Metadata"] = user_metadata(guard, parameters.get("Metadata"))
+    if "Tagging" in parameters:
+        tags = dict(parse_qsl(parameters["Tagging"] or "", keep_blank_values=True))
+        _guarded(guard, tags, "S3 tag")
+        clear["Tagging"] = parameters["Tagging"]
+    if "SSEKMSEncryptionContext" in parameters:
+        check_sse_context(guard, parameters["SSEKMSEncryptionContext"])
+        clear["SSEKMSEncryptionContext"] = parameters["SSEKMSEncryptionContext"]
+    return clear
+
+
+def user_metadata(guard: PhiGuard | None, metadata: Mapping[str, str] | None) -> dict[str, str]:
+    """A caller's metadata, guarded; names that the formats use are refused."""
+    metadata = dict(metadata or {})
+    for name in metadata:
+        if name.lower().startswith(METADATA_PREFIX) or name.lower() in S3EC_METADATA_NAMES:
+            raise ConfigurationError(f"the metadata name {name!r} is written by the encrypted formats themselves")
+    return _guarded(guard, metadata, "S3 metadata")
+
+
+def check_tag_set(guard: PhiGuard | None, tags: Any) -> None:
+    """Guard tags in the form of a list of ``{"Key": …, "Value": …}``."""
+    _guarded(guard, {str(tag.get("Key")): str(tag.get("Value")) for tag in tags}, "S3 tag")
+
+
+def check_sse_context(guard: PhiGuard | None, encoded: str | None) -> None:
+    """Guard the context that S3's own KMS encryption writes into CloudTrail: base64 of a JSON object."""
+    if not encoded:
+        return
+    try:
+        pairs = json.loads(base64.b64decode(encoded, validate=True))
+        _guarded(guard, {str(name): str(value) for name, value in pairs.items()}, "SSE-KMS context")
+    except (ValueError, AttributeError):
+        raise ConfigurationError("SSEKMSEncryptionContext is base64 of a JSON object of text") from None
+
+
+def check_object_key(guard: PhiGuard | None, object_key: str) -> None:
+    """Guard the key of a new object."""
+    if guard is not None:
+        guard.check_name({"object-key": object_key}, where="object key")
+
+
+def _guarded(guard: PhiGuard | None, pairs: dict[str, str], where: str) -> dict[str, str]:
+    return pairs if guard is None or not pairs else dict(guard.check(pairs, where=where))

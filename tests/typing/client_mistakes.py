@@ -99,11 +99,11 @@ with phi.break_glass(actor="dr-4711", reason="the keyring is away", expires_in_s
     grant.decrypt(message)  # error
 
 # S3 and DynamoDB
-phi.s3(bind_locaton=False)  # later
-phi.s3(read_fromats=("esdk",))  # later
+phi.s3(bind_locaton=False)  # error
+phi.s3(read_fromats=("esdk",))  # error
 s3 = phi.s3(boto3.client("s3"))
-s3.put_objct(Bucket="clinic", Key="record", Body=b"record")  # later
-s3.put_object(Buckt="clinic", Key="record", Body=b"record")  # later
+s3.put_objct(Bucket="clinic", Key="record", Body=b"record")  # error
+s3.put_object(Buckt="clinic", Key="record", Body=b"record")  # error
 phi.dynamodb.client([], check_table="never")  # error
 client = phi.dynamodb.client([])
 client.put_itm(TableName="patients", Item={})  # error

@@ -150,6 +150,12 @@ def test_the_bound_of_gcm_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         open_content(sealer.envelope, KEY, chunks(bytes(200), 50), held)
 
 
+def test_a_body_shorter_than_a_tag_has_no_plaintext_length() -> None:
+    assert plaintext_length_of(16) == 0
+    with pytest.raises(FormatError, match="shorter than its authentication tag"):
+        plaintext_length_of(15)
+
+
 def test_data_keys_of_another_length_are_refused() -> None:
     with pytest.raises(ConfigurationError):
         derive_v3_keys(DataKey(bytes(16)), bytes(28))
@@ -200,6 +206,47 @@ def test_fields_of_two_versions_do_not_mix(metadata: dict[str, str]) -> None:
             continue
         with pytest.raises(PhiCryptError):
             parse_envelope({**metadata, name: "AAAA"})
+
+
+@pytest.mark.parametrize("cipher", ["AES/CBC/PKCS5Padding", "AES/CTR/NoPadding"])
+def test_ciphers_that_authenticate_nothing_are_refused_with_the_way_out(cipher: str) -> None:
+    with pytest.raises(UnsupportedOperationError, match="legacy mode once"):
+        parse_envelope(metadata_v2() | {"x-amz-cek-alg": cipher})
+
+
+@pytest.mark.parametrize(
+    ("metadata", "wrapping"),
+    [(metadata_v3(), {"x-amz-w": "02"}), (metadata_v2(), {"x-amz-wrap-alg": "kms"})],
+    ids=["v3", "v2"],
+)
+def test_data_keys_wrapped_without_a_context_are_refused(
+    metadata: dict[str, str], wrapping: dict[str, str]
+) -> None:
+    with pytest.raises(UnsupportedOperationError, match="without a"):
+        parse_envelope(metadata | wrapping)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("x-amz-iv", "no base64!", "base64 was expected"),
+        ("x-amz-iv", base64.b64encode(bytes(11)).decode(), "12 bytes were expected, 11 came"),
+        ("x-amz-key-v2", "", "0 came"),
+        ("x-amz-key-v2", base64.b64encode(bytes(20_000)).decode(), "20000 came"),
+        ("x-amz-unencrypted-content-length", "-1", "a length in bytes was expected"),
+        ("x-amz-unencrypted-content-length", "٣", "a length in bytes was expected"),
+        ("x-amz-unencrypted-content-length", "9" * 40, "a length in bytes was expected"),
+    ],
+)
+def test_a_malformed_field_is_named(name: str, value: str, says: str) -> None:
+    with pytest.raises(FormatError, match=says) as caught:
+        parse_envelope(metadata_v2() | {name: value})
+    assert name in str(caught.value)
+
+
+def test_version_2_may_claim_a_length() -> None:
+    claimed = parse_envelope(metadata_v2() | {"x-amz-unencrypted-content-length": "12"})
+    assert claimed.claimed_length_bytes == 12
 
 
 @given(st.dictionaries(st.sampled_from(sorted(S3EC_METADATA_NAMES)), st.text(max_size=30)))

@@ -11,11 +11,12 @@ make a revocation bite) must not be handed a key from before.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
 import weakref
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,9 +26,11 @@ from typing import Any, Final, Generic, TypeVar
 from phicrypt.core.materials import KeyHolder
 from phicrypt.core.steps import LocalRequest, Steps, run
 from phicrypt.errors import ConfigurationError
+from phicrypt.keys.eviction import BoundedEntries
 
 T = TypeVar("T")
 
+_log = logging.getLogger("phicrypt.keys")
 _CEILINGS: Final = {
     "max_age_seconds": 24 * 60 * 60,
     "max_messages": 2**32,
@@ -46,7 +49,8 @@ class CachePolicy:
         max_messages: messages encrypted under one data key. Ceiling 2**32
             (``framework/caching-cmm.md``, "Limit Messages").
         max_bytes: plaintext bytes encrypted under one data key. Ceiling 2**63 - 1.
-        max_entries: entries at once; the least recently used goes first. Ceiling 100,000.
+        max_entries: entries at once; what goes first, see :mod:`phicrypt.keys.eviction`. An entry takes
+            about 2 KB. Ceiling 100,000.
     """
 
     max_age_seconds: float = 300
@@ -73,6 +77,7 @@ class CacheStats:
         hits, misses: look-ups that found, and did not find, a usable entry.
         coalesced: misses that waited for another caller's flight instead of loading.
         evictions: entries dropped, by reason: ``age``, ``messages``, ``bytes``, ``entries``, ``purged``.
+        is_too_small: whether more entries were dropped for want of room than found: raise ``max_entries``.
     """
 
     entries: int
@@ -80,6 +85,7 @@ class CacheStats:
     misses: int
     coalesced: int
     evictions: dict[str, int]
+    is_too_small: bool = False
 
 
 def _seconds_awake_or_asleep() -> float:
@@ -91,7 +97,7 @@ _HAS_BOOTTIME: Final = hasattr(time, "CLOCK_BOOTTIME")
 
 
 class _Entry(Generic[T]):
-    __slots__ = ("byte_count", "deadline", "messages", "tag", "value")
+    __slots__ = ("byte_count", "counted_at", "deadline", "messages", "returns", "tag", "value")
 
     def __init__(self, value: T, deadline: float, tag: str | None) -> None:
         self.value = value
@@ -99,6 +105,8 @@ class _Entry(Generic[T]):
         self.tag = tag
         self.messages = 0
         self.byte_count = 0
+        self.returns = 0
+        self.counted_at = 0
 
 
 class _Flight(LocalRequest):
@@ -166,7 +174,8 @@ class KeyCache(KeyHolder, Generic[T]):
     def _reset(self) -> None:
         # A signal handler or finalizer may come in the middle and use the cache in the same thread.
         self._lock = threading.RLock()
-        self._entries: OrderedDict[Hashable, _Entry[T]] = OrderedDict()
+        self._entries: BoundedEntries[_Entry[T]] = BoundedEntries(self.policy.max_entries)
+        self._has_warned = False
         self._flights: dict[Hashable, _Flight] = {}
         self._counts: Counter[str] = Counter()
         self._hits = 0
@@ -255,7 +264,7 @@ class KeyCache(KeyHolder, Generic[T]):
     def charge(self, cache_key: Hashable, value: T, byte_count: int) -> None:
         """Charge bytes of a stream as they pass; once a bound is reached, the next message misses."""
         with self._lock:
-            entry = self._entries.get(cache_key)
+            entry = self._entries.by_key.get(cache_key)
             if entry is not None and entry.value is value:
                 entry.byte_count += byte_count
 
@@ -273,7 +282,7 @@ class KeyCache(KeyHolder, Generic[T]):
             reasons = {
                 name.removeprefix("evicted-"): count
                 for name, count in sorted(self._counts.items())
-                if name.startswith("evicted-")
+                if name.startswith("evicted-") and count
             }
             return CacheStats(
                 len(self._entries),
@@ -281,11 +290,12 @@ class KeyCache(KeyHolder, Generic[T]):
                 self._counts["misses"],
                 self._counts["coalesced"],
                 reasons,
+                self._is_too_small(),
             )
 
     def _usable(self, cache_key: Hashable, byte_count: int) -> _Entry[T] | None:
         """The entry, charged for one use, or None; call with the lock held."""
-        entry = self._entries.get(cache_key)
+        entry = self._entries.by_key.get(cache_key)
         if entry is None:
             return None
         if (
@@ -296,11 +306,10 @@ class KeyCache(KeyHolder, Generic[T]):
         ):
             entry.messages += 1
             entry.byte_count += byte_count
-            if cache_key in self._entries:
-                self._entries.move_to_end(cache_key)
+            self._entries.used(entry)
             self._hits += 1
             return entry
-        self._entries.pop(cache_key, None)
+        self._entries.drop(cache_key)
         self._counts["evicted-" + self._why_spent(entry)] += 1
         return None
 
@@ -330,7 +339,17 @@ class KeyCache(KeyHolder, Generic[T]):
             if flight.generation != self._generation:
                 return None
             self._store(cache_key, _Entry(value, deadline, tag), byte_count)
+            is_news = self._is_too_small() and not self._has_warned
+            self._has_warned |= is_news
+        if is_news:  # without the lock: a handler of logs is anybody's code
+            _log.warning(
+                "a cache of keys drops more of them for want of room than it finds: raise max_entries above %d",
+                self.policy.max_entries,
+            )
         return (value,)
+
+    def _is_too_small(self) -> bool:
+        return self._counts["evicted-entries"] > max(self._hits, self.policy.max_entries)
 
     def _land(self, cache_key: Hashable, flight: _Flight) -> None:
         """The flight is over, whatever came of it; nothing for one that never took off."""
@@ -344,17 +363,13 @@ class KeyCache(KeyHolder, Generic[T]):
     def _store(self, cache_key: Hashable, entry: _Entry[T], byte_count: int) -> None:
         entry.messages = 1
         entry.byte_count = byte_count
-        self._entries[cache_key] = entry
-        self._entries.move_to_end(cache_key)
-        while len(self._entries) > self.policy.max_entries:
-            self._entries.popitem(last=False)
-            self._counts["evicted-entries"] += 1
+        self._counts["evicted-entries"] += self._entries.add(cache_key, entry)
 
     def _purge_if(self, condition: Callable[[_Entry[T]], bool]) -> None:
         with self._lock:
-            doomed = [cache_key for cache_key, entry in list(self._entries.items()) if condition(entry)]
+            doomed = [cache_key for cache_key, entry in list(self._entries.by_key.items()) if condition(entry)]
             for cache_key in doomed:
-                self._entries.pop(cache_key, None)
+                self._entries.drop(cache_key)
             self._counts["evicted-purged"] += len(doomed)
             # A flight's value is not known yet, so every flight under way belongs to the past now.
             self._generation += 1

@@ -148,22 +148,22 @@ class AuditTrail(Trail, Recorder):
         sealing: bool = False,
         at_once: bool = False,
         captured: Acting | None = None,
-    ) -> Use:
-        use = RecordedUse(
-            self,
-            operation,
-            format,
-            self.check_actor(captured),
-            None if resource is None else self._token(resource),
-            sealing,
-            at_once,
-        )
+    ) -> RecordedUse:
+        acting = current_acting() if captured is None else captured
+        if self.require_actor:
+            self.check_actor(acting)
+        token = None if resource is None else self._token(resource)
+        use = RecordedUse(self, operation, format, acting, token, sealing, at_once)
         use.suite_id = suite_id
-        use.message_id = None if message_id is None else message_id.hex()
         use.context = context
-        use.origin = origin
-        use.cache_hit = cache_hit
-        use.begin()
+        if message_id is not None:
+            use.message_id = message_id.hex()
+        if origin is not None:
+            use.origin = origin
+        if cache_hit is not None:
+            use.cache_hit = cache_hit
+        if not at_once:
+            use.begin()
         return use
 
     begin = recorded
@@ -191,20 +191,19 @@ class AuditTrail(Trail, Recorder):
         For sealing one message. ``started_ns`` is ``time.perf_counter_ns()`` at the start, for the
         duration; ``opening=True`` delivers the event by the policy of decryption. Raises AuditError.
         """
-        acting = self.check_actor(captured)
-        token = None if resource is None else self._token(resource)
-        use = RecordedUse(self, operation, format, acting, token, not opening, at_once=True)
-        use._started_ns = started_ns
-        use.begin()
-        use.end(
-            error,
-            origin=origin,
-            cache_hit=cache_hit,
-            byte_count=byte_count,
+        use = self.recorded(
+            operation,
+            format=format,
             suite_id=suite_id,
             message_id=message_id,
             context=context,
+            resource=resource,
+            sealing=not opening,
+            at_once=True,
+            captured=captured,
         )
+        use.started_ns = started_ns
+        use.end(error, origin=origin, cache_hit=cache_hit, byte_count=byte_count)
 
     def write(self, event: AuditEvent) -> None:
         """Write an event of another kind (break-glass, anchors) through to every sink. Raises AuditError."""

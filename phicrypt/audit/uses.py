@@ -15,11 +15,12 @@ trail the same code runs on a :class:`Use` that writes nothing.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import time
 from collections.abc import Callable, Mapping
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from phicrypt.audit.events import AuditEvent, Kind, Outcome, describe_error, refused_origin
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 _SUCCESS: Final = (Outcome.SUCCESS, None, None)
 _BEGUN: Final = (Outcome.BEGUN, None, None)
 _ABANDONED: Final = (Outcome.INTERRUPTED, "Abandoned", None)
+_new_event: Final = functools.partial(tuple.__new__, AuditEvent)
+"""Takes all fields of an AuditEvent in order. Its own constructor takes three times as long, and a
+third of a microsecond is much of what one event may cost."""
 
 
 class Use:
@@ -64,9 +68,6 @@ class Use:
         origin: KeyOrigin | None = None,
         cache_hit: bool | None = None,
         byte_count: int | None = None,
-        suite_id: int | None = None,
-        message_id: bytes | None = None,
-        context: Mapping[str, str] | None = None,
     ) -> None:
         """The use is over: it succeeded, or failed with ``error``. Later calls do nothing.
 
@@ -96,7 +97,6 @@ class RecordedUse(Use):
     """
 
     _is_open = False
-    _started_ns: int | None
 
     def __init__(
         self,
@@ -114,16 +114,14 @@ class RecordedUse(Use):
         self._acting = acting
         self._resource = resource
         self._sealing = sealing
-        self._at_once = at_once
+        self._last_kind = Kind.USE if at_once else Kind.END
         self._process = _process
-        self._started_ns = time.perf_counter_ns()
-        self.use_id = _process.next_use_id()
+        self.started_ns: int | None = time.perf_counter_ns()
+        self.use_id = f"{_process.prefix}-{next(_process.counter)}"
+        self._is_open = True  # an interruption from here on leaves an end as well
 
     def begin(self) -> None:
-        """Write the begin record, if there is to be one. Raises AuditError; then nothing may be released."""
-        self._is_open = True  # an interruption from here on leaves an end as well
-        if self._at_once:
-            return
+        """Write the begin record of a use with two. Raises AuditError; then nothing may be released."""
         try:
             self._recorder.deliver(self._event(Kind.BEGIN, _BEGUN), self._sealing)
         except Exception:
@@ -137,33 +135,20 @@ class RecordedUse(Use):
         origin: KeyOrigin | None = None,
         cache_hit: bool | None = None,
         byte_count: int | None = None,
-        suite_id: int | None = None,
-        message_id: bytes | None = None,
-        context: Mapping[str, str] | None = None,
     ) -> None:
         if not self._is_open or self._process is not _process:
             return
+        if origin is not None:
+            self.origin = origin
         if cache_hit is not None:
             self.cache_hit = cache_hit
         if byte_count is not None:
             self.byte_count = byte_count
-        if suite_id is not None:
-            self.suite_id = suite_id
-        if message_id is not None:
-            self.message_id = message_id.hex()
-        if context is not None:
-            self.context = context
-        if origin is not None:
-            self.origin = origin
-        elif self.origin is None and error is not None:
+        if error is not None and self.origin is None:
             self.origin = refused_origin(error)
         event = self._event(self._last_kind, _SUCCESS if error is None else describe_error(error))
         self._is_open = False  # only now: a use that was interrupted before still ends, as abandoned
         self._recorder.deliver(event, self._sealing, error)
-
-    @property
-    def _last_kind(self) -> str:
-        return Kind.USE if self._at_once else Kind.END
 
     def __del__(self) -> None:
         if self._is_open and self._process is _process:
@@ -173,8 +158,8 @@ class RecordedUse(Use):
     def _event(self, kind: str, result: tuple[str, str | None, str | None]) -> AuditEvent:
         outcome, error_name, reason = result
         actor, purpose, recipient, break_glass = self._acting
-        ended = kind != Kind.BEGIN
-        return AuditEvent._make(  # all fields in order: its constructor takes three times as long
+        context, started_ns, ended = self.context, self.started_ns, kind != "begin"
+        return _new_event(
             (
                 time.time_ns(),
                 kind,
@@ -186,8 +171,7 @@ class RecordedUse(Use):
                 self.message_id,
                 self.origin,
                 self.cache_hit,
-                # A copy: a sink may edit what it is given, and messages are bound to the original.
-                None if self.context is None else dict(self.context),
+                None if context is None else _own(context),
                 actor,
                 purpose,
                 recipient,
@@ -198,15 +182,16 @@ class RecordedUse(Use):
                 error_name,
                 reason,
                 self.byte_count if ended else None,
-                (time.perf_counter_ns() - self._started_ns) // 1000
-                if ended and self._started_ns is not None
-                else None,
+                (time.perf_counter_ns() - started_ns) // 1000 if ended and started_ns is not None else None,
                 None,
             )
         )
 
-    def _duration_us(self) -> int | None:
-        return None if self._started_ns is None else (time.perf_counter_ns() - self._started_ns) // 1000
+
+def _own(context: Mapping[str, str]) -> dict[str, str]:
+    """A copy for the event: a sink may edit what it is given, and messages are bound to the original."""
+    # dict() of a read-only view asks it for each name, and takes six times as long.
+    return context.copy() if type(context) is MappingProxyType else dict(context)
 
 
 class Recorder:

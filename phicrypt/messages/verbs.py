@@ -270,12 +270,13 @@ class MessageClient(KeyHolder):
         pairs, context_bytes = phi_session.contexts.to_bind(context)
         suite, byte_count = _suite_to_write(signed), len(plaintext)
         frame_length = phi_session.frame_length_bytes if frame_length_bytes is None else frame_length_bytes
-        if phi_session.trail is NO_TRAIL:  # even a use that records nothing costs 10% of 1 KiB
+        trail = phi_session.trail
+        if trail is NO_TRAIL:  # even a use that records nothing costs 10% of 1 KiB
             materials, _ = phi_session.provider.encryption_materials(
                 suite, pairs, plaintext_length_bytes=byte_count, context_bytes=context_bytes
             )
             return seal(materials, plaintext, frame_length)[0]
-        with phi_session.recorded(
+        with trail.recorded(
             operation, format=_FORMAT, suite_id=suite.suite_id, context=pairs, sealing=True, at_once=True
         ) as use:
             materials, use.cache_hit = phi_session.provider.encryption_materials(

@@ -103,7 +103,13 @@ def decrypt_parts() -> Iterator[Part]:
     memo.keep(header)
 
     def materials_of() -> Any:
-        return phi.materials_to_open(header, expected, False, False)[0]
+        return phi.provider.decryption_materials(
+            header.suite,
+            header.context,
+            header.encrypted_data_keys,
+            expected=expected,
+            context_bytes=header.context_bytes,
+        )[0]
 
     materials = materials_of()
     message_key, _ = derive_keys(header.suite, materials.data_key, header.message_id)

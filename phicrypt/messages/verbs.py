@@ -327,10 +327,10 @@ class MessageClient(KeyHolder):
         if header is None:
             header = self._parse(operation, reader)
         if self.session.trail is NO_TRAIL:  # as above: 7%
-            materials, _ = self.materials_to_open(header, expected, require_signed, allow_uncommitted)
+            materials, _ = self._materials_to_open(header, expected, require_signed, allow_uncommitted)
             return open_whole(header, materials, reader)[0]
         with self._begun(operation, header) as use:
-            materials, use.cache_hit = self.materials_to_open(header, expected, require_signed, allow_uncommitted)
+            materials, use.cache_hit = self._materials_to_open(header, expected, require_signed, allow_uncommitted)
             use.origin = materials.origin
             result, use.byte_count = open_whole(header, materials, reader)
         return result
@@ -366,11 +366,11 @@ class MessageClient(KeyHolder):
         use: Use,
     ) -> MessageOpener:
         use.byte_count = 0
-        materials, use.cache_hit = self.materials_to_open(header, expected, require_signed, allow_uncommitted)
+        materials, use.cache_hit = self._materials_to_open(header, expected, require_signed, allow_uncommitted)
         use.origin = materials.origin
         return MessageOpener(header, materials)
 
-    def materials_to_open(
+    def _materials_to_open(
         self,
         header: MessageHeader,
         expected: Mapping[str, str] | None,

@@ -90,7 +90,6 @@ WITHOUT_KEYS = {
     "limits": "settings",
     "loggable_context": "what events may hold",
     "mac": "leads to the MAC operations",
-    "materials_to_open": "materials for the sibling packages, which record their own uses",
     "provider": "materials for the sibling packages, which record their own uses",
     "session": "what every verb works on",
     "s3": "leads to the object operations",

@@ -1,10 +1,15 @@
-"""The import table: who may know whom, read with ``ast``; and what ``import phicrypt`` loads."""
+"""The import table (``docs/import-table.toml``): who may know whom; and what ``import phicrypt`` loads.
+
+Every import counts: at a module's head, inside a function, and for type checkers only.
+"""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -13,132 +18,174 @@ import phicrypt
 
 PACKAGE = Path(phicrypt.__file__).parent
 ROOT = PACKAGE.parent
-
-BELOW = {
-    "formats": {
-        "keys",
-        "client",
-        "streams",
-        "s3",
-        "dynamodb",
-        "audit",
-        "posture",
-        "demo",
-        "cli",
-        "testing",
-        "esdk",
-    },
-    "keys": {"formats", "client", "streams", "s3", "dynamodb", "posture", "demo", "cli", "esdk"},
-    "s3": {"dynamodb", "posture", "demo", "cli"},
-    "dynamodb": {"s3", "posture", "demo", "cli"},
-    "audit": {"s3", "dynamodb", "posture", "demo", "cli"},
-    "core": {"keys", "formats", "client", "s3", "dynamodb", "audit", "posture", "demo", "cli"},
-    "client": {"s3", "demo", "cli", "posture"},
-}
-"""area -> areas that it may not import at module level (formats and keys: not anywhere)."""
-NOWHERE = {("formats", "keys"), ("keys", "formats"), ("formats", "client"), ("keys", "client")}
+TABLE = tomllib.loads((ROOT / "docs" / "import-table.toml").read_text(encoding="utf-8"))
+EVERYBODYS = {"_lazy", "_moved", "_version"}
+"""Modules of the package itself, which know nobody."""
 PURE = {"boto3", "botocore", "socket", "urllib", "http", "time", "datetime", "requests", "asyncio"}
 """What formats may not import: they know bytes and values, not AWS, clock or network."""
 LIGHT = ("boto3", "botocore", "pydantic", "typer", "rich", "moto", "aws_encryption_sdk", "flask")
 
 
-def modules():
-    return sorted(PACKAGE.rglob("*.py"))
+def read_sources() -> dict[str, str]:
+    """Module name -> source, packages by their own name."""
+    return {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path.read_text("utf-8")
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
 
 
-def imports(path):
-    """``(name, is_at_module_level)`` of every import, except those for type checkers only."""
-    found = []
+SOURCES = read_sources()
 
-    def visit(node, at_module_level):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            return
+
+def imported_names(source: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found.extend((alias.name, at_module_level) for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"relative import in {path}"
-            # `from phicrypt import x` may mean a module.
-            found.extend((f"{node.module}.{alias.name}", at_module_level) for alias in node.names)
-        inner = at_module_level and not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        for child in ast.iter_child_nodes(node):
-            visit(child, inner)
+            assert node.level == 0, "relative import"
+            # `from phicrypt.keys import cache` may mean a module.
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
-    visit(ast.parse(path.read_text(encoding="utf-8")), True)
+
+def imports_of(module: str, sources: Mapping[str, str]) -> set[str]:
+    """The modules of this package that a module imports."""
+    found = set()
+    for name in imported_names(sources[module]):
+        while name and name not in sources:
+            name = name.rpartition(".")[0]
+        found.add(name)
+    return found - {"", module}
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def crossings(sources: Mapping[str, str]) -> list[str]:
+    """Every import that the table does not allow."""
+    found = []
+    for module in sources:
+        room = room_of(module)
+        if room in EVERYBODYS or room in ("", "__main__"):
+            continue
+        allowed = TABLE[room]["imports"]
+        found += [
+            f"{module} imports {other}"
+            for other in sorted(imports_of(module, sources))
+            if "*" not in allowed and room_of(other) not in {room, *EVERYBODYS, *allowed}
+        ]
     return found
 
 
-def area_of(path):
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def circles(graph: Mapping[str, set[str]]) -> list[set[str]]:
+    """Sets of names that reach one another: what is left when names without a way in or out are taken away."""
+    rest = {name: {other for other in others if other in graph} for name, others in graph.items()}
+    while True:
+        pointed_at = {other for others in rest.values() for other in others}
+        loose = {name for name, others in rest.items() if not others or name not in pointed_at}
+        if not loose:
+            return [set(rest)] if rest else []
+        rest = {name: others - loose for name, others in rest.items() if name not in loose}
 
 
-def area_of_name(name):
-    parts = name.split(".")
-    return parts[1] if parts[0] == "phicrypt" and len(parts) > 1 else None
+def test_no_import_crosses_the_table():
+    assert crossings(SOURCES) == []
 
 
-def test_the_table_names_real_areas():
-    areas = {area_of(path) for path in modules()}
-    assert set(BELOW) <= areas
+def test_every_room_of_the_package_stands_in_the_table():
+    rooms = {room_of(module) for module in SOURCES} - {"", "__main__", *EVERYBODYS}
+    assert rooms == set(TABLE)
 
 
-@pytest.mark.parametrize("area", sorted(BELOW))
-def test_area_imports_only_what_is_below_it(area):
-    crossings = []
-    for path in modules():
-        if area_of(path) != area:
-            continue
-        for name, at_module_level in imports(path):
-            other = area_of_name(name)
-            if other in BELOW[area] and (at_module_level or (area, other) in NOWHERE):
-                crossings.append(f"{path.relative_to(ROOT)} imports {name}")
-    assert crossings == []
+def test_the_table_itself_goes_upwards_only():
+    order = list(TABLE)
+    for room, row in TABLE.items():
+        assert all(order.index(other) < order.index(room) for other in row["imports"] if other != "*"), room
+    assert not {("formats", "keys"), ("keys", "formats")} & {
+        (room, other) for room, row in TABLE.items() for other in row["imports"]
+    }
 
 
-def test_formats_and_keys_never_import_each_other_not_even_in_functions():
-    crossings = [
-        f"{path.relative_to(ROOT)} imports {name}"
-        for path in modules()
-        for name, _ in imports(path)
-        if (area_of(path), area_of_name(name)) in NOWHERE
-    ]
-    assert crossings == []
+def test_no_modules_import_one_another_in_a_circle():
+    assert circles({module: imports_of(module, SOURCES) for module in SOURCES if module != "phicrypt"}) == []
+
+
+def test_a_circle_is_seen():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}, "e": set()}) == [{"a", "b", "c"}]
+
+
+@pytest.mark.parametrize(
+    ("module", "planted"),
+    [
+        ("phicrypt.guard.phi_guard", "phicrypt.s3.client"),
+        ("phicrypt.posture.examination", "phicrypt.s3.client"),
+        ("phicrypt.posture.examination", "phicrypt.dynamodb.client"),
+        ("phicrypt.core.context", "phicrypt.dynamodb.client"),
+        ("phicrypt.core.materials", "phicrypt.s3.client"),
+        ("phicrypt.audit.uses", "phicrypt.s3.client"),
+        ("phicrypt.messages.verbs", "phicrypt.s3.client"),
+        ("phicrypt.keys.provider", "phicrypt.evidence.verify"),
+    ],
+)
+def test_a_planted_crossing_is_seen(module, planted):
+    planted_source = f"{SOURCES[module]}\nimport {planted}\n"
+    assert f"{module} imports {planted}" in crossings({**SOURCES, module: planted_source})
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "def load():\n    from phicrypt.s3.client import S3Client\n",
+        "if TYPE_CHECKING:\n    from phicrypt.s3.client import S3Client\n",
+    ],
+)
+def test_a_crossing_inside_a_function_or_for_type_checkers_is_seen(planted):
+    module = "phicrypt.keys.cache"
+    crossing = {**SOURCES, module: SOURCES[module] + "\n" + planted}
+    assert f"{module} imports phicrypt.s3.client" in crossings(crossing)
 
 
 def test_only_primitives_imports_cryptography():
     importers = {
-        str(path.relative_to(PACKAGE))
-        for path in modules()
-        for name, _ in imports(path)
-        if name.split(".")[0] == "cryptography"
+        module
+        for module, source in SOURCES.items()
+        if any(name.split(".")[0] == "cryptography" for name in imported_names(source))
+        and room_of(module) != "testing"  # the strict KMS for tests has keys of its own, as AWS's has
     }
-    assert importers == {"core/primitives.py"}
+    assert importers == {"phicrypt.core.primitives"}
 
 
 def test_formats_are_pure():
-    crossings = [
-        f"{path.relative_to(ROOT)} imports {name}"
-        for path in modules()
-        if area_of(path) == "formats"
-        for name, _ in imports(path)
+    crossing = [
+        f"{module} imports {name}"
+        for module, source in SOURCES.items()
+        if room_of(module) == "formats"
+        for name in imported_names(source)
         if name.split(".")[0] in PURE
     ]
-    assert crossings == []
+    assert crossing == []
 
 
-def test_the_reader_of_imports_sees_crossings(tmp_path):
-    source = tmp_path / "module.py"
-    source.write_text(
-        "import a.b\nfrom phicrypt import keys\ndef f():\n    from phicrypt.keys.kms import KmsKeyring\n"
-    )
-    assert imports(source) == [
-        ("a.b", True),
-        ("phicrypt.keys", True),
-        ("phicrypt.keys.kms.KmsKeyring", False),
+def test_the_picture_in_the_architecture_page_is_the_tables():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert drawn_table() in page, f"paste into docs/architecture.md:\n\n{drawn_table()}"
+
+
+def drawn_table() -> str:
+    """The table as the page shows it, from the top down."""
+    rows = [
+        f"| `{room}` | {row['knows']} | {'everything' if '*' in row['imports'] else _named(row['imports'])} |"
+        for room, row in reversed(TABLE.items())
     ]
+    return "\n".join(["| room | knows | may import |", "| --- | --- | --- |", *rows])
+
+
+def _named(rooms: list[str]) -> str:
+    return ", ".join(f"`{room}`" for room in rooms) or "nothing"
 
 
 def test_folders_are_at_most_three_deep():
-    deep = [path for path in modules() if len(path.relative_to(ROOT).parts) > 4]
+    deep = [path for path in PACKAGE.rglob("*.py") if len(path.relative_to(ROOT).parts) > 4]
     assert deep == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,6 +45,8 @@ def test_a_read_passes_few_modules_and_comes_back_to_none_twice(
     assert "reading.frames" in path.modules
     assert len(path.modules) <= MAX_MODULES
     assert max(path.returns.values()) <= MAX_RETURNS, path
+    page = Path(__file__).parents[2] / "docs" / "architecture.md"
+    assert str(path) in page.read_text(encoding="utf-8"), f"the page shows another path than {path}"
 
 
 def test_a_path_counts_what_comes_back() -> None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from phicrypt.errors import ConfigurationError
 from phicrypt.guard.phi_guard import PhiGuard
 from phicrypt.posture.declaration import Declaration, KeyDeclaration, Roles
+from phicrypt.posture.reading.settings import BucketSettings, KeySettings, TableSettings, questions_of
 
 ADMINISTRATION: Final = (
     "kms:CancelKeyDeletion",
@@ -41,13 +42,20 @@ SEAL: Final = ("kms:GenerateDataKey",)
 OPEN: Final = ("kms:Decrypt",)
 USE_BY_CONTEXT: Final = (*OPEN, "kms:Encrypt", "kms:GenerateDataKey*", "kms:ReEncrypt*")
 """The uses that take an encryption context."""
-READ_KEY_SETTINGS: Final = (
-    "kms:DescribeKey",
+
+
+def _with_questions(*permissions: str, of: tuple[type, ...]) -> tuple[str, ...]:
+    asked = {question.permission for settings in of for question in questions_of(settings).values()}
+    return tuple(sorted({*permissions, *asked}))
+
+
+READ_KEY_SETTINGS: Final = _with_questions(
     "kms:GetKeyPolicy",
     "kms:GetKeyRotationStatus",
     "kms:ListGrants",
+    of=(KeySettings,),
 )
-READ_OTHER_SETTINGS: Final = (
+READ_OTHER_SETTINGS: Final = _with_questions(
     "backup:GetBackupSelection",
     "backup:ListBackupPlans",
     "backup:ListBackupSelections",
@@ -57,24 +65,18 @@ READ_OTHER_SETTINGS: Final = (
     "config:DescribeConfigRules",
     "config:DescribeConfigurationRecorderStatus",
     "config:GetComplianceDetailsByConfigRule",
-    "dynamodb:DescribeContinuousBackups",
     "dynamodb:DescribeTable",
     "dynamodb:GetResourcePolicy",
     "dynamodb:ListTagsOfResource",
     "iam:GetAccountAuthorizationDetails",
     "s3:GetAccountPublicAccessBlock",
     "s3:GetBucketAcl",
-    "s3:GetBucketLogging",
-    "s3:GetBucketObjectLockConfiguration",
     "s3:GetBucketOwnershipControls",
     "s3:GetBucketPolicy",
     "s3:GetBucketPolicyStatus",
-    "s3:GetBucketPublicAccessBlock",
-    "s3:GetBucketVersioning",
-    "s3:GetEncryptionConfiguration",
-    "s3:GetReplicationConfiguration",
     "s3:ListBucket",
     "sts:GetCallerIdentity",
+    of=(BucketSettings, TableSettings),
 )
 """Everything that ``phicrypt doctor`` asks, apart from the keys."""
 USE_OF_KEYS: Final = (

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 from phicrypt.posture.declaration import BucketDeclaration, KeyDeclaration, TableDeclaration
 from phicrypt.posture.reading.answers import (
@@ -20,24 +23,33 @@ from phicrypt.posture.reading.settings import (
     BackupSelection,
     BucketSettings,
     KeySettings,
+    Question,
     TableSettings,
+    questions_of,
 )
 from phicrypt.posture.rules.findings import Unread
 from phicrypt.posture.rules.kms import rotates_automatically
 
 
+def _answer(question: Question, ask: Callable[..., Answer]) -> Answer:
+    absent = (question.absent_code,) if question.absent_code else ()
+    answer = ask(question.operation, question.permission, *absent)
+    return member(answer, question.member) if question.member else answer
+
+
 def read_key(account: AwsAccount, declared: KeyDeclaration) -> KeySettings:
     """A KMS key, in its own Region."""
 
-    def ask(operation: str, permission: str, **parameters: Any) -> Answer:
-        return account.ask("kms", operation, permission, region=declared.region, KeyId=declared.arn, **parameters)
+    def ask(operation: str, permission: str, *absent: str, **parameters: Any) -> Answer:
+        return account.ask(
+            "kms", operation, permission, region=declared.region, absent=absent, KeyId=declared.arn, **parameters
+        )
 
-    metadata = member(ask("describe_key", "kms:DescribeKey"), "KeyMetadata")
+    simple = {name: _answer(question, ask) for name, question in questions_of(KeySettings).items()}
+    metadata = simple["metadata"]
     rotation: Answer = {}
     if isinstance(metadata, Unread) or rotates_automatically(metadata):
-        rotation = ask(
-            "get_key_rotation_status", "kms:GetKeyRotationStatus", absent=("UnsupportedOperationException",)
-        )
+        rotation = ask("get_key_rotation_status", "kms:GetKeyRotationStatus", "UnsupportedOperationException")
     second: Answer = {}
     if declared.second_key is not None:
         second = member(
@@ -53,52 +65,14 @@ def read_key(account: AwsAccount, declared: KeyDeclaration) -> KeySettings:
         )
     return KeySettings(
         declared=declared,
-        metadata=metadata,
         rotation=rotation,
         policy=statements(ask("get_key_policy", "kms:GetKeyPolicy", PolicyName="default"), "Policy"),
         grants=account.ask_all(
             "kms", "list_grants", "kms:ListGrants", "Grants", region=declared.region, KeyId=declared.arn
         ),
         second_key=second,
+        **simple,
     )
-
-
-class _Question(NamedTuple):
-    """One setting of a bucket: whom to ask, what an absent setting is called, and the member wanted."""
-
-    operation: str
-    permission: str
-    absent_code: str
-    member: str
-
-
-_BUCKET_QUESTIONS: Final = {
-    "public_access_block": _Question(
-        "get_public_access_block",
-        "s3:GetBucketPublicAccessBlock",
-        "NoSuchPublicAccessBlockConfiguration",
-        "PublicAccessBlockConfiguration",
-    ),
-    "encryption": _Question(
-        "get_bucket_encryption",
-        "s3:GetEncryptionConfiguration",
-        "ServerSideEncryptionConfigurationNotFoundError",
-        "ServerSideEncryptionConfiguration",
-    ),
-    "object_lock": _Question(
-        "get_object_lock_configuration",
-        "s3:GetBucketObjectLockConfiguration",
-        "ObjectLockConfigurationNotFoundError",
-        "ObjectLockConfiguration",
-    ),
-    "logging": _Question("get_bucket_logging", "s3:GetBucketLogging", "", "LoggingEnabled"),
-    "replication": _Question(
-        "get_bucket_replication",
-        "s3:GetReplicationConfiguration",
-        "ReplicationConfigurationNotFoundError",
-        "ReplicationConfiguration",
-    ),
-}
 
 
 def read_bucket(account: AwsAccount, declared: BucketDeclaration, *, home_region: str) -> BucketSettings:
@@ -125,11 +99,9 @@ def read_bucket(account: AwsAccount, declared: BucketDeclaration, *, home_region
     # With ownership enforced, S3 has switched ACLs off.
     acl: Answer = {} if ownership == "BucketOwnerEnforced" else ask("get_bucket_acl", "s3:GetBucketAcl")
     is_asked = {"object_lock": declared.audit, "replication": declared.replicated}
-    simple: dict[str, Answer] = {
-        name: member(ask(question.operation, question.permission, question.absent_code), question.member)
-        if is_asked.get(name, True)
-        else {}
-        for name, question in _BUCKET_QUESTIONS.items()
+    simple = {
+        name: _answer(question, ask) if is_asked.get(name, True) else {}
+        for name, question in questions_of(BucketSettings).items()
     }
     return BucketSettings(
         declared=declared,
@@ -139,7 +111,6 @@ def read_bucket(account: AwsAccount, declared: BucketDeclaration, *, home_region
         policy_json="" if isinstance(policy, Unread) else str(policy.get("Policy", "")),
         policy_is_public=convert(status, is_public),
         acl_grants=convert(acl, acl_grants),
-        versioning=ask("get_bucket_versioning", "s3:GetBucketVersioning"),
         ownership=ownership,
         **simple,
     )
@@ -160,24 +131,33 @@ def read_table(
         return account.ask("dynamodb", operation, permission, region=region, absent=absent, **parameters)
 
     described = member(ask("describe_table", "dynamodb:DescribeTable", TableName=declared.name), "Table")
-    place = (declared, region, account_id)
-    if isinstance(described, Unread) and described.is_gone:
-        return TableSettings(*place, described, {}, (), {}, selections, account.partition())
-    arn = TableSettings(*place, described, {}, (), {}, selections, account.partition()).resource
-    tags: Answer = {}
-    if selections and not isinstance(selections, Unread):
-        tags = ask("list_tags_of_resource", "dynamodb:ListTagsOfResource", ResourceArn=arn)
-    backups = ask("describe_continuous_backups", "dynamodb:DescribeContinuousBackups", TableName=declared.name)
-    policy = ask("get_resource_policy", "dynamodb:GetResourcePolicy", "PolicyNotFoundException", ResourceArn=arn)
-    return TableSettings(
-        *place,
-        described=described,
-        backups=member(backups, "ContinuousBackupsDescription"),
-        policy=statements(policy),
-        tags=convert(tags, table_tags),
+    nothing = TableSettings(
+        declared,
+        region,
+        account_id,
+        described,
+        policy=(),
+        tags={},
         selections=selections,
         partition=account.partition(),
+        **{name: {} for name in questions_of(TableSettings)},
     )
+    if isinstance(described, Unread) and described.is_gone:
+        return nothing
+    tags: Answer = {}
+    if selections and not isinstance(selections, Unread):
+        tags = ask("list_tags_of_resource", "dynamodb:ListTagsOfResource", ResourceArn=nothing.resource)
+    policy = ask(
+        "get_resource_policy",
+        "dynamodb:GetResourcePolicy",
+        "PolicyNotFoundException",
+        ResourceArn=nothing.resource,
+    )
+    simple: dict[str, Any] = {
+        name: _answer(question, partial(ask, TableName=declared.name))
+        for name, question in questions_of(TableSettings).items()
+    }
+    return replace(nothing, policy=statements(policy), tags=convert(tags, table_tags), **simple)
 
 
 def read_backup_selections(account: AwsAccount, region: str) -> tuple[BackupSelection, ...] | Unread:

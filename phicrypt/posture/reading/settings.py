@@ -2,13 +2,19 @@
 
 Each field holds what AWS answered, or :class:`~phicrypt.posture.rules.findings.Unread`. Nothing is inferred
 while reading: an absent setting is an empty value, which is something else than an unread one.
+
+A setting that is one answer, or one member of it, stands with its question; the reader asks it, and the
+auditor's policy allows its permission::
+
+    logging: Annotated[Answer, Question("get_bucket_logging", "s3:GetBucketLogging", member="LoggingEnabled")]
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cache
+from typing import Annotated, Any, get_type_hints
 
 from phicrypt.posture.declaration import BucketDeclaration, KeyDeclaration, TableDeclaration
 from phicrypt.posture.policies.document import Statement
@@ -19,11 +25,36 @@ Answer = Mapping[str, Any] | Unread
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """How one setting is read.
+
+    Attributes:
+        operation: boto3's method, called with the resource's own name.
+        permission: what it needs, as IAM spells it.
+        absent_code: the error that means that the setting is not there; none if empty.
+        member: the member of the answer that is the setting; the whole answer if empty.
+    """
+
+    operation: str
+    permission: str
+    absent_code: str = ""
+    member: str = ""
+
+
+@cache
+def questions_of(settings: type) -> Mapping[str, Question]:
+    """The questions of a kind of settings, by the names of their fields."""
+    hints = get_type_hints(settings, include_extras=True)
+    annotations = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
+    return {name: one for name, notes in annotations.items() for one in notes if isinstance(one, Question)}
+
+
+@dataclass(frozen=True, slots=True)
 class KeySettings:
     """A KMS key: DescribeKey's metadata, rotation status, policy, grants, and its declared partner."""
 
     declared: KeyDeclaration
-    metadata: Answer
+    metadata: Annotated[Answer, Question("describe_key", "kms:DescribeKey", member="KeyMetadata")]
     rotation: Answer
     policy: tuple[Statement, ...] | Unread
     grants: tuple[Mapping[str, Any], ...] | Unread
@@ -44,15 +75,47 @@ class BucketSettings:
 
     declared: BucketDeclaration
     region: str
-    public_access_block: Answer
+    public_access_block: Annotated[
+        Answer,
+        Question(
+            "get_public_access_block",
+            "s3:GetBucketPublicAccessBlock",
+            "NoSuchPublicAccessBlockConfiguration",
+            "PublicAccessBlockConfiguration",
+        ),
+    ]
     policy: tuple[Statement, ...] | Unread
     policy_is_public: bool | Unread
     acl_grants: tuple[Mapping[str, Any], ...] | Unread
-    encryption: Answer
-    versioning: Answer
-    object_lock: Answer
-    logging: Answer
-    replication: Answer
+    encryption: Annotated[
+        Answer,
+        Question(
+            "get_bucket_encryption",
+            "s3:GetEncryptionConfiguration",
+            "ServerSideEncryptionConfigurationNotFoundError",
+            "ServerSideEncryptionConfiguration",
+        ),
+    ]
+    versioning: Annotated[Answer, Question("get_bucket_versioning", "s3:GetBucketVersioning")]
+    object_lock: Annotated[
+        Answer,
+        Question(
+            "get_object_lock_configuration",
+            "s3:GetBucketObjectLockConfiguration",
+            "ObjectLockConfigurationNotFoundError",
+            "ObjectLockConfiguration",
+        ),
+    ]
+    logging: Annotated[Answer, Question("get_bucket_logging", "s3:GetBucketLogging", member="LoggingEnabled")]
+    replication: Annotated[
+        Answer,
+        Question(
+            "get_bucket_replication",
+            "s3:GetReplicationConfiguration",
+            "ReplicationConfigurationNotFoundError",
+            "ReplicationConfiguration",
+        ),
+    ]
     ownership: str | Unread
     policy_json: str = ""
     partition: str = "aws"
@@ -78,7 +141,14 @@ class TableSettings:
     region: str
     account_id: str
     described: Answer
-    backups: Answer
+    backups: Annotated[
+        Answer,
+        Question(
+            "describe_continuous_backups",
+            "dynamodb:DescribeContinuousBackups",
+            member="ContinuousBackupsDescription",
+        ),
+    ]
     policy: tuple[Statement, ...] | Unread
     tags: Mapping[str, str] | Unread
     selections: tuple[BackupSelection, ...] | Unread

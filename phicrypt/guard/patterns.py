@@ -49,38 +49,50 @@ _YEAR: Final = r"(19|20)\d\d"
 _BREAK: Final = r"(?:[ \t]{0,2}[-_./][ \t]{0,2}|[ \t]{1,3})"
 """What stands between the groups of a number, the same each time. Letters may stand around such a number."""
 _LABELLED: Final = _GAP.replace("#", r"\#")
-_PHI: Final = _pattern(
-    rf"""
-    (?<=[^\s@/:=?&]) (?<!^git) (?<![\s/]git) (@|%40|\(at\)|\[at\])
-        [^\s@/:%]{{1,253}} \.[a-z]{{2,24}} (?![0-9a-z])                            # e-mail
-  | (?<![0-9a-z+/]) \+\d ([-. ()]*\d){{7,14}} (?![0-9a-z] | [-. ]\d)             # telephone with country code
-  | (?<![0-9a-z+/.-]) 00[1-9]\d{{0,2}} [ ] \(?\d ([ ()-]*\d){{5,12}} (?![0-9a-z])   # the same, as it is dialled
-  | (?<!\d) \d{{3}} (?P<ssn>{_BREAK}) \d\d (?P=ssn) \d{{4}} (?!\d)               # social security, taxpayer
-  | (?<!\d) (\+?1[-. ]?)? ( \([2-9]\d\d\) (?P<area>[-./ \t]?) | [2-9]\d\d (?P<dial>[-./ \t]) )
-        [2-9]\d\d ((?P=dial)|(?P=area)|[-.]) \d{{4}} (?!\d)                        # telephone, North America
-  | (?<![0-9a-z]) (
-        \(\d{{3}}\)[-. ]? \d{{3}} [-. ] \d{{4}}                                  # the same, made up or misdialled
-      | (?<!\d[-. ]) \d{{3}} (?P<tel>[-. ]) \d{{3}} (?P=tel) \d{{4}} (?![-.]\d)
-      | (?<!\d-) \d{{5}}-\d{{4}} (?!-\d)                                          # ZIP+4
-      | (0?[1-9]|1[0-2]) (?P<us>[-/.]) (0?[1-9]|[12]\d|3[01]) (?P=us) {_YEAR}     # month first
-      | (1[3-9]|2\d|3[01]) (?P<eu>[-/.]) (0?[1-9]|1[0-2]) (?P=eu) {_YEAR}         # day first
-      | 19\d\d (?P<iso>[-/.]) (0[1-9]|1[0-2]) (?P=iso) (0[1-9]|[12]\d|3[01])      # a day before 2000
-      | (0?[1-9]|[12]\d|3[01]) (st|nd|rd|th)? [-. ]{{0,2}} {_MONTH} [-., ]{{0,2}} {_YEAR} (?![t ]\d\d:)
-      | {_MONTH} [-. ]{{1,2}} (0?[1-9]|[12]\d|3[01]) (st|nd|rd|th)? [-., ]{{1,2}} {_YEAR} (?![t ]\d\d:)
-      | [1-9] [ac-hjkmnp-rt-y] [0-9ac-hjkmnp-rt-y] \d -? [ac-hjkmnp-rt-y] [0-9ac-hjkmnp-rt-y] \d
-        -? [ac-hjkmnp-rt-y]{{2}} \d\d                                             # Medicare beneficiary
-      | (?<!\.) ((25[0-5]|2[0-4]\d|1?\d?\d)\.){{3}} (25[0-5]|2[0-4]\d|1?\d?\d) (?!\.\d)   # IPv4
-    ) (?![0-9a-z])
-  | (?<!\d) [1-9] [ac-hjkmnp-rt-y] [0-9ac-hjkmnp-rt-y] \d (?P<mbi>[- \t]) [ac-hjkmnp-rt-y]
-        [0-9ac-hjkmnp-rt-y] \d (?P=mbi) [ac-hjkmnp-rt-y]{{2}} \d\d (?!\d)         # the same, in groups
-  | (dob|d\.o\.b|birth|born) [a-z_ ]{{0,16}} {_LABELLED} (                        # labelled birthday
+_MBI: Final = "ac-hjkmnp-rt-y"
+"""The letters of Medicare beneficiary identifiers."""
+ANYWHERE: Final = {
+    "e-mail": r"""(?<=[^\s@/:=?&]) (?<!^git) (?<![\s/]git) (@|%40|\(at\)|\[at\])
+        [^\s@/:%]{1,253} \.[a-z]{2,24} (?![0-9a-z])""",
+    "telephone with country code": r"(?<![0-9a-z+/]) \+\d ([-. ()]*\d){7,14} (?![0-9a-z] | [-. ]\d)",
+    "telephone with country code, as it is dialled": r"""(?<![0-9a-z+/.-]) 00[1-9]\d{0,2} [ ] \(?\d
+        ([ ()-]*\d){5,12} (?![0-9a-z])""",
+    "social security, taxpayer": rf"(?<!\d) \d{{3}} (?P<ssn>{_BREAK}) \d\d (?P=ssn) \d{{4}} (?!\d)",
+    "telephone, North America": r"""(?<!\d) (\+?1[-. ]?)?
+        ( \([2-9]\d\d\) (?P<area>[-./ \t]?) | [2-9]\d\d (?P<dial>[-./ \t]) )
+        [2-9]\d\d ((?P=dial)|(?P=area)|[-.]) \d{4} (?!\d)""",
+    "Medicare beneficiary, in groups": rf"""(?<!\d) [1-9] [{_MBI}] [0-9{_MBI}] \d (?P<mbi>[- \t])
+        [{_MBI}] [0-9{_MBI}] \d (?P=mbi) [{_MBI}]{{2}} \d\d (?!\d)""",
+    "birthday, labelled": rf"""(dob|d\.o\.b|birth|born) [a-z_ ]{{0,16}} {_LABELLED} (
         {_YEAR} [-_/.]? [01]\d [-_/.]? [0-3]\d | {_YEAR} [-/.] \d\d? [-/.] \d
-      | [0-3]?\d [-_/.] [0-3]?\d [-_/.] (\d\d){{1,2}} (?!\d) )
-  | (?<![a-z0-9]) (ssn | s\.s\.n | ss\# | itin | hicn | social ([-_ ]?(security|sec))?) [a-z_ ]{{0,8}}
-        {_LABELLED} \d ([-. ]?\d){{8}} (?!\d)                                     # labelled number
-  | (?<![a-z0-9]) ((tele|cell|home|work)?phone | tel | mobile | fax) (no|num|number|nr)? {_LABELLED}
-        \+?\d ([-. ()/\t]{{0,3}}\d){{6,14}} (?!\d)                                # labelled telephone
-    """
+      | [0-3]?\d [-_/.] [0-3]?\d [-_/.] (\d\d){{1,2}} (?!\d) )""",
+    "social security, labelled": rf"""(?<![a-z0-9])
+        (ssn | s\.s\.n | ss\# | itin | hicn | social ([-_ ]?(security|sec))?) [a-z_ ]{{0,8}}
+        {_LABELLED} \d ([-. ]?\d){{8}} (?!\d)""",
+    "telephone, labelled": rf"""(?<![a-z0-9])
+        ((tele|cell|home|work)?phone | tel | mobile | fax) (no|num|number|nr)? {_LABELLED}
+        \+?\d ([-. ()/\t]{{0,3}}\d){{6,14}} (?!\d)""",
+}
+"""What is refused wherever it stands in a value. Each needs four digits to match, or a sign of
+:data:`_SIGNS_WITHOUT_DIGITS`; a test asks for an example of each."""
+BY_ITSELF: Final = {
+    "telephone, made up or misdialled": r"""\(\d{3}\)[-. ]? \d{3} [-. ] \d{4}
+      | (?<!\d[-. ]) \d{3} (?P<tel>[-. ]) \d{3} (?P=tel) \d{4} (?![-.]\d)""",
+    "ZIP+4": r"(?<!\d-) \d{5}-\d{4} (?!-\d)",
+    "date, month first": rf"(0?[1-9]|1[0-2]) (?P<us>[-/.]) (0?[1-9]|[12]\d|3[01]) (?P=us) {_YEAR}",
+    "date, day first": rf"(1[3-9]|2\d|3[01]) (?P<eu>[-/.]) (0?[1-9]|1[0-2]) (?P=eu) {_YEAR}",
+    "date before 2000": r"19\d\d (?P<iso>[-/.]) (0[1-9]|1[0-2]) (?P=iso) (0[1-9]|[12]\d|3[01])",
+    "date in words, day first": rf"""(0?[1-9]|[12]\d|3[01]) (st|nd|rd|th)? [-. ]{{0,2}} {_MONTH}
+        [-., ]{{0,2}} {_YEAR} (?![t ]\d\d:)""",
+    "date in words, month first": rf"""{_MONTH} [-. ]{{1,2}} (0?[1-9]|[12]\d|3[01]) (st|nd|rd|th)?
+        [-., ]{{1,2}} {_YEAR} (?![t ]\d\d:)""",
+    "Medicare beneficiary": rf"""[1-9] [{_MBI}] [0-9{_MBI}] \d -? [{_MBI}] [0-9{_MBI}] \d
+        -? [{_MBI}]{{2}} \d\d""",
+    "IPv4": r"(?<!\.) ((25[0-5]|2[0-4]\d|1?\d?\d)\.){3} (25[0-5]|2[0-4]\d|1?\d?\d) (?!\.\d)",
+}
+"""What is refused where neither a digit nor a letter stands before or behind it."""
+_PHI: Final = _pattern(
+    " | ".join((*ANYWHERE.values(), f"(?<![0-9a-z]) ( {' | '.join(BY_ITSELF.values())} ) (?![0-9a-z])"))
 )
 _CARD: Final = _pattern(
     rf"""(?<!\d) (?<!\d[- ])

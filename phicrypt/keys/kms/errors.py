@@ -18,7 +18,7 @@ _WRONG_CIPHERTEXT: Final = (
     "the encrypted data key or the context is not the one that this KMS key sealed: "
     "the message belongs to another key, or was changed, or the context differs"
 )
-_ADVICE: Final = {
+ADVICE: Final = {
     "AccessDeniedException": "the caller may not use the key: allow {action} in its identity policy and in the "
     "key policy (or pass a grant token), and check the policy of the VPC endpoint",
     "DisabledException": "the key is disabled: enable it with kms:EnableKey",
@@ -41,8 +41,11 @@ _ADVICE: Final = {
     "InvalidSignatureException": "the request's signature did not verify: check the secret key and the clock",
     "NoCredentialsError": "no AWS credentials were found: configure a role, a profile or the environment",
     "SSLError": "the TLS certificate of the endpoint was not accepted: check the endpoint and the CA bundle",
+    "UnsupportedOperationException": "the key is of a kind that cannot do this, such as a symmetric key where a "
+    "public key is asked: name a key of another spec",
     "ParamValidationError": "botocore refused the parameters before sending them",
 }
+"""What to do about each code, for the user. A test compares the codes with botocore's model of KMS."""
 _THROTTLING: Final = frozenset(
     ("Throttling", "ThrottlingException", "ThrottledException", "TooManyRequestsException", "RequestLimitExceeded")
 )
@@ -83,11 +86,11 @@ def _from_answer(
     status = metadata.get("HTTPStatusCode") or 0
     is_outage = status >= 500
     if code in _THROTTLING:
-        advice = _ADVICE["ThrottlingException"]
+        advice = ADVICE["ThrottlingException"]
     elif is_outage:
         advice = "the service failed in this Region: the same call may succeed later, or in another Region"
     else:
-        advice = _ADVICE.get(code, "AWS refused the call").format(action=f"kms:{operation}")
+        advice = ADVICE.get(code, "AWS refused the call").format(action=f"kms:{operation}")
     text = f"{operation} with KMS key {key_arn or 'of the client'} failed with {code}: {advice}"
     if code == "AccessDeniedException":
         text += _quoted(str(response["Error"].get("Message", "")), parameters)
@@ -115,7 +118,7 @@ def _from_botocore(error: Exception, operation: str, key_arn: str | None, call: 
     if is_outage:
         advice = "the endpoint did not answer: check the Region, the network path (VPC endpoint, proxy) and DNS"
     else:
-        advice = _ADVICE.get(code, "the call could not be made; see the credentials and the client's settings")
+        advice = ADVICE.get(code, "the call could not be made; see the credentials and the client's settings")
     return KeyAccessError(
         f"{operation} with KMS key {key_arn or 'of the client'} failed with {code}: {advice}",
         operation=operation,

@@ -1,0 +1,106 @@
+"""What every keyring keeps: documented, safe to hold, never copied, and it opens what it sealed."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import pickle
+import pkgutil
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.keyring_support import kms_keyring
+from support.recovery_keys import RecoveryKey
+
+import phicrypt.keys
+from phicrypt import HierarchicalKeyring, MultiKeyring, PhiCrypt, RawAesKeyring
+from phicrypt.errors import ContextMismatchError
+from phicrypt.keys.kms.rsa_keyring import KmsRsaKeyring
+from phicrypt.testing import StaticBranchKeyStore, StrictKms
+
+DOCS = Path(phicrypt.keys.__file__).parents[2] / "docs"
+SECRET = bytes(range(32))
+VERSION = "e9ce18a3-edb5-4272-9f86-1cacb7997ff6"
+
+
+def raw_aes(kms: StrictKms) -> Any:
+    return RawAesKeyring("clinic", "key-1", SECRET)
+
+
+def hierarchical(kms: StrictKms) -> Any:
+    return HierarchicalKeyring(StaticBranchKeyStore("clinic-7", VERSION, SECRET, bytes(32)), "clinic-7")
+
+
+def rsa(kms: StrictKms) -> Any:
+    recovery = RecoveryKey(kms)
+    return KmsRsaKeyring(recovery.arn, public_key=recovery.public_key, client=recovery.client)
+
+
+EXAMPLES: dict[str, Callable[[StrictKms], Any]] = {
+    "HierarchicalKeyring": hierarchical,
+    "KmsKeyring": lambda kms: kms_keyring(kms, kms.create_key()),
+    "KmsRsaKeyring": rsa,
+    "MultiKeyring": lambda kms: MultiKeyring(raw_aes(kms), kms_keyring(kms, kms.create_key())),
+    "RawAesKeyring": raw_aes,
+}
+"""A new keyring needs an example here."""
+
+
+def keyrings() -> dict[str, type]:
+    """Every public class below phicrypt.keys that seals and opens data keys."""
+    modules = [
+        importlib.import_module(one.name)
+        for one in pkgutil.walk_packages(phicrypt.keys.__path__, "phicrypt.keys.")
+        if not one.name.rpartition(".")[2].startswith("_")
+    ]
+    return {
+        name: value
+        for module in modules
+        for name, value in vars(module).items()
+        if re.fullmatch(r"[A-Z]\w*Keyring", name)
+        and isinstance(value, type)
+        and value.__module__ == module.__name__
+        and hasattr(value, "on_encrypt")
+    }
+
+
+by_keyring = pytest.mark.parametrize("name", sorted(EXAMPLES))
+
+
+def test_every_keyring_has_an_example_here():
+    assert set(keyrings()) == set(EXAMPLES)
+
+
+def test_every_keyring_is_documented():
+    text = "".join((DOCS / page).read_text() for page in ("keys.md", "branch-keys.md"))
+    assert [name for name in keyrings() if f"`{name}" not in text] == []
+
+
+@by_keyring
+def test_a_keyring_opens_what_it_sealed_and_nothing_in_another_context(kms: StrictKms, name: str) -> None:
+    phi = PhiCrypt(EXAMPLES[name](kms))
+    message = phi.encrypt(b"hemoglobin 13.5 g/dL", context={"tenant": "clinic-7"})
+    assert phi.decrypt(message, context={"tenant": "clinic-7"}) == b"hemoglobin 13.5 g/dL"
+    with pytest.raises(ContextMismatchError):
+        phi.decrypt(message, context={"tenant": "clinic-8"})
+
+
+@by_keyring
+def test_a_keyring_is_neither_copied_nor_pickled_and_shows_no_key(kms: StrictKms, name: str) -> None:
+    keyring = EXAMPLES[name](kms)
+    for attempt in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError):
+            attempt(keyring)
+    assert SECRET.hex() not in repr(keyring)
+    assert repr(SECRET)[2:-1] not in repr(keyring)
+
+
+@by_keyring
+def test_a_keyring_has_an_identity_of_its_own_for_the_cache(kms: StrictKms, name: str) -> None:
+    keyring = EXAMPLES[name](kms)
+    assert hash(keyring.identity) == hash(keyring.identity)
+    assert isinstance(keyring.caches_data_keys, bool)
+    assert SECRET not in str(keyring.identity).encode("latin-1", "replace")

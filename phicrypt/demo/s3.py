@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from phicrypt.client import PhiCrypt
 from phicrypt.demo.stage import Stage, Stopwatch
 from phicrypt.errors import ContextMismatchError, NotEncryptedError, PhiCryptError, UnsupportedOperationError
+from phicrypt.formats.esdk.sealing import DEFAULT_FRAME_LENGTH_BYTES
 from phicrypt.keys.kms.keyring import KmsKeyring
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ def _read_a_range(stage: Stage, s3: S3Client, fetched: _FetchedBytes) -> None:
     stage.show("read", f"{header} → {response['ContentRange']}")
     stage.show("fetched", f"{fetched.count:,} bytes: the header, one frame, and the last frame")
     stage.check(piece == _scan(_OFFSET, 1024), "1 KiB out of the middle, authenticated, equals the scan's")
-    stage.check(fetched.count < 3 * 128 * 1024, "fetched less than three frames of 128 KiB")
+    frame = DEFAULT_FRAME_LENGTH_BYTES
+    stage.check(fetched.count < 3 * frame, f"fetched less than three frames of {frame // 1024} KiB")
     with s3.open(f"s3://{_BUCKET}/study-1/scan") as file:
         file.seek(-16, 2)
         stage.check(file.read() == _scan(_SCAN_BYTES - 16, 16), "as a file object: seek(-16, 2) and read")

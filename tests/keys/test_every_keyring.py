@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import importlib
 import pickle
@@ -12,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.keyring_support import kms_keyring
+from support.keyring_support import kms_keyring, to_decrypt, to_encrypt
 from support.recovery_keys import RecoveryKey
 
 import phicrypt.keys
 from phicrypt import HierarchicalKeyring, MultiKeyring, PhiCrypt, RawAesKeyring
+from phicrypt.core.steps import AwsRequest, arun, ask, decrypt_steps, encrypt_steps
 from phicrypt.errors import ContextMismatchError
 from phicrypt.keys.kms.rsa_keyring import KmsRsaKeyring
 from phicrypt.testing import StaticBranchKeyStore, StrictKms
@@ -96,6 +98,25 @@ def test_a_keyring_is_neither_copied_nor_pickled_and_shows_no_key(kms: StrictKms
             attempt(keyring)
     assert SECRET.hex() not in repr(keyring)
     assert repr(SECRET)[2:-1] not in repr(keyring)
+
+
+@by_keyring
+def test_a_keyring_asks_aws_by_its_steps_alone(kms: StrictKms, name: str) -> None:
+    """So the asynchronous driver makes every call: what is asked elsewhere would block its loop."""
+    keyring = EXAMPLES[name](kms)
+    asked_before = len(kms.requests)
+    requests: list[AwsRequest] = []
+
+    async def call(request: AwsRequest) -> Any:
+        requests.append(request)
+        return await asyncio.to_thread(ask, request)
+
+    sealed = asyncio.run(arun(encrypt_steps(keyring, to_encrypt()), call))
+    opened = asyncio.run(arun(decrypt_steps(keyring, to_decrypt(), sealed.encrypted_data_keys), call))
+    assert opened.data_key is not None
+    assert sealed.data_key is not None
+    assert opened.data_key.key_bytes == sealed.data_key.key_bytes
+    assert len(kms.requests) - asked_before == len(requests)
 
 
 @by_keyring

@@ -37,7 +37,7 @@ MOVED: Final = {
     "phicrypt.keys.branch_key_table": "phicrypt.keys.branch_keys.table",
     "phicrypt.keys.branch_key_writes": "phicrypt.keys.branch_keys.table",
     "phicrypt.keys.hierarchical": "phicrypt.keys.branch_keys.keyring",
-    "phicrypt.keys.kms_alias": "phicrypt.keys.kms.alias",
+    "phicrypt.keys.kms_alias": "phicrypt.keys.kms.clients",
     "phicrypt.keys.kms_answers": "phicrypt.keys.kms.answers",
     "phicrypt.keys.kms_client": "phicrypt.keys.kms.calls",
     "phicrypt.keys.kms_clients": "phicrypt.keys.kms.clients",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from phicrypt.audit.uses import Use
     from phicrypt.core.limits import ReadLimits
     from phicrypt.guard.phi_guard import PhiGuard
+    from phicrypt.keys.kms.clients import KmsClients
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -50,6 +51,12 @@ class Session(KeyHolder):
         See :meth:`phicrypt.audit.trail.Trail.recorded`.
         """
         return self.trail.recorded
+
+    @property
+    def kms_clients(self) -> KmsClients | None:
+        """The AWS side of the keyring (client, boto3 session, endpoint, application), where it has one."""
+        clients: KmsClients | None = getattr(self.provider.keyring, "kms_clients", None)
+        return clients
 
     def under(self, keyring: Keyring, *, trail: Trail | None = None) -> Session:
         """The same guard, trail and bounds under another keyring, whose data keys are not cached.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import sys
 import weakref
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, overload
 
 from phicrypt.core.log_redaction import redact_kms_logs
 from phicrypt.errors import ConfigurationError
@@ -65,7 +65,15 @@ def is_botocore_client(client: object) -> bool:
     return botocore is not None and made.__module__ == _BOTOCORE and botocore.BaseClient in made.__mro__
 
 
-def mark_as_double(double: T) -> T:
+@overload
+def mark_as_double(double: type[T]) -> type[T]: ...
+
+
+@overload
+def mark_as_double(double: object) -> Any: ...  # a double passes for whatever client a parameter takes
+
+
+def mark_as_double(double: object) -> object:
     """``client = mark_as_double(FakeKms())``: the same object, now accepted where a client is taken.
 
     For tests only: a double's calls are neither tagged nor redacted. A class may be marked as well, and

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from phicrypt.core.kms_calls import combined_refusal, refused_calls
 from phicrypt.core.materials import (
@@ -21,6 +21,9 @@ from phicrypt.errors import (
     KeyAccessError,
     LimitExceededError,
 )
+
+if TYPE_CHECKING:
+    from phicrypt.keys.kms.clients import KmsClients
 
 MAX_ENCRYPTED_DATA_KEYS: Final = 8
 """What phicrypt's own reader accepts by default (rule 16)."""
@@ -78,6 +81,12 @@ class MultiKeyring(SteppedKeyring):
     def encrypted_data_key_count(self) -> int:
         """How many encrypted data keys a message gets."""
         return sum(getattr(keyring, "encrypted_data_key_count", 1) for keyring in self._keyrings)
+
+    @property
+    def kms_clients(self) -> KmsClients | None:
+        """The AWS side of the first keyring that has one."""
+        found: Iterable[KmsClients | None] = (getattr(one, "kms_clients", None) for one in self._keyrings)
+        return next((clients for clients in found if clients is not None), None)
 
     @property
     def identity(self) -> Hashable:

@@ -41,5 +41,5 @@ def lent(
         return KmsClients(client=client), guard, trail or NO_TRAIL
     clients: KmsClients | None = None
     if client is None:
-        clients = getattr(phi_session.provider.keyring, "kms_clients", None)
+        clients = phi_session.kms_clients
     return clients or KmsClients(client=client), guard or phi_session.guard, trail or phi_session.trail

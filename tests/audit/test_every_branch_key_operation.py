@@ -73,6 +73,7 @@ SCENARIOS = {
 }
 WITHOUT_KEYS = {
     "create_table": "the empty table",
+    "kms_clients": "a setting",
     "steps": "what a keyring fetches belongs to the client's use",
     "identity": "a setting",
     "kms_key_arn": "a setting",

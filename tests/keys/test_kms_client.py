@@ -216,7 +216,7 @@ def test_a_fake_without_botocore_inside_is_used_as_it_is() -> None:
 
 def test_own_connections_share_no_pool_with_the_handed_client(kms: StrictKms) -> None:
     arn = kms.create_key()
-    client = kms.client()
+    client: Any = kms.client()
     clone = tagged(client, own_connections=True)
     generate(clone, arn)
     assert len(client._endpoint.http_session._manager.pools.keys()) == 0

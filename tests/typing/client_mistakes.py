@@ -36,6 +36,18 @@ ARN = "arn:aws:kms:us-east-1:111122223333:key/1a2b3c4d-0000-4000-8000-1a2b3c4d5e
 keyring = KmsKeyring(ARN, client=boto3.client("kms"))
 KmsKeyring(ARN, client_factry=boto3.client)  # error
 KmsKeyring(ARN, decrypt_key_arn=[ARN])  # error
+KmsKeyring(ARN, client=boto3.client("s3"))  # error
+KmsKeyring(ARN, client_factory=lambda region: boto3.client("kms", region_name=region))
+KmsKeyring(ARN, session=boto3.client("kms"))  # error
+KmsKeyring.from_alias("alias/notes", region="us-east-1", failover_regions=["us-west-2"])
+KmsKeyring.from_alias("alias/notes", regoin="us-east-1")  # error
+KmsKeyring.discovery(account_ids=["1"], partition="aws", client=boto3.client("kms"))
+KmsKeyring.discovery(account_ids=["1"], partition="aws", clinet=boto3.client("kms"))  # error
+KmsKeyring.discovery(account_ids=["1"])  # error
+KmsRsaKeyring(ARN, client=boto3.client("dynamodb"))  # error
+BranchKeyStore("t", "t", ARN, dynamodb_client=boto3.client("dynamodb"), kms_clients=keyring.kms_clients)
+BranchKeyStore("t", "t", ARN, dynamodb_client=boto3.client("kms"))  # error
+BranchKeyStore("t", "t", ARN, kms_clients=boto3.client("kms"))  # error
 KmsKeyring(ARN, boto3.client("kms"))  # error
 KmsKeyring([ARN])  # error
 KmsKeyring.from_alias("alias/clinic", regoin="us-east-1")  # later

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from phicrypt.core.context import PUBLIC_KEY_NAME
 from phicrypt.core.key_origin import HIERARCHY_PROVIDER_ID, joined_origin
@@ -38,6 +38,9 @@ from phicrypt.keys.branch_keys.values import (
 )
 from phicrypt.keys.cache import CachePolicy, KeyCache
 from phicrypt.keys.wrapping import unwrap_data_key, wrap_data_key
+
+if TYPE_CHECKING:
+    from phicrypt.keys.kms.clients import KmsClients
 
 BranchKeySupplier = Callable[[Mapping[str, str]], str]
 """Chooses a branch key id from a context. On decrypt it is shown only the pairs that the caller
@@ -134,6 +137,12 @@ class HierarchicalKeyring(SteppedKeyring):
     def __repr__(self) -> str:
         which = "a supplier" if self._branch_key_id is None else repr(self._branch_key_id)
         return f"<HierarchicalKeyring {which}>"
+
+    @property
+    def kms_clients(self) -> KmsClients | None:
+        """The AWS side of the branch key store, where it has one."""
+        clients: KmsClients | None = getattr(self._store, "kms_clients", None)
+        return clients
 
     @property
     def identity(self) -> Hashable:

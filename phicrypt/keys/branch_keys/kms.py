@@ -7,9 +7,9 @@ create and rotate, Decrypt for applications. Applications never need ``kms:Encry
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from phicrypt.core.kms_arn import KmsArn, parse_kms_arn
 from phicrypt.core.kms_calls import KmsAnswer, KmsCalls, combined_refusal
@@ -20,6 +20,9 @@ from phicrypt.keys.branch_keys.values import BRANCH_KEY_LENGTH_BYTES
 from phicrypt.keys.kms.answers import ciphertext_of, plaintext_of, unexpected_answer
 from phicrypt.keys.kms.calls import kms_client
 from phicrypt.keys.kms.clients import KmsClients
+
+if TYPE_CHECKING:
+    from mypy_boto3_kms.client import KMSClient
 
 FAILOVER_CONNECT_TIMEOUT_SECONDS: Final = 1.0
 FAILOVER_READ_TIMEOUT_SECONDS: Final = 2.0
@@ -67,7 +70,8 @@ class BranchKeyKms:
     Args:
         key: the pinned KMS key, or a discovery.
         multi_region: whether rows wrapped under another replica of the pinned key are accepted.
-        clients: the first Region's client (or None), then for each failover Region its name and client.
+        clients: those of the first Region; made here if None.
+        failover: for each further Region its name, and its client or None.
         grant_tokens: sent with each call.
     """
 
@@ -76,26 +80,29 @@ class BranchKeyKms:
         key: KmsArn | KeyDiscovery,
         *,
         multi_region: bool,
-        client: Any,
-        failover: Sequence[tuple[str, Any]],
+        clients: KmsClients | None,
+        failover: Sequence[tuple[str, KMSClient | None]],
         grant_tokens: tuple[str, ...],
     ) -> None:
         self._key = key
         self._multi_region = multi_region
         self._grant_tokens = list(grant_tokens)
         make = _impatient_client if failover else None
-        self._clients = _clients(client, make)
-        self._failover = tuple((region, _clients(given, make)) for region, given in failover)
+        self.clients = clients or KmsClients(client_factory=make)
+        self._failover = tuple(
+            (region, KmsClients(client=given, client_factory=None if given is not None else make))
+            for region, given in failover
+        )
         for region, clients in self._all_clients():
             clients.check_region(region)
 
     @property
     def authority(self) -> Hashable:
         """Equal for equal credentials only (rule 11)."""
-        return (self._clients.authority, *(clients.authority for _, clients in self._failover))
+        return (self.clients.authority, *(clients.authority for _, clients in self._failover))
 
     def _all_clients(self) -> tuple[tuple[str, KmsClients], ...]:
-        first = () if isinstance(self._key, KeyDiscovery) else ((self._key.region, self._clients),)
+        first = () if isinstance(self._key, KeyDiscovery) else ((self._key.region, self.clients),)
         return (*first, *self._failover)
 
     def pinned(self, operation: str) -> KmsArn:
@@ -114,9 +121,9 @@ class BranchKeyKms:
         Raises KeyAccessError.
         """
         first = self.key_for(record)
-        self._clients.check_region(first.region)
+        self.clients.check_region(first.region)
         refusals: list[KeyAccessError] = []
-        for region, clients in ((first.region, self._clients), *self._failover):
+        for region, clients in ((first.region, self.clients), *self._failover):
             key = first.in_region(region)
             try:
                 answer = yield from self._ask(
@@ -162,7 +169,7 @@ class BranchKeyKms:
             calls,
             "GenerateDataKeyWithoutPlaintext",
             key,
-            self._clients,
+            self.clients,
             KeyId=str(key),
             NumberOfBytes=BRANCH_KEY_LENGTH_BYTES,
             EncryptionContext=dict(context),
@@ -187,7 +194,7 @@ class BranchKeyKms:
             calls,
             "ReEncrypt",
             key,
-            self._clients,
+            self.clients,
             CiphertextBlob=wrapped_key,
             SourceKeyId=str(key),
             SourceEncryptionContext=dict(source_context),
@@ -214,11 +221,7 @@ class BranchKeyKms:
         return answer
 
 
-def _clients(given: Any, make: Callable[[str], Any] | None) -> KmsClients:
-    return KmsClients(client=given) if given is not None else KmsClients(client_factory=make)
-
-
-def _impatient_client(region: str) -> Any:
+def _impatient_client(region: str) -> KMSClient:
     """A client that gives up soon, because another Region is waiting to be asked."""
     return kms_client(
         region,

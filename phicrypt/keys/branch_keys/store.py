@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from phicrypt.audit.events import BRANCH_KEY_FORMAT
 from phicrypt.audit.trail import NO_TRAIL
@@ -37,8 +37,12 @@ from phicrypt.keys.branch_keys.shredding import ShredCertificate, Shredder
 from phicrypt.keys.branch_keys.steps import BranchKeySteps, process_memory
 from phicrypt.keys.branch_keys.table import BranchKeyTable
 from phicrypt.keys.branch_keys.values import BeaconKey, BranchKey, check_branch_key_id, check_version
+from phicrypt.keys.kms.clients import KmsClients
 
 if TYPE_CHECKING:
+    from mypy_boto3_dynamodb.client import DynamoDBClient
+    from mypy_boto3_kms.client import KMSClient
+
     from phicrypt.audit.trail import Trail
 
 
@@ -56,8 +60,8 @@ class FailoverRegion:
     """
 
     region: str
-    dynamodb_client: Any = None
-    kms_client: Any = None
+    dynamodb_client: DynamoDBClient | None = None
+    kms_client: KMSClient | None = None
 
 
 @dataclass(slots=True)
@@ -86,6 +90,8 @@ class BranchKeyStore(KeyHolder):
         multi_region: accept rows wrapped under another replica of the same multi-Region key.
         dynamodb_client, kms_client: boto3 clients, never changed; made for the key's Region, with
             short timeouts, if None.
+        kms_clients: a keyring's :attr:`~phicrypt.KmsKeyring.kms_clients`, whose client or session, endpoint
+            and application serve here too where no client is given.
         failover: Regions to ask in order when the ones before do not answer; only for reads, only
             with ``multi_region`` and a multi-Region key.
         max_active_age_seconds: refuse an ACTIVE row that was created longer ago; rotate in time.
@@ -108,8 +114,9 @@ class BranchKeyStore(KeyHolder):
         logical_name: str,
         kms_key_arn: str | KeyDiscovery,
         *,
-        dynamodb_client: Any = None,
-        kms_client: Any = None,
+        dynamodb_client: DynamoDBClient | None = None,
+        kms_client: KMSClient | None = None,
+        kms_clients: KmsClients | None = None,
         multi_region: bool = False,
         failover: Sequence[FailoverRegion] = (),
         max_active_age_seconds: float | None = None,
@@ -129,12 +136,14 @@ class BranchKeyStore(KeyHolder):
         self._trail = trail or NO_TRAIL
         region = key.region
         self._table = BranchKeyTable(
-            table_name, [(region, dynamodb_client), *((one.region, one.dynamodb_client) for one in failover)]
+            table_name,
+            [(region, dynamodb_client), *((one.region, one.dynamodb_client) for one in failover)],
+            kms_clients,
         )
         self._kms = BranchKeyKms(
             key,
             multi_region=multi_region,
-            client=kms_client,
+            clients=kms_clients if kms_client is None else KmsClients(client=kms_client),
             failover=[(one.region, one.kms_client) for one in failover],
             grant_tokens=tuple(grant_tokens),
         )
@@ -158,6 +167,11 @@ class BranchKeyStore(KeyHolder):
     @property
     def identity(self) -> Hashable:
         return self._identity
+
+    @property
+    def kms_clients(self) -> KmsClients:
+        """The AWS side of the store's first Region, for others to use."""
+        return self._kms.clients
 
     def create_table(self, *, deletion_protection: bool = True) -> str:
         """Create the table, or check the one that exists; its ARN. Waits until it is active.

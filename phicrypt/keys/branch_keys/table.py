@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from phicrypt.core.aws_clients import check_client
 from phicrypt.core.steps import Steps, TableRequest
@@ -39,7 +39,11 @@ from phicrypt.keys.kms.calls import (
     READ_TIMEOUT_SECONDS,
     method_of,
 )
+from phicrypt.keys.kms.clients import KmsClients
 from phicrypt.keys.kms.tagging import tagged
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb.client import DynamoDBClient
 
 MAX_TRANSACTION_ITEMS: Final = 100
 
@@ -91,16 +95,23 @@ class BranchKeyTable:
         table_name: the same in each Region (a global table).
         regions: for each Region in order, its name and a boto3 DynamoDB client, either may be None:
             without a client one is made, with short timeouts.
+        kms_clients: whose session, application and local stack serve where a client is made.
     """
 
-    def __init__(self, table_name: str, regions: Sequence[tuple[str | None, Any]]) -> None:
+    def __init__(
+        self,
+        table_name: str,
+        regions: Sequence[tuple[str | None, DynamoDBClient | None]],
+        kms_clients: KmsClients | None = None,
+    ) -> None:
         for _, client in regions:
             if client is not None:
                 check_client(client, "dynamodb_client=", service="dynamodb")
         self.name = table_name
         self._regions = tuple(regions)
+        self._kms_clients = kms_clients or KmsClients()
         self._owner_pid = os.getpid()
-        self._clients: dict[tuple[int, int], Any] = {}
+        self._clients: dict[tuple[int, int], DynamoDBClient] = {}
 
     def read(self, branch_key_id: str, row_type: str) -> Steps[Item | None]:
         """The row, or None. Raises KeyAccessError where a tombstone says that the branch key was shredded."""
@@ -288,14 +299,16 @@ class BranchKeyTable:
             **parameters,
         )
 
-    def _client(self, region_index: int) -> Any:
+    def _client(self, region_index: int) -> DynamoDBClient:
         # By process: a forked child must not write into its parent's connections.
         process_key = (os.getpid(), region_index)
         client = self._clients.get(process_key)
         if client is None:
             region, given = self._regions[region_index]
-            client = _dynamodb_client(region, in_haste=len(self._regions) > 1) if given is None else given
-            client = tagged(client, own_connections=os.getpid() != self._owner_pid)
+            if given is None:
+                given = _dynamodb_client(region, self._kms_clients, in_haste=len(self._regions) > 1)
+            forked = os.getpid() != self._owner_pid
+            client = tagged(given, self._kms_clients.application, own_connections=forked)
             self._clients[process_key] = client
         return client
 
@@ -358,7 +371,7 @@ def shredded() -> KeyAccessError:
     )
 
 
-def _dynamodb_client(region: str | None, *, in_haste: bool) -> Any:
+def _dynamodb_client(region: str | None, like: KmsClients, *, in_haste: bool) -> DynamoDBClient:
     """A client with short timeouts; shorter ones where another Region is waiting to be asked."""
     import boto3
     from botocore.config import Config
@@ -370,6 +383,7 @@ def _dynamodb_client(region: str | None, *, in_haste: bool) -> Any:
         retries={"mode": "standard", "total_max_attempts": FAILOVER_ATTEMPTS if in_haste else MAX_ATTEMPTS},
     )
     try:
-        return boto3.Session().client("dynamodb", region_name=region, config=config)
+        session = like.boto3_session or boto3.Session()
+        return session.client("dynamodb", region_name=region, endpoint_url=like.local_endpoint_url, config=config)
     except (BotoCoreError, ValueError) as error:
         raise ConfigurationError(f"no DynamoDB client for Region {region!r}: {error}") from None

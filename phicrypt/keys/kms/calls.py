@@ -15,7 +15,9 @@ from phicrypt.keys.kms.errors import key_access_error
 from phicrypt.keys.kms.tagging import check_application, tagged, tagged_call
 
 if TYPE_CHECKING:
+    from boto3.session import Session as Boto3Session
     from botocore.config import Config
+    from mypy_boto3_kms.client import KMSClient
 
 __all__ = ["call_kms", "kms_client", "redact_kms_logs", "require_safe_endpoint", "tagged"]
 
@@ -30,14 +32,14 @@ def kms_client(
     *,
     endpoint_url: str | None = None,
     use_fips_endpoint: bool = False,
-    session: Any = None,
+    session: Boto3Session | None = None,
     application: str | None = None,
     connect_timeout_seconds: float = CONNECT_TIMEOUT_SECONDS,
     read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
     max_attempts: int = MAX_ATTEMPTS,
     max_connections: int = 50,
     config: Config | None = None,
-) -> Any:
+) -> KMSClient:
     """A boto3 KMS client with short timeouts, standard retries, tagged calls and redacted logs.
 
     Args:
@@ -85,8 +87,12 @@ def kms_client(
 
 
 def safe_kms_client(
-    client: Any, application: str | None = None, *, own_connections: bool = False, parameter: str = "client="
-) -> Any:
+    client: KMSClient,
+    application: str | None = None,
+    *,
+    own_connections: bool = False,
+    parameter: str = "client=",
+) -> KMSClient:
     """:func:`tagged` for a KMS client, which is judged first, and its endpoint too."""
     check_client(client, parameter, service="kms")
     endpoint_url = getattr(getattr(client, "meta", None), "endpoint_url", None)
@@ -117,7 +123,7 @@ def method_of(operation: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", operation).lower()
 
 
-def call_kms(client: Any, operation: str, *, key_arn: str | None, **parameters: Any) -> KmsAnswer:
+def call_kms(client: KMSClient, operation: str, *, key_arn: str | None, **parameters: Any) -> KmsAnswer:
     """Call one KMS operation.
 
     Args:

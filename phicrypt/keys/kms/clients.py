@@ -5,18 +5,47 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
+from urllib.parse import urlsplit
 
 from phicrypt.core.aws_clients import check_client
+from phicrypt.core.kms_arn import parse_kms_arn
+from phicrypt.core.steps import KmsRequest
 from phicrypt.errors import ConfigurationError
 from phicrypt.keys.kms.calls import call_kms, kms_client, require_safe_endpoint, safe_kms_client
 from phicrypt.keys.kms.tagging import check_application
 
 if TYPE_CHECKING:
+    from boto3.session import Session as Boto3Session
     from botocore.config import Config
+    from mypy_boto3_kms.client import KMSClient
 
     from phicrypt.core.kms_calls import KmsAnswer
-    from phicrypt.core.steps import KmsRequest
+
+
+class ClientSettings(TypedDict, total=False):
+    """Of clients that phicrypt makes; see :func:`phicrypt.keys.kms.calls.kms_client`."""
+
+    session: Boto3Session | None
+    endpoint_url: str | None
+    use_fips_endpoint: bool
+    application: str | None
+    config: Config | None
+    connect_timeout_seconds: float
+    read_timeout_seconds: float
+    max_attempts: int
+
+
+class KmsClientsSettings(TypedDict, total=False):
+    """Keywords of :class:`KmsClients`, which keyrings take as well."""
+
+    client: KMSClient | None
+    client_factory: Callable[[str], KMSClient] | None
+    session: Boto3Session | None
+    endpoint_url: str | None
+    use_fips_endpoint: bool
+    application: str | None
+    config: Config | None
 
 
 class SameObject:
@@ -58,9 +87,9 @@ class KmsClients:
     def __init__(
         self,
         *,
-        client: Any = None,
-        client_factory: Callable[[str], Any] | None = None,
-        session: Any = None,
+        client: KMSClient | None = None,
+        client_factory: Callable[[str], KMSClient] | None = None,
+        session: Boto3Session | None = None,
         endpoint_url: str | None = None,
         use_fips_endpoint: bool = False,
         application: str | None = None,
@@ -81,8 +110,8 @@ class KmsClients:
         self._handed_client = client
         self._handed_region = _region_of(client)
         self._factory = client_factory
-        self._session = session
-        self._settings: dict[str, Any] = {
+        self._settings: ClientSettings = {
+            "session": session,
             "endpoint_url": endpoint_url,
             "use_fips_endpoint": use_fips_endpoint,
             "application": application,
@@ -97,16 +126,41 @@ class KmsClients:
         return self._handed_region
 
     @property
+    def boto3_session(self) -> Boto3Session | None:
+        """The ``boto3.Session`` that was given."""
+        return self._settings["session"]
+
+    @property
+    def endpoint_url(self) -> str | None:
+        """KMS's endpoint that was given."""
+        return self._settings["endpoint_url"]
+
+    @property
+    def local_endpoint_url(self) -> str | None:
+        """The endpoint if it is plain http, and so on loopback: a local stack, which has other services too."""
+        url = self.endpoint_url
+        if self._handed_client is not None:
+            url = getattr(getattr(self._handed_client, "meta", None), "endpoint_url", None)
+        return url if isinstance(url, str) and urlsplit(url).scheme == "http" else None
+
+    @property
+    def application(self) -> str | None:
+        """The program's name in the user agent."""
+        return self._settings["application"]
+
+    @property
     def authority(self) -> Hashable:
         """Equal for equal credentials only: those of one client, factory or session object."""
-        handed = [one for one in (self._handed_client, self._factory, self._session) if one is not None]
-        settings = (self._settings["endpoint_url"], self._settings["use_fips_endpoint"])
+        handed: list[object] = [
+            one for one in (self._handed_client, self._factory, self.boto3_session) if one is not None
+        ]
+        settings = (self.endpoint_url, self._settings["use_fips_endpoint"])
         # Default credentials may differ from one moment to the next, so they equal only themselves.
         return (tuple(SameObject(one) for one in handed or [self]), settings)
 
     def give_up_early(self) -> None:
         """Clients made here leave a Region that does not answer after about 7 seconds: another one may serve."""
-        self._settings.update(connect_timeout_seconds=1.0, read_timeout_seconds=2.0, max_attempts=2)
+        self._settings |= {"connect_timeout_seconds": 1.0, "read_timeout_seconds": 2.0, "max_attempts": 2}
 
     def check_region(self, region: str) -> None:
         """Raise ConfigurationError if no client of this Region can be had."""
@@ -129,7 +183,7 @@ class KmsClients:
         client = self.client(request.region)
         return call_kms(client, request.operation, key_arn=request.key_arn, **request.parameters)
 
-    def client(self, region: str) -> Any:
+    def client(self, region: str) -> KMSClient:
         """The client for a Region."""
         own = self._own
         if own.pid != os.getpid():
@@ -146,21 +200,21 @@ class KmsClients:
         return own.clients.setdefault(region, made)
 
     @staticmethod
-    def _made_by_factory(factory: Callable[[str], Any], region: str) -> Any:
+    def _made_by_factory(factory: Callable[[str], KMSClient], region: str) -> KMSClient:
         made = factory(region)
         check_client(made, f"client_factory({region!r})", service="kms")
         if _region_of(made) not in (None, region):
             raise ConfigurationError(f"client_factory({region!r}) gave a client of Region {_region_of(made)}")
         return made
 
-    def _tag(self, client: Any, *, forked: bool) -> Any:
+    def _tag(self, client: KMSClient, *, forked: bool) -> KMSClient:
         return safe_kms_client(client, self._settings["application"], own_connections=forked)
 
-    def _make(self, own: _ProcessClients, region: str) -> Any:
+    def _make(self, own: _ProcessClients, region: str) -> KMSClient:
         # boto3 sessions are not safe to share while they make clients.
         with own.lock:
             if region not in own.clients:
-                own.clients[region] = kms_client(region, session=self._session, **self._settings)
+                own.clients[region] = kms_client(region, **self._settings)
             return own.clients[region]
 
 
@@ -170,9 +224,30 @@ class _ProcessClients:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.lock = threading.Lock()
-        self.clients: dict[str, Any] = {}
+        self.clients: dict[str, KMSClient] = {}
 
 
-def _region_of(client: Any) -> str | None:
+def key_arn_of_alias(clients: KmsClients, alias: str, region: str | None) -> str:
+    """The ARN of the symmetric encryption key that an alias names at this moment, by DescribeKey.
+
+    Raises ConfigurationError for anything but an alias, and for a key that cannot wrap data keys;
+    KeyAccessError if KMS refuses.
+    """
+    arn = parse_kms_arn(alias)
+    if not alias.startswith("alias/") and (arn is None or arn.resource_type != "alias"):
+        raise ConfigurationError(f"{alias!r} is no alias; an alias is alias/<name> or an alias ARN")
+    where = arn.region if arn is not None else region or clients.handed_region
+    if where is None:
+        raise ConfigurationError(f"the alias {alias!r} needs a Region: give region= or client=")
+    clients.check_region(where)
+    key = clients.ask(KmsRequest(where, "DescribeKey", {"KeyId": alias})).response["KeyMetadata"]
+    if key.get("KeyUsage", "ENCRYPT_DECRYPT") != "ENCRYPT_DECRYPT" or key.get("KeySpec", "SYMMETRIC_DEFAULT") != (
+        "SYMMETRIC_DEFAULT"
+    ):
+        raise ConfigurationError(f"the alias {alias!r} names a key that is not for symmetric encryption")
+    return str(key["Arn"])
+
+
+def _region_of(client: object) -> str | None:
     region = getattr(getattr(client, "meta", None), "region_name", None)
     return region if isinstance(region, str) else None

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Unpack, cast
 
 from phicrypt.core.key_origin import KMS_PROVIDER_ID, joined_origin
 from phicrypt.core.kms_arn import KmsArn, configured_key_arn, key_arn_of_message, parse_kms_arn
@@ -23,16 +23,26 @@ from phicrypt.core.materials import DecryptionMaterials, EncryptedDataKey, Encry
 from phicrypt.core.steps import KmsRequest, SteppedKeyring, Steps
 from phicrypt.errors import AuthenticationError, ConfigurationError, KeyAccessError
 from phicrypt.keys.kms.answers import MAX_CIPHERTEXT_LENGTH_BYTES, ciphertext_of, plaintext_of, unexpected_answer
-from phicrypt.keys.kms.clients import KmsClients
+from phicrypt.keys.kms.clients import KmsClients, KmsClientsSettings, key_arn_of_alias
 from phicrypt.keys.wrapping import ciphertext_to_unwrap, key_to_wrap, unwrapped_data_key, wrapped_data_key
 
 if TYPE_CHECKING:
+    from boto3.session import Session as Boto3Session
     from botocore.config import Config
+    from mypy_boto3_kms.client import KMSClient
 
 _ABOUT_THE_CIPHERTEXT: Final = frozenset(
     ("InvalidCiphertextException", "IncorrectKeyException", "UnexpectedAnswer")
 )
 """Refusals that say nothing about the key or the permission: another encrypted data key may open."""
+
+
+class KmsKeyringSettings(KmsClientsSettings, total=False):
+    """Keywords of :class:`KmsKeyring`."""
+
+    decrypt_key_arns: Iterable[str]
+    grant_tokens: Iterable[str]
+    failover_regions: Iterable[str]
 
 
 class _DiscoveryFilter(NamedTuple):
@@ -71,13 +81,13 @@ class KmsKeyring(SteppedKeyring):
         key_arn: str,
         *,
         decrypt_key_arns: Iterable[str] = (),
-        client: Any = None,
-        client_factory: Callable[[str], Any] | None = None,
+        client: KMSClient | None = None,
+        client_factory: Callable[[str], KMSClient] | None = None,
         grant_tokens: Iterable[str] = (),
         failover_regions: Iterable[str] = (),
         use_fips_endpoint: bool = False,
         endpoint_url: str | None = None,
-        session: Any = None,
+        session: Boto3Session | None = None,
         application: str | None = None,
         config: Config | None = None,
     ) -> None:
@@ -134,14 +144,7 @@ class KmsKeyring(SteppedKeyring):
         alias: str,
         *,
         region: str | None = None,
-        client: Any = None,
-        client_factory: Callable[[str], Any] | None = None,
-        use_fips_endpoint: bool = False,
-        endpoint_url: str | None = None,
-        session: Any = None,
-        application: str | None = None,
-        config: Config | None = None,
-        **settings: Any,
+        **settings: Unpack[KmsKeyringSettings],
     ) -> KmsKeyring:
         """A keyring for the key that an alias names now; one DescribeKey call, then the ARN is pinned.
 
@@ -151,18 +154,9 @@ class KmsKeyring(SteppedKeyring):
 
         Raises ConfigurationError for anything but an alias, KeyAccessError if KMS refuses.
         """
-        from phicrypt.keys.kms.alias import key_arn_of_alias
-
-        made: dict[str, Any] = {
-            "client": client,
-            "client_factory": client_factory,
-            "use_fips_endpoint": use_fips_endpoint,
-            "endpoint_url": endpoint_url,
-            "session": session,
-            "application": application,
-            "config": config,
-        }
-        return cls(key_arn_of_alias(KmsClients(**made), alias, region), **made, **settings)
+        names = KmsClientsSettings.__annotations__
+        clients = cast(KmsClientsSettings, {name: one for name, one in settings.items() if name in names})
+        return cls(key_arn_of_alias(KmsClients(**clients), alias, region), **settings)
 
     @classmethod
     def discovery(
@@ -172,7 +166,7 @@ class KmsKeyring(SteppedKeyring):
         partition: str,
         regions: Iterable[str] = (),
         grant_tokens: Iterable[str] = (),
-        **clients: Any,
+        **clients: Unpack[KmsClientsSettings],
     ) -> KmsKeyring:
         """A keyring that only decrypts, under whatever key of these accounts a message names.
 
@@ -206,6 +200,11 @@ class KmsKeyring(SteppedKeyring):
     def key_arn(self) -> str | None:
         """The ARN of the key that generates and wraps; None for discovery."""
         return str(self._keys[0]) if self._keys else None
+
+    @property
+    def kms_clients(self) -> KmsClients:
+        """The AWS side of this keyring: client, session, endpoint and application, for others to use."""
+        return self._clients
 
     @property
     def identity(self) -> Hashable:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Hashable, Iterable, Sequence
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from phicrypt.core.key_origin import KeyOrigin, joined_origin
 from phicrypt.core.kms_arn import configured_key_arn, key_arn_of_message
@@ -28,6 +28,10 @@ from phicrypt.errors import AuthenticationError, ConfigurationError, KeyAccessEr
 from phicrypt.keys.kms.answers import unexpected_answer
 from phicrypt.keys.kms.clients import KmsClients
 from phicrypt.keys.wrapping import ciphertext_to_unwrap, unwrapped_data_key, wrap_data_key
+
+if TYPE_CHECKING:
+    from boto3.session import Session as Boto3Session
+    from mypy_boto3_kms.client import KMSClient
 
 RSA_PROVIDER_ID: Final = "aws-kms-rsa"
 MIN_MODULUS_LENGTH_BITS: Final = 2_048
@@ -62,9 +66,9 @@ class KmsRsaKeyring(SteppedKeyring):
         *,
         public_key: bytes | str | None = None,
         algorithm: Literal["RSAES_OAEP_SHA_256", "RSAES_OAEP_SHA_1"] = "RSAES_OAEP_SHA_256",
-        client: Any = None,
+        client: KMSClient | None = None,
         grant_tokens: Iterable[str] = (),
-        session: Any = None,
+        session: Boto3Session | None = None,
         endpoint_url: str | None = None,
         use_fips_endpoint: bool = False,
         application: str | None = None,
@@ -101,6 +105,11 @@ class KmsRsaKeyring(SteppedKeyring):
     def key_arn(self) -> str:
         """The RSA KMS key's ARN."""
         return str(self._key)
+
+    @property
+    def kms_clients(self) -> KmsClients | None:
+        """The AWS side of this keyring, for others to use; None where it only writes."""
+        return self._clients
 
     @property
     def identity(self) -> Hashable:

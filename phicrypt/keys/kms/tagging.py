@@ -15,12 +15,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from phicrypt._version import __version__
 from phicrypt.core.aws_clients import check_client, is_botocore_client
 from phicrypt.core.primitives import random_bytes
 from phicrypt.errors import ConfigurationError
+
+T = TypeVar("T")
 
 _TAG_ATTRIBUTE: Final = "_phicrypt_tag"
 _CONTEXT_NAME: Final = "phicrypt_call"
@@ -70,7 +72,7 @@ def check_application(application: str | None) -> str | None:
     return application
 
 
-def tagged(client: Any, application: str | None = None, *, own_connections: bool = False) -> Any:
+def tagged(client: T, application: str | None = None, *, own_connections: bool = False) -> T:
     """A private clone of a boto3 client whose calls say ``phicrypt/<version>`` and a correlation id.
 
     The user agent begins (so that CloudTrail's cut at 1 KB leaves it whole) with::
@@ -90,20 +92,22 @@ def tagged(client: Any, application: str | None = None, *, own_connections: bool
     check_client(client)
     if not is_botocore_client(client):
         return client
-    present: _Tag | None = vars(client).get(_TAG_ATTRIBUTE)
+    handed: Any = client
+    present: _Tag | None = vars(handed).get(_TAG_ATTRIBUTE)
     tag = present
     if tag is None or application not in (None, tag.application):
-        tag = _Tag(present.handed_events if present else client.meta.events, application)
+        tag = _Tag(present.handed_events if present else handed.meta.events, application)
     if tag is present and not own_connections:
         return client
-    clone = object.__new__(type(client))
-    vars(clone).update(vars(client))
-    clone.meta = copy.copy(client.meta)
+    clone: Any = object.__new__(type(handed))
+    vars(clone).update(vars(handed))
+    clone.meta = copy.copy(handed.meta)
     clone.meta.events = tag.events()
     setattr(clone, _TAG_ATTRIBUTE, tag)
     if own_connections:
         _give_own_connections(clone)
-    return clone
+    made: T = clone
+    return made
 
 
 class _Tag:

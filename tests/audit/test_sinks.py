@@ -7,8 +7,8 @@ import json
 import os
 import subprocess
 import sys
-from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -96,7 +96,7 @@ def test_a_sink_that_cannot_write_says_so_when_it_is_made(tmp_path: Path, monkey
         with pytest.raises(AuditError, match=str(path)) as caught:
             JsonlSink(path)
         assert (caught.value.sink, caught.value.where) == ("JsonlSink", str(path))
-    disk = namedtuple("disk", "f_bavail f_frsize")(0, 4096)
+    disk = SimpleNamespace(f_bavail=0, f_frsize=4096)
     with monkeypatch.context() as patch, pytest.raises(AuditError, match="No space left"):
         patch.setattr(os, "fstatvfs", lambda descriptor: disk)
         JsonlSink(tmp_path / "audit.jsonl")

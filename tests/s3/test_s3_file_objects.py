@@ -210,6 +210,7 @@ def test_a_failed_upload_fails_the_write_or_the_close(
 
 
 def test_what_is_refused_is_refused_at_open(s3: S3Client, client_of: Callable[..., S3Client], bucket: str) -> None:
+    mode: Any
     for name, mode in (("http://x/y", "rb"), ("s3://b", "rb"), ("s3://b/", "wb"), ("s3://b/k", "r+b")):
         with pytest.raises(ConfigurationError):
             s3.open(name, mode)

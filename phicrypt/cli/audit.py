@@ -239,8 +239,8 @@ def disclosures(
 ) -> None:
     """The accounting of disclosures (45 CFR 164.528): date, recipient, what, and purpose; six years by default.
 
-    Lists what was opened for disclosure, research or legal purposes. The recipient is what acting_as
-    was given; the log cannot know to whom plaintext went afterwards.
+    Lists what was opened for disclosure, research, legal or public health purposes. The recipient is what
+    acting_as was given; the log cannot know to whom plaintext went afterwards.
     """
     with audit.trail() as opening:
         tokens = tokens_of(resource, token_keys, key, aws, opening) if resource else None
@@ -276,7 +276,7 @@ def incident_report(
 ) -> None:
     """What was decryptable under a key while it was exposed, and what was decrypted."""
     reading = LogReading()
-    found = incident(log_events(log, reading), key, parse_moment(from_time), parse_moment(to_time))
+    found = incident(counted(log_events(log, reading)), key, parse_moment(from_time), parse_moment(to_time))
     verdict = verdict_of_log(reading)
     if as_json:
         print_incident_json(found, verdict)

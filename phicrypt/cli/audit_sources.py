@@ -68,7 +68,7 @@ def counted(things: Iterable[Thing], what: str = "Events") -> Iterator[Thing]:
 def events_between(log: Path, since: str | None, until: str | None, reading: LogReading) -> Iterator[AuditEvent]:
     since_ns = None if since is None else parse_moment(since)
     until_ns = None if until is None else parse_moment(until)
-    for event in log_events(log, reading):
+    for event in counted(log_events(log, reading)):
         if (since_ns is None or event.time_ns >= since_ns) and (until_ns is None or event.time_ns <= until_ns):
             yield event
 

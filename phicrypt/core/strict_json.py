@@ -1,4 +1,4 @@
-"""One strict, bounded reader for JSON, JSON lines and gzip that others can write (rule 26).
+"""One strict, bounded reader for JSON, JSON lines, TOML and gzip that others can write (rule 26).
 
 ::
 
@@ -60,6 +60,20 @@ def parse_json(content: bytes | str, *, field: str, max_bytes: int | None = None
         raise FormatError("something stands behind the JSON value", field=field, offset=end)
     _check_text(text, field, any_text)
     return value
+
+
+def parse_toml(content: bytes, *, field: str, max_bytes: int = _FREE_BYTES) -> dict[str, Any]:
+    """The members of a TOML document, which names none twice by itself. Raises FormatError."""
+    if len(content) > max_bytes:
+        raise FormatError(f"longer than {max_bytes:,} bytes", field=field)
+    try:
+        import tomllib
+
+        return tomllib.loads(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise FormatError("not UTF-8", field=field, offset=error.start) from None
+    except (ValueError, RecursionError):  # its own words quote the document
+        raise FormatError("not TOML, or a name stands twice, or nested too deep", field=field) from None
 
 
 def _after_space(text: str, start: int) -> int:

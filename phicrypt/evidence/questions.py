@@ -82,9 +82,9 @@ def is_disclosure(use: AuditEvent) -> bool:
     """Successful opening for a purpose that 45 CFR 164.528 wants accounted for.
 
     Treatment, payment and operations are exempt, and so are requests of the patients themselves.
-    Research and legal purposes are listed: whether an authorization exempts them is not in the log.
+    Research, legal and public health purposes are listed: whether an authorization exempts them is not in the log.
     """
-    accountable = (Purpose.DISCLOSURE, Purpose.RESEARCH, Purpose.LEGAL)
+    accountable = (Purpose.DISCLOSURE, Purpose.RESEARCH, Purpose.LEGAL, Purpose.PUBLIC_HEALTH)
     return (
         use.kind == Kind.END
         and use.outcome == Outcome.SUCCESS

@@ -21,6 +21,7 @@ from support.cloudtrail_records import ROLE_ARN, deliver, record_of
 from phicrypt import KmsKeyring, MultiKeyring, PhiCrypt, Purpose, RawAesKeyring
 from phicrypt.audit import AuditTrail, JsonlSink, acting_as
 from phicrypt.cli import run
+from phicrypt.errors import ConfigurationError
 from phicrypt.evidence.join import join, log_events, trail_source
 from phicrypt.evidence.questions import incident
 from phicrypt.evidence.report import render
@@ -184,6 +185,22 @@ def test_disclosures_have_the_fields_of_the_accounting(scene: Scene, phicrypt: R
     assert disclosed[0]["recipient"] == "health-authority"
     assert disclosed[0]["description"] == "tenant=clinic-7"
     assert set(disclosed[0]) == {"date", "recipient", "description", "purpose", "disclosed_by", "use_id"}
+
+
+@pytest.mark.parametrize(("given", "recorded"), [("PUBHLTH", "public-health"), ("public-health", "public-health")])
+def test_what_was_opened_for_public_health_is_accounted_for(
+    tmp_path: Path, phicrypt: Run, given: str, recorded: str
+) -> None:
+    log = tmp_path / "audit.jsonl"
+    trail = AuditTrail([JsonlSink(log)])
+    for purpose in (given, "TREAT"):
+        with acting_as("clerk-2", purpose, recipient="health-authority"):
+            trail.begin("decrypt").end()
+    trail.close()
+    disclosed = json.loads(phicrypt("disclosures", "--log", log, "--json")[1])
+    assert [(row["purpose"], row["recipient"]) for row in disclosed] == [(recorded, "health-authority")]
+    with pytest.raises(ConfigurationError):
+        acting_as("clerk-2", "NOSUCH").__enter__()
 
 
 def test_incident_tells_what_was_decryptable_and_what_was_decrypted(scene: Scene, phicrypt: Run) -> None:

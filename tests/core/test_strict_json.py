@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phicrypt.core.strict_json import InflatedStream, JsonArray, inflated, parse_json
+from phicrypt.core.strict_json import InflatedStream, JsonArray, inflated, parse_json, parse_toml
 from phicrypt.errors import FormatError
 
 VALUES = st.recursive(
@@ -58,6 +58,17 @@ def test_rule_26_the_error_has_a_place_and_never_the_value() -> None:
     assert (caught.value.field, caught.value.offset) == ("document", 20)
     assert "jane" not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "content", [b"a = 1\na = 2", b"\xff", b"a = " + b"[" * 20_000, b"a = jane-doe", b"#" * 2_000_000]
+)
+def test_rule_26_what_is_not_strict_toml_is_refused(content: bytes) -> None:
+    with pytest.raises(FormatError) as caught:
+        parse_toml(content, field="settings")
+    assert "jane" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert parse_toml(b"a = [1, 2]", field="settings") == {"a": [1, 2]}
 
 
 def test_brackets_within_text_are_no_depth_and_whole_pairs_are_text() -> None:

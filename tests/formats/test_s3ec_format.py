@@ -229,6 +229,7 @@ def test_data_keys_wrapped_without_a_context_are_refused(
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
+        ("x-amz-tag-len", "96", "was expected"),
         ("x-amz-iv", "no base64!", "base64 was expected"),
         ("x-amz-iv", base64.b64encode(bytes(11)).decode(), "12 bytes were expected, 11 came"),
         ("x-amz-key-v2", "", "0 came"),

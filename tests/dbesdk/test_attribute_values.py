@@ -8,12 +8,13 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from boto3.dynamodb.types import DYNAMODB_CONTEXT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from phicrypt.errors import FormatError, LimitExceededError, PhiCryptError
 from phicrypt.formats.dbesdk.attributes import MAX_DEPTH, deserialize, serialize
-from phicrypt.formats.dbesdk.numbers import normalize_number
+from phicrypt.formats.dbesdk.numbers import exponent_form, normalize_number
 
 CASES = int(os.environ.get("PHICRYPT_FUZZ_CASES", "200"))
 
@@ -160,7 +161,6 @@ def test_refuses_malformed_bodies(type_id: str, body: str) -> None:
         {"SS": ["a", "a"]},
         {"NS": ["1", "1.0"]},
         {"BS": [b"a", b"a"]},
-        {"M": {"": {"NULL": True}}},
         {"M": {1: {"NULL": True}}},
         {"L": {"S": "a"}},
         {"L": ["a"]},
@@ -169,6 +169,33 @@ def test_refuses_malformed_bodies(type_id: str, body: str) -> None:
 def test_refuses_what_is_no_attribute_value(value: Any) -> None:
     with pytest.raises(FormatError):
         serialize(value)
+
+
+def test_maps_may_have_an_empty_name_as_java_writes_them() -> None:
+    body = bytes.fromhex("00000002 0001 00000000 0001 00000001 78 0001 00000001 61 0000 00000000")
+    value = {"M": {"": {"S": "x"}, "a": {"NULL": True}}}
+    assert serialize(value) == (b"\x02\x00", body)
+    assert deserialize(b"\x02\x00", body) == value
+    twice = bytes.fromhex("00000002" + 2 * "0001 00000000 0000 00000000")
+    with pytest.raises(FormatError):
+        deserialize(b"\x02\x00", twice)
+
+
+@pytest.mark.parametrize(
+    ("text", "short"),
+    [
+        ("1" + "0" * 38, "1E+38"),
+        ("-12" + "0" * 100, "-12E+100"),
+        ("9" * 38 + "0" * 88, "9" * 38 + "E+88"),
+        ("1" + "0" * 37, "1" + "0" * 37),
+        ("-" + "9" * 38, "-" + "9" * 38),
+        ("0." + "0" * 129 + "1", "0." + "0" * 129 + "1"),
+        ("12345678901234567890.123456789012345678", "12345678901234567890.123456789012345678"),
+    ],
+)
+def test_long_numbers_have_a_form_of_38_digits(text: str, short: str) -> None:
+    assert exponent_form(text) == short
+    assert DYNAMODB_CONTEXT.create_decimal(short) == Decimal(text)
 
 
 def nested(depth: int) -> dict[str, Any]:

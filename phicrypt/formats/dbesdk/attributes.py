@@ -210,8 +210,8 @@ def _map(content: Any, depth: int) -> bytes:
         raise _wrong("M is a mapping of names to attribute values")
     pieces = [len(content).to_bytes(_LENGTH_BYTES, "big")]
     for name in content:
-        if not 1 <= len(_utf8(name)) <= MAX_MAP_NAME_LENGTH_BYTES:
-            raise _wrong("a name in a map has 1 to 65,535 bytes")
+        if len(_utf8(name)) > MAX_MAP_NAME_LENGTH_BYTES:
+            raise _wrong("a name in a map has at most 65,535 bytes")
     for name in _sorted_texts(content):
         pieces += (TYPE_STRING, _prefixed(name.encode()), _nested(content[name], depth + 1))
     return b"".join(pieces)
@@ -299,12 +299,12 @@ def _read_nested(cursor: _Cursor, depth: int) -> dict[str, Any]:
 def _read_map(body: bytes, depth: int) -> dict[str, Any]:
     cursor = _Cursor(body)
     content: dict[str, Any] = {}
-    for _ in range(cursor.count(2 * (_TYPE_BYTES + _LENGTH_BYTES) + 1)):
+    for _ in range(cursor.count(2 * (_TYPE_BYTES + _LENGTH_BYTES))):  # names may be empty
         if cursor.take(_TYPE_BYTES) != TYPE_STRING:
             raise _wrong("a name in a map is not text")
         name = _text(cursor.take(cursor.length()))
-        if not name or name in content:
-            raise _wrong("a name in a map is empty or occurs twice")
+        if name in content:
+            raise _wrong("a name in a map occurs twice")
         content[name] = _read_nested(cursor, depth + 1)
     cursor.end()
     return content

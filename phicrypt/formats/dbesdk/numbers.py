@@ -62,5 +62,13 @@ def normalize_number(text: str) -> str:
     return "-" + normal if sign == "-" else normal
 
 
+def exponent_form(text: str) -> str:
+    """A whole number of more than 38 digits without its last zeros: ``1`` and 38 times ``0`` is ``"1E+38"``."""
+    if len(text.lstrip("-")) <= MAX_DIGITS or not text.lstrip("-").isdecimal():
+        return text
+    digits = text.rstrip("0")
+    return f"{digits}E+{len(text) - len(digits)}"
+
+
 def _wrong(what: str) -> FormatError:
     return FormatError(f"{what}; DynamoDB would refuse it", field="number")

@@ -142,10 +142,10 @@ class Answer:
                 if plain_table_name(asked_name) == plain_table_name(name)
                 for write in asked_writes
             }
-            try:
-                self._parsed["UnprocessedItems"][name] = [asked[_written_key(write, table)] for write in writes]
-            except KeyError:
-                raise AuthenticationError("an unprocessed item that was not sent") from None
+            returned = [asked.get(_written_key(write, table)) for write in writes]
+            if None in returned:
+                raise AuthenticationError("an unprocessed item that was not sent")
+            self._parsed["UnprocessedItems"][name] = returned
 
     def _open_transact_get(self) -> None:
         entries = self._call.asked["TransactItems"]

@@ -117,7 +117,7 @@ class DynamoDb:
         """
         book = TableBook(self._announced(tables), plaintext_tables)
         made: Any = _boto3_session(session).resource("dynamodb", **settings)
-        attach_layer(self._phi_session, made.meta.client, book, check_tables)
+        attach_layer(self._phi_session, made.meta.client, book, check_tables).is_of_resource = True
         make_table = made.Table
 
         def table_with_update(name: str) -> Any:

@@ -33,7 +33,7 @@ from phicrypt.dynamodb.answers import Answer
 from phicrypt.dynamodb.config import TableConfig
 from phicrypt.dynamodb.items import OpenedItem, SealedItem, open_item, seal_item
 from phicrypt.dynamodb.requests import Call, prepare
-from phicrypt.dynamodb.shapes import Item
+from phicrypt.dynamodb.shapes import Item, with_exponents
 from phicrypt.dynamodb.table_checks import CheckTables, TableChecks
 from phicrypt.dynamodb.tables import FOOTER, HEADER, TableBook
 from phicrypt.dynamodb.tokens import TokenLedger
@@ -74,11 +74,17 @@ _direct_call: ContextVar[_DirectCall | None] = ContextVar("phicrypt_dynamodb_dir
 
 
 class Layer:
-    """Encrypts and decrypts the calls of one client."""
+    """Encrypts and decrypts the calls of one client.
+
+    Attributes:
+        phi_session, book: seals and opens the items of these tables.
+        is_of_resource: boto3's resource will turn the answers into Python values.
+    """
 
     def __init__(self, phi_session: Session, client: Any, book: TableBook, check_tables: CheckTables) -> None:
         self.phi_session = phi_session
         self.book = book
+        self.is_of_resource = False
         # Weak, so that the registry of layers keeps no client alive.
         self._client = ref(client)
         self._tokens = TokenLedger()
@@ -199,6 +205,8 @@ class Layer:
             if "Error" not in parsed and model.name in ("DeleteItem", "PutItem", "UpdateItem"):
                 error.add_note(f"{model.name} itself was done; what it returned could not be opened")
             raise
+        if self.is_of_resource:
+            _replace(parsed, with_exponents(parsed))
 
 
 _layers: WeakKeyDictionary[Any, Layer] = WeakKeyDictionary()
@@ -217,7 +225,7 @@ def layer_of(client: Any) -> Layer:
     return layer
 
 
-def attach_layer(phi_session: Session, client: Any, book: TableBook, check_tables: CheckTables) -> None:
+def attach_layer(phi_session: Session, client: Any, book: TableBook, check_tables: CheckTables) -> Layer:
     """Make a botocore client encrypt from now on; see :func:`phicrypt.dynamodb.client.attach`."""
     check_client(client, "phi.dynamodb", service="dynamodb")
     with _layers_lock:
@@ -233,6 +241,7 @@ def attach_layer(phi_session: Session, client: Any, book: TableBook, check_table
             )
     if check_tables == "at_start":
         layer.check_all_tables()
+    return layer
 
 
 @cache
@@ -252,10 +261,12 @@ def check_body(operation: str, body: bytes | str | None, book: TableBook) -> Non
     if operation not in ("BatchWriteItem", "PutItem", "TransactWriteItems", "UpdateItem"):
         return
     try:
-        request = json.loads(body or b"")
-        puts, updates = _writes(operation, request)
+        puts, updates = _writes(operation, json.loads(body or b""))
     except (ValueError, TypeError, KeyError, AttributeError):
-        raise UnsupportedOperationError(f"the body of {operation} could not be checked before sending") from None
+        puts = None
+    # Not in the handler, because Python's error holds the body.
+    if puts is None:
+        raise UnsupportedOperationError(f"the body of {operation} could not be checked before sending")
     for name, item in puts:
         table = book.resolve(name, operation)
         if table is not None and not (_is_binary(item, HEADER) and _is_binary(item, FOOTER)):

@@ -91,7 +91,7 @@ def _length(value: AttributeValue | None) -> int | None:
         return None
     ((kind, content),) = value.items()
     if kind == "S":
-        return len(content.encode())
+        return len(content.encode(errors="surrogatepass"))
     if kind == "B":
         return len(_octets(content))
     return len(content) if kind in ("SS", "NS", "BS", "M", "L") else None
@@ -153,7 +153,7 @@ def canonical_value(value: AttributeValue) -> tuple[str, Any]:
     """Type and a comparable form: text by its UTF-8 bytes, which is DynamoDB's order."""
     ((kind, content),) = value.items()
     if kind == "S":
-        return kind, content.encode()
+        return kind, content.encode(errors="surrogatepass")
     if kind == "N":
         return kind, _number(content)
     if kind == "B":

@@ -52,9 +52,12 @@ def to_attribute(value: Any) -> dict[str, Any]:
     if isinstance(value, set | frozenset):
         return _set(value)
     try:
-        return to_attribute(to_jsonable_python(value))
+        jsonable = to_jsonable_python(value)
     except (PydanticSerializationError, RecursionError):
-        raise ConfigurationError(f"a value of type {type(value).__name__} has no form in DynamoDB") from None
+        jsonable = value
+    if jsonable is value:
+        raise ConfigurationError(f"a value of type {type(value).__name__} has no form in DynamoDB")
+    return to_attribute(jsonable)
 
 
 def from_attribute(attribute: Mapping[str, Any]) -> Any:

@@ -32,7 +32,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from phicrypt.dynamodb.config import Action, TableConfig
 from phicrypt.dynamodb.model_values import from_attribute, to_attribute
-from phicrypt.dynamodb.shapes import Item
+from phicrypt.dynamodb.shapes import Item, shape_of, to_low_level
 from phicrypt.errors import ConfigurationError
 
 
@@ -141,14 +141,27 @@ class PhiModel(BaseModel):
         return tuple(field for field in cls.model_fields if cls._role_of(field) is role)
 
     @classmethod
-    def from_item(cls, item: Item) -> Self:
-        """The model of a plaintext low-level item. Attributes that are no fields are left out.
+    def from_item(cls, item: Mapping[str, Any]) -> Self:
+        """The model of a plaintext item, as boto3's client or its resource gives it.
 
-        Raises pydantic's ValidationError, without values.
+        Attributes that are no fields are left out. Raises pydantic's ValidationError, without values, and
+        ConfigurationError for what is no item.
         """
-        return cls.model_validate(
-            {name: from_attribute(value) for name, value in item.items() if name in cls.model_fields}
-        )
+        if not isinstance(item, Mapping):
+            raise ConfigurationError(f"an item is a mapping of attributes, {type(item).__name__} came")
+        fields = {name: value for name, value in item.items() if name in cls.model_fields}
+        if shape_of(fields, _partition_key(cls)) == "python":
+            fields = to_low_level(fields)
+        values = {}
+        try:
+            for name, value in fields.items():
+                values[name] = from_attribute(value)
+        except (ArithmeticError, AttributeError, TypeError, ValueError):
+            pass
+        else:
+            return cls.model_validate(values)
+        # Not in the handler: Python's error may show the value, and would stay with ours as its context.
+        raise ConfigurationError(f"the field {name!r} of {cls.__name__} is no attribute value of DynamoDB")
 
     def to_item(self) -> Item:
         """The plaintext low-level item of this model, validated again. Raises as :meth:`from_item`."""
@@ -167,7 +180,9 @@ class PhiModel(BaseModel):
         try:
             return super().model_validate_json(json_data, **options)
         except ValidationError as error:
-            raise without_values(error, _names_within(cls)) from None
+            refusal = without_values(error, _names_within(cls))
+        # Not in the handler, here and below: pydantic's error holds the values.
+        raise refusal
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} with {', '.join(type(self).model_fields)}: values are not shown>"
@@ -180,7 +195,8 @@ class PhiModel(BaseModel):
         try:
             return handler(value)
         except ValidationError as error:
-            raise without_values(error, _names_within(cls)) from None
+            refusal = without_values(error, _names_within(cls))
+        raise refusal
 
     @classmethod
     def _role_of(cls, field: str) -> FieldRole:
@@ -194,6 +210,11 @@ class PhiModel(BaseModel):
         if info.alias is not None or info.serialization_alias is not None or info.exclude:
             raise ConfigurationError(f"the field {field!r} of {cls.__name__}: no alias and no exclude here")
         return roles[0]
+
+
+@lru_cache(256)
+def _partition_key(model: type[PhiModel]) -> str:
+    return next(iter(model.fields_with(FieldRole.PARTITION_KEY)), "")
 
 
 def without_values(error: ValidationError, names: frozenset[str]) -> ValidationError:

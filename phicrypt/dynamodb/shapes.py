@@ -15,6 +15,7 @@ from typing import Any, Literal
 from phicrypt.errors import ConfigurationError, FormatError, LimitExceededError
 from phicrypt.formats.dbesdk.attributes import MAX_DEPTH
 from phicrypt.formats.dbesdk.header import HEADER_ATTRIBUTE
+from phicrypt.formats.dbesdk.numbers import exponent_form
 
 Item = dict[str, Any]
 """Attributes by name."""
@@ -33,28 +34,46 @@ def shape_of(item: Mapping[str, Any], partition_key: str) -> ItemShape:
 def to_low_level(item: Mapping[str, Any]) -> Item:
     """A Python item in the low-level shape, by boto3's own rules (no floats).
 
-    Raises ConfigurationError naming the attribute; boto3's own error would show the value.
+    Raises ConfigurationError naming the attribute.
     """
     from boto3.dynamodb.types import TypeSerializer
 
     serializer = TypeSerializer()
     converted = {}
-    for name, value in item.items():
-        try:
+    try:
+        for name, value in item.items():
             converted[name] = serializer.serialize(value)
-        except (TypeError, ArithmeticError):
-            raise ConfigurationError(
-                f"the attribute {name!r} is or holds a value that boto3 does not store "
-                "(floats are Decimal there; sets are not empty and of one type)"
-            ) from None
-    return converted
+        return converted
+    except (TypeError, ArithmeticError, RecursionError):
+        pass
+    # Not in the handler: boto3's error shows the value, and would stay with ours as its context.
+    raise ConfigurationError(
+        f"the attribute {name!r} is or holds a value that boto3 does not store "
+        "(floats are Decimal there; sets are not empty and of one type)"
+    )
 
 
 def to_python(value: Any) -> Any:
     """One low-level attribute value as boto3's resource gives it."""
     from boto3.dynamodb.types import TypeDeserializer
 
-    return TypeDeserializer().deserialize(value)
+    return TypeDeserializer().deserialize(with_exponents(value))
+
+
+def with_exponents(value: Any) -> Any:
+    """An attribute value, item or answer whose numbers of more than 38 digits are written ``1E+38``.
+
+    DynamoDB answers with all their digits, and boto3's resource cannot turn these into a Decimal.
+    """
+    if isinstance(value, Mapping):
+        if len(value) == 1:
+            ((tag, content),) = value.items()
+            if tag == "N" and isinstance(content, str):
+                return {tag: exponent_form(content)}
+            if tag == "NS":
+                return {tag: [exponent_form(member) for member in content]}
+        return {name: with_exponents(member) for name, member in value.items()}
+    return [with_exponents(member) for member in value] if isinstance(value, list) else value
 
 
 def binary(value: bytes) -> Any:

@@ -107,7 +107,7 @@ class TypedTable(Generic[Model]):
         ConfigurationError for a changed key or unsigned field, ValidationError for a changed model
         that is not valid, and boto3's ConditionalCheckFailedException after many collisions.
         """
-        *sort, change = sort_and_change
+        *sort, change = sort_and_change or (None,)
         if len(sort) > 1 or not callable(change):
             raise ConfigurationError(
                 "update takes the partition key, the sort key if there is one, and a function"
@@ -158,19 +158,23 @@ class TypedTable(Generic[Model]):
         return {**item, **{name: value for name, value in written.items() if value != unchanged.get(name)}}
 
     def _key(self, partition: Any, sort: Any = None) -> Item:
-        names = self.config.key_names
-        if (sort is not None) != (len(names) == 2):
+        values = {self.config.partition_key: partition}
+        if self.config.sort_key is not None:
+            values[self.config.sort_key] = sort
+        if (sort is None) != (self.config.sort_key is None):
             raise ConfigurationError(
-                f"the key of {self.model.__name__} is {' and '.join(names)}; give exactly these values"
+                f"the key of {self.model.__name__} is {' and '.join(values)}; give exactly these values"
             )
-        return {
-            name: self._key_attribute(name, value) for name, value in zip(names, (partition, sort), strict=False)
-        }
+        return {name: self._key_attribute(name, value) for name, value in values.items()}
 
     def _key_attribute(self, name: str, value: Any) -> dict[str, Any]:
-        attribute = to_attribute(_validated(self._key_models[name], value))
+        try:
+            attribute = to_attribute(_validated(self._key_models[name], value))
+        except ValidationError as error:
+            reason = error.errors(include_input=False)[0]["msg"]
+            raise ConfigurationError(f"the key field {name!r} of {self.model.__name__}: {reason}") from None
         if not attribute.keys() <= {"S", "N", "B"}:
-            raise ConfigurationError(f"the key attribute {name!r} is stored as text, number or binary")
+            raise ConfigurationError(f"the key field {name!r} is stored as text, number or binary")
         return attribute
 
     def _condition(
@@ -185,6 +189,8 @@ class TypedTable(Generic[Model]):
         if sort_key is None or (begins_with is not None and given):
             raise ConfigurationError("a query limits the sort key by its beginning or by a range, if there is one")
         if begins_with is not None:
+            if not isinstance(begins_with, str):
+                raise ConfigurationError(f"the beginning of the sort key {sort_key!r} is text")
             return "#p = :p AND begins_with(#s, :a)", {**values, ":a": {"S": begins_with}}
         values.update({place: self._key_attribute(sort_key, value) for place, value in given.items()})
         if len(given) == 2:
@@ -220,7 +226,8 @@ def _annotated(annotation: Any, mark: Any) -> Any:
 def _validated(key_model: type[BaseModel], value: Any) -> Any:
     (field,) = key_model.model_fields
     try:
-        checked = key_model.model_validate({field: value})
+        return key_model.model_validate({field: value}).model_dump(round_trip=True, by_alias=True)[field]
     except ValidationError as error:
-        raise without_values(error, frozenset((field,))) from None
-    return checked.model_dump(round_trip=True, by_alias=True)[field]
+        refusal = without_values(error, frozenset((field,)))
+    # Not in the handler: pydantic's error holds the value, and would stay with ours as its context.
+    raise refusal

@@ -27,12 +27,14 @@ from phicrypt.dynamodb.answers import PLAINTEXT_ITEMS
 from phicrypt.dynamodb.config import PlaintextPolicy
 from phicrypt.dynamodb.layer import layer_of
 from phicrypt.dynamodb.table_checks import BEACON_SAMPLE_ITEMS
+from phicrypt.dynamodb.tables import TableBook
 from phicrypt.dynamodb.tokens import MAX_AGE_SECONDS, MAX_ENTRIES, TokenLedger
 from phicrypt.errors import (
     AuthenticationError,
     ConfigurationError,
     KeyAccessError,
     NotEncryptedError,
+    PhiCryptError,
     UnsupportedOperationError,
 )
 
@@ -626,3 +628,34 @@ def test_an_interrupted_call_of_phicrypts_own_is_not_made_in_place_of_the_next(
         patched.setattr(layer, "_direct_call", Interrupted)
         client.update_encrypted(TableName=name, Key=key("p-1"), change=lambda item: item)
     assert client.get_item(TableName=name, Key=key("p-2"))["Item"] == patient("p-2")
+
+
+@pytest.mark.parametrize(
+    "refuse",
+    [
+        lambda phi: layer.check_body("PutItem", b'{"Item": "canary', TableBook([])),
+        lambda phi: phi.dynamodb.encrypt_item({"patient_id": "p-1", "visit": 1, "name": Canary()}, VISITS),
+        lambda phi: phi.dynamodb.encrypt_item({"patient_id": "p-1", "visit": 1, "name": {"canary", 1}}, VISITS),
+        lambda phi: phi.dynamodb.encrypt_item({"patient_id": "p-1", "visit": 1, "name": deep("canary")}, VISITS),
+    ],
+)
+def test_rule_32_no_refused_item_is_kept_behind_the_error(phi: PhiCrypt, refuse: Any) -> None:
+    with pytest.raises(PhiCryptError) as caught:
+        refuse(phi)
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+    assert "canary" not in f"{caught.value!r}"
+
+
+VISITS = patient_config("visits")
+
+
+class Canary:
+    def __repr__(self) -> str:
+        return "canary"
+
+
+def deep(value: Any) -> Any:
+    for _ in range(5_000):
+        value = [value]
+    return value

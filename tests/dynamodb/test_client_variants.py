@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from support.dynamodb_support import Clinic, Server, key, patient, patient_config
+from support.dynamodb_support import Clinic, Server, key, open_clinic, patient, patient_config
 
 from phicrypt import PhiCrypt
+from phicrypt.dynamodb import Action
+from phicrypt.dynamodb.shapes import to_python
 from phicrypt.errors import UnsupportedOperationError
 
 
@@ -129,6 +132,35 @@ def test_a_configuration_may_name_its_table_by_arn(moto: Server, phi: PhiCrypt, 
     client = phi.dynamodb.client([patient_config(arn, logical_table_name=clinic.name)], **clinic.server.options())
     client.put_item(TableName=clinic.name, Item=patient())
     assert clinic.client.get_item(TableName=clinic.name, Key=key())["Item"] == patient()
+
+
+LONG = [Decimal(text) for text in ("1E+38", "-12E+100", "9.9999999999999999999999999999999999999E+125", "1E-130")]
+
+
+@pytest.mark.parametrize("attribute", ["name", "conditions", "note"])
+def test_numbers_of_many_digits_are_exact_in_every_shape(server: Server, phi: PhiCrypt, attribute: str) -> None:
+    actions = {**patient_config("patients").actions, "conditions": Action.SIGN_ONLY}
+    clinic = open_clinic(server, phi, actions=actions)
+    values: dict[str, Any] = {"largest": max(LONG), "set": {*LONG}, "list": [*LONG, {"inner": LONG[0]}]}
+    item = {"patient_id": "p-1", "visit": Decimal(1), "clinic": "north", attribute: values}
+    clinic.table.put_item(Item=item)
+    assert clinic.table.get_item(Key={"patient_id": "p-1", "visit": 1})["Item"] == item
+    assert clinic.table.scan()["Items"] == [item]
+    asked = {"KeyConditionExpression": "clinic = :c", "ExpressionAttributeValues": {":c": "north"}}
+    for index in ("by-clinic", "keys-by-clinic"):
+        assert clinic.table.query(**asked, IndexName=index, hydrate=index != "by-clinic")["Items"] == [item]
+    changed = clinic.table.update_encrypted(
+        Key={"patient_id": "p-1", "visit": 1}, change=lambda draft: draft | {"scan": b"more"}
+    )
+    assert {name: changed[name] for name in item} == item
+    low_level = clinic.client.get_item(TableName=clinic.name, Key=key())["Item"]
+    assert {Decimal(text) for text in low_level[attribute]["M"]["set"]["NS"]} == {*LONG}
+    assert phi.dynamodb.decrypt_item(to_python_item(clinic.stored() or {}), clinic.config)[attribute] == values
+
+
+def to_python_item(item: dict[str, Any]) -> dict[str, Any]:
+    """A stored item as boto3's resource would give it, binary values and numbers included."""
+    return {name: to_python(value) for name, value in item.items()}
 
 
 def test_capacity_and_metrics_pass_through(clinic: Clinic) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum
@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import BaseModel, Field, SecretStr, ValidationError, computed_field, field_validator
 from support.dbesdk_support import phi_with, static_keyring
 
@@ -28,7 +28,8 @@ from phicrypt.dynamodb import (
     TypedTable,
     Unsigned,
 )
-from phicrypt.errors import AuthenticationError, ConfigurationError
+from phicrypt.dynamodb.model_values import to_attribute
+from phicrypt.errors import AuthenticationError, ConfigurationError, PhiCryptError
 from phicrypt.testing import local_aws
 from phicrypt.testing.local_stack import LocalAws
 
@@ -399,10 +400,73 @@ def test_stored_values_that_no_longer_fit_show_no_value(phi: PhiCrypt, aws: Loca
     assert "canary" not in f"{caught.value} {caught.value.errors()}"
 
 
-def test_key_values_that_do_not_fit_are_not_shown(patients: TypedTable[Patient]) -> None:
-    with pytest.raises(ValidationError) as caught:
-        patients.get(["canary"], "x")
-    assert "canary" not in f"{caught.value} {caught.value.errors()}"
+@pytest.mark.parametrize(
+    ("use", "field"),
+    [
+        (lambda table: table.get(["canary"], "x"), "patient_id"),
+        (lambda table: table.get(5, "x"), "patient_id"),
+        (lambda table: table.get("p-1", ["canary"]), "visit"),
+        (lambda table: table.delete("p-1", ["canary"]), "visit"),
+        (lambda table: table.update("p-1", 5, lambda found: found), "visit"),
+        (lambda table: table.set_unsigned(["canary"], "x", last_seen=NOW), "patient_id"),
+        (lambda table: table.set_unsigned("p-1", "x", nmae=["canary"]), "nmae"),
+        (lambda table: table.query(["canary"]), "patient_id"),
+        (lambda table: table.query("p-1", sort_from=["canary"]), "visit"),
+        (lambda table: table.query("p-1", sort_begins_with=["canary"]), "visit"),
+        (lambda table: table.update("p-1"), "sort key"),
+        (lambda table: table.update("p-1", lambda found: found), "visit"),
+    ],
+)
+def test_keys_and_names_that_do_not_fit_are_refused_by_their_name(
+    patients: TypedTable[Patient], use: Callable[[Any], object], field: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=field) as caught:
+        use(patients)
+    assert "canary" not in shown_by(caught.value)
+
+
+def test_no_value_stands_behind_an_error(patients: TypedTable[Patient]) -> None:
+    unprintable: Any = object()
+    for attempt in (
+        lambda: patients.get(["canary"], "x"),
+        lambda: patients.set_unsigned("p-1", "x", last_seen="canary"),
+        lambda: Patient.model_validate_json('{"patient_id": "canary'),
+        lambda: Patient.model_validate_json(b'{"patient_id": ["canary"]}'),
+        lambda: Patient(patient_id=["canary"]),  # type: ignore[arg-type, call-arg]
+        lambda: setattr(patient(), "name", ["canary"]),
+        lambda: Patient.from_item({"patient_id": {"S": "p-1"}, "visit": "canary"}),
+        lambda: Patient.from_item({"patient_id": {"S": "p-1"}, "visit": {"N": "canary"}}),
+        lambda: Patient.from_item({"patient_id": "p-1", "visit": 0.5, "name": {"canary": 1.5}}),
+        lambda: Patient.from_item(["canary"]),  # type: ignore[arg-type]
+        lambda: patients.client.get_item(TableName="patients", Key={"patient_id": {"S": "\ud800canary"}}),
+        lambda: to_attribute({"canary": unprintable}),
+    ):
+        with pytest.raises((PhiCryptError, ValidationError, BotoCoreError, ClientError)) as caught:
+            attempt()
+        assert "canary" not in shown_by(caught.value)
+
+
+def shown_by(error: BaseException) -> str:
+    """Everything that an error and those behind it hold."""
+    shown = ""
+    behind: list[BaseException | None] = [error]
+    while behind:
+        one = behind.pop()
+        if one is not None:
+            shown += f"{one!r} {one} {one.args} {vars(one)}"
+            shown += str(one.errors()) if isinstance(one, ValidationError) else ""
+            behind += [one.__cause__, one.__context__]
+    return shown
+
+
+def test_a_model_is_read_from_the_items_of_client_and_resource(phi: PhiCrypt, aws: LocalAws) -> None:
+    table = table_of(phi, aws, Everything)
+    table.put(everything())
+    options = {"session": aws.session(), "endpoint_url": aws.endpoint_url}
+    key = {"id": str(UUID(int=7)), "at": NOW.isoformat()}
+    item = phi.dynamodb.resource([table.config], **options).Table("everything").get_item(Key=key)["Item"]
+    assert Everything.from_item(item) == everything()
+    assert Everything.from_item(table.client.scan(TableName="everything")["Items"][0]) == everything()
 
 
 def test_repr_shows_no_value() -> None:

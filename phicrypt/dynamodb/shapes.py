@@ -26,7 +26,7 @@ ItemShape = Literal["low-level", "python", "json"]
 def shape_of(item: Mapping[str, Any], partition_key: str) -> ItemShape:
     """The shape of an item, by its header and its partition key, whose Python values are never dicts."""
     header = item.get(HEADER_ATTRIBUTE)
-    if isinstance(header, Mapping) and isinstance(header.get("B"), str):
+    if header is not None and isinstance(header, Mapping) and isinstance(header.get("B"), str):
         return "json"
     return "low-level" if isinstance(item.get(partition_key, {}), Mapping) else "python"
 

@@ -75,7 +75,7 @@ def serialize_attributes(
     except FormatError as wrong:
         error = wrong
     # Not in a handler, here and below: Python's error holds the text, and would stay with ours as its context.
-    raise attribute_error(error, name)
+    raise _attribute_error(error, name)
 
 
 def deserialize(type_id: bytes, body: bytes) -> dict[str, Any]:
@@ -84,12 +84,24 @@ def deserialize(type_id: bytes, body: bytes) -> dict[str, Any]:
     Raises FormatError for an unknown type, a length that passes its container, bytes left over, a
     repeated set member or map name, invalid UTF-8; LimitExceededError beyond depth 32.
     """
-    if type_id == TYPE_STRING:
-        return {"S": _text(body)}
     return _deserialize(type_id, body, 1)
 
 
-def attribute_error(error: FormatError, name: str) -> FormatError:
+def deserialize_attributes(terminals: Mapping[str, tuple[bytes, bytes]]) -> dict[str, dict[str, Any]]:
+    """:func:`deserialize` for attributes by name; errors name the attribute."""
+    item: dict[str, dict[str, Any]] = {}
+    try:
+        for name, (type_id, body) in terminals.items():
+            item[name] = {"S": body.decode()} if type_id == TYPE_STRING else _deserialize(type_id, body, 1)
+        return item
+    except UnicodeDecodeError:
+        error = _not_utf8()
+    except FormatError as wrong:
+        error = wrong
+    raise _attribute_error(error, name)
+
+
+def _attribute_error(error: FormatError, name: str) -> FormatError:
     """The same error, of a named attribute."""
     return FormatError(str(error), field=f"attribute {name!r}")
 

@@ -305,7 +305,7 @@ def _has_beacons(names: Iterable[str]) -> bool:
 def _layout_to_write(table: TableConfig, names: frozenset[str]) -> Layout:
     # The cache holds names only, and none of unusual size: whoever writes the table chooses them.
     cached = sum(map(len, names)) <= _CACHED_NAMES_LENGTH
-    return (_write_layout if cached else _write_layout.__wrapped__)(table, names)
+    return _write_layout(table, names) if cached else _write_layout.__wrapped__(table, names)
 
 
 @lru_cache(_CACHED_LAYOUTS)
@@ -344,7 +344,7 @@ class _ReadPlan(NamedTuple):
 
 def _plan_to_read(table: TableConfig, names: frozenset[str], legend: bytes) -> _ReadPlan:
     cached = sum(map(len, names)) <= _CACHED_NAMES_LENGTH
-    return (_read_plan if cached else _read_plan.__wrapped__)(table, names, legend)
+    return _read_plan(table, names, legend) if cached else _read_plan.__wrapped__(table, names, legend)
 
 
 @lru_cache(_CACHED_LAYOUTS)

@@ -181,7 +181,9 @@ class Layer:
         _replace(params, call.sent)
 
     def _prepare(self, operation: str, asked: Mapping[str, Any]) -> Call:
-        return prepare(operation, asked, self.book, partial(self.seal, operation=operation), self._checks)
+        audited = _audited_name(operation)
+        seal = partial(seal_item, self.phi_session, shape="low-level", operation=audited)
+        return prepare(operation, asked, self.book, seal, self._checks)
 
     def _before_send(self, request: Any, event_name: str, **_: Any) -> None:
         check_body(event_name.rpartition(".")[2], request.body, self.book)

@@ -1,7 +1,8 @@
-"""mypy and pyright find every mistake of ``tests/typing``, and nothing else there."""
+"""The package is strictly typed; mypy and pyright find each mistake of ``tests/typing``, and nothing else."""
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
@@ -9,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -38,12 +40,19 @@ def run(*command: str) -> str:
     return ending.stdout
 
 
-def found_by_mypy(tmp_path: Path) -> Lines:
-    output = run(sys.executable, "-m", "mypy", "--show-error-codes", *map(str, MISTAKES))
+@functools.cache
+def mypy_errors() -> tuple[tuple[str, int, str], ...]:
+    """(file, line, error) of the package and of the mistakes: one run, because a run takes a while."""
+    output = run(sys.executable, "-m", "mypy", "phicrypt", *map(str, MISTAKES))
     errors = re.findall(r"^(\S+?\.py):(\d+): error: (.*)$", output, flags=re.MULTILINE)
-    outside = [file for file, _, _ in errors if Path(file).parent.name != "typing"]
-    assert outside == [], output
-    return {(Path(file).name, int(line)): text for file, line, text in errors}
+    assert errors or "no issues found" in output, output
+    return tuple((file, int(line), text) for file, line, text in errors)
+
+
+def found_by_mypy(tmp_path: Path) -> Lines:
+    return {
+        (Path(file).name, line): text for file, line, text in mypy_errors() if Path(file).parent.name == "typing"
+    }
 
 
 def found_by_pyright(tmp_path: Path) -> Lines:
@@ -74,6 +83,14 @@ def test_finds_every_mistake_and_nothing_else(checker, find, tmp_path):
     missed = sorted(marked(MISTAKE) - found.keys())
     too_many = {place: found[place] for place in sorted(found.keys() - marked(MISTAKE) - marked(UNDECIDED))}
     assert (missed, too_many) == ([], {})
+
+
+def test_the_package_is_strictly_typed():
+    if importlib.util.find_spec("mypy") is None:
+        pytest.skip("mypy is not installed (extra: test)")
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]
+    assert settings["strict"] is True
+    assert [error for error in mypy_errors() if Path(error[0]).parts[0] == "phicrypt"] == []
 
 
 def test_there_are_thirty_mistakes_at_least():

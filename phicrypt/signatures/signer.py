@@ -8,9 +8,9 @@ verify them with openssl.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from phicrypt.audit.trail import Trail, Use
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from phicrypt.session import Session
 
 Source = bytes | bytearray | memoryview | Readable
+Resources = Iterable[tuple[str, Source]]
 
 
 class Verifier:
@@ -80,42 +81,43 @@ class Verifier:
 
         Raises AuthenticationError (``.reason`` says which part), FormatError for no signature file.
         """
-        return self._verify(source, signature_file, resource, purpose, DETACHED)
+        with self._recorded(resource) as use:
+            return self._verify(use, source, signature_file, resource, purpose, DETACHED)
 
     def verify_manifest(
-        self,
-        manifest: bytes,
-        signature_file: bytes,
-        resources: Iterable[tuple[str, Source]],
-        *,
-        resource: str,
-        purpose: str,
+        self, manifest: bytes, signature_file: bytes, resources: Resources, *, resource: str, purpose: str
     ) -> Statement:
         """The statement, if manifest and signature are genuine and list exactly these resources in order.
 
         Raises AuthenticationError, and ManifestMismatchError with ``.differences`` where the manifest
         is genuine and a resource's bytes, length, name or place differ.
         """
-        statement = self._verify(manifest, signature_file, resource, purpose, MANIFEST)
-        listed = read_manifest(manifest)
-        digest_names = {entry.name: entry.digest_name for entry in listed}
-        default = listed[0].digest_name
-        found = [fingerprint(name, source, digest_names.get(name, default)) for name, source in resources]
-        if differences := compare_manifest(listed, found):
-            raise ManifestMismatchError(differences)
+        with self._recorded(resource) as use:
+            statement = self._verify(use, manifest, signature_file, resource, purpose, MANIFEST)
+            listed = read_manifest(manifest)
+            digest_names = {entry.name: entry.digest_name for entry in listed}
+            default = listed[0].digest_name
+            found = [fingerprint(name, source, digest_names.get(name, default)) for name, source in resources]
+            if differences := compare_manifest(listed, found):
+                raise ManifestMismatchError(differences)
         return statement
 
+    def _recorded(self, resource: str) -> Use:
+        """One verification; nothing is recorded of one that needs no key of ours."""
+        return Use()
+
     def _verify(
-        self, source: Source, signature_file: bytes, resource: str, purpose: str, predicate_type: str
+        self, use: Use, source: Source, signature_file: bytes, resource: str, purpose: str, predicate_type: str
     ) -> Statement:
         """The signature first, then the source, then every signed field."""
         statement = open_envelope(
             read_envelope(signature_file),
             is_own_key=self._is_own_key,
-            verify=self._verify_signature,
+            verify=partial(self._verify_signature, use),
         )
         found = fingerprint(resource, source, statement.subject.digest_name)
         check_statement(statement, Statement(predicate_type, found, purpose, self.key_arn, self.algorithm, None))
+        use.byte_count = statement.subject.length_bytes
         return statement
 
     def _is_own_key(self, named: str) -> bool:
@@ -123,53 +125,30 @@ class Verifier:
         arn = parse_kms_arn(named)
         return arn is not None and arn.is_same_key_as(self._arn)
 
-    def _verify_signature(self, message: bytes, signature: bytes) -> None:
+    def _verify_signature(self, use: Use, message: bytes, signature: bytes) -> None:
         self._public_key.verify(self.algorithm, message, signature)
 
 
-class _KeyVerifier(Verifier):
-    """One verification with a KMS key's cached public key, or by KMS; ``origin`` is that call."""
+class _SignersVerifier(Verifier):
+    """Verifies with a signer's cached public key or by KMS, on record as the signer's."""
 
-    def __init__(self, signing_key: KmsSigningKey, *, by_kms: bool) -> None:
-        self._arn = configured_key_arn(signing_key.key_arn)
+    def __init__(self, signing_key: KmsSigningKey, trail: Trail, *, by_kms: bool) -> None:
+        self._arn = signing_key.arn
         self.key_arn = signing_key.key_arn
         self.algorithm = signing_key.algorithm
-        self.origin: KeyOrigin | None = None
         self._signing_key = signing_key
+        self._trail = trail
         self._by_kms = by_kms
 
-    def _verify_signature(self, message: bytes, signature: bytes) -> None:
+    def _recorded(self, resource: str) -> Use:
+        return key_use(self._trail, "verify", resource)
+
+    def _verify_signature(self, use: Use, message: bytes, signature: bytes) -> None:
         if self._by_kms:
-            answer = self._signing_key.verify_by_kms(message, signature)
-            self.origin = origin_of(answer, "Verify", self._arn)
+            use.origin = origin_of(self._signing_key.verify_by_kms(message, signature), "Verify", self._arn)
         else:
             self._signing_key.verify(message, signature)
-
-
-class _SignersVerifier(Verifier):
-    """The verifications of a signer, recorded as its own."""
-
-    def __init__(self, signer: Signer, *, by_kms: bool) -> None:
-        self.key_arn = signer.key_arn
-        self.algorithm = signer.algorithm
-        self._signer = signer
-        self._by_kms = by_kms
-
-    def verify(self, source: Source, signature_file: bytes, *, resource: str, purpose: str) -> Statement:
-        return self._signer.verify(source, signature_file, resource=resource, purpose=purpose, by_kms=self._by_kms)
-
-    def verify_manifest(
-        self,
-        manifest: bytes,
-        signature_file: bytes,
-        resources: Iterable[tuple[str, Source]],
-        *,
-        resource: str,
-        purpose: str,
-    ) -> Statement:
-        return self._signer.verify_manifest(
-            manifest, signature_file, resources, resource=resource, purpose=purpose, by_kms=self._by_kms
-        )
+            use.origin = KeyOrigin(KMS_PROVIDER_ID, self.key_arn)
 
 
 class SignerSettings(TypedDict, total=False):
@@ -254,9 +233,7 @@ class Signer:
         """
         return self._sign(fingerprint(resource, source, self._digest), purpose, DETACHED)
 
-    def sign_manifest(
-        self, resources: Iterable[tuple[str, Source]], *, resource: str, purpose: str
-    ) -> tuple[bytes, bytes]:
+    def sign_manifest(self, resources: Resources, *, resource: str, purpose: str) -> tuple[bytes, bytes]:
         """Many resources under one signature: the manifest document and its signature file.
 
         Args:
@@ -273,32 +250,26 @@ class Signer:
         self, source: Source, signature_file: bytes, *, resource: str, purpose: str, by_kms: bool = False
     ) -> Statement:
         """As :meth:`Verifier.verify`; ``by_kms=True`` asks KMS, which refuses disabled keys too."""
-        with self._recorded_verification(resource, by_kms) as (verifier, use):
-            statement = verifier.verify(source, signature_file, resource=resource, purpose=purpose)
-            use.byte_count = statement.subject.length_bytes
-        return statement
+        verifier = self.verifier(by_kms=by_kms)
+        return verifier.verify(source, signature_file, resource=resource, purpose=purpose)
 
     def verify_manifest(
         self,
         manifest: bytes,
         signature_file: bytes,
-        resources: Iterable[tuple[str, Source]],
+        resources: Resources,
         *,
         resource: str,
         purpose: str,
         by_kms: bool = False,
     ) -> Statement:
         """As :meth:`Verifier.verify_manifest`; ``by_kms=True`` asks KMS."""
-        with self._recorded_verification(resource, by_kms) as (verifier, use):
-            statement = verifier.verify_manifest(
-                manifest, signature_file, resources, resource=resource, purpose=purpose
-            )
-            use.byte_count = statement.subject.length_bytes
-        return statement
+        verifier = self.verifier(by_kms=by_kms)
+        return verifier.verify_manifest(manifest, signature_file, resources, resource=resource, purpose=purpose)
 
     def verifier(self, *, by_kms: bool = False) -> Verifier:
         """What verifies this key's signatures, with its cached public key or by KMS."""
-        return _SignersVerifier(self, by_kms=by_kms)
+        return _SignersVerifier(self._key, self._trail, by_kms=by_kms)
 
     def _sign(self, subject: Fingerprint, purpose: str, predicate_type: str) -> bytes:
         self._check_names({"resource": subject.name, "purpose": purpose})
@@ -311,16 +282,6 @@ class Signer:
             answer = self._key.sign(pae(PAYLOAD_TYPE, payload))
             use.origin = origin_of(answer, "Sign", self._key.arn)
         return write_envelope(payload, self.key_arn, answer.response["Signature"])
-
-    @contextmanager
-    def _recorded_verification(self, resource: str, by_kms: bool) -> Iterator[tuple[Verifier, Use]]:
-        verifier = _KeyVerifier(self._key, by_kms=by_kms)
-        with key_use(self._trail, "verify", resource) as use:
-            try:
-                yield verifier, use
-            finally:
-                use.origin = verifier.origin
-            use.origin = verifier.origin or KeyOrigin(KMS_PROVIDER_ID, self.key_arn)
 
     def _check_names(self, names: dict[str, str]) -> None:
         """Names are signed as they are, so a guard that would replace one refuses it instead."""

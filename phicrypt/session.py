@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, Unpack
 
 from phicrypt.core.materials import KeyHolder, Keyring
 from phicrypt.guard.bound_contexts import ContextBinding
 from phicrypt.keys.provider import MaterialsProvider
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from phicrypt.audit.trail import Trail
+    from phicrypt.audit.trail import About, Trail
     from phicrypt.audit.uses import Use
     from phicrypt.core.limits import ReadLimits
     from phicrypt.guard.phi_guard import PhiGuard
     from phicrypt.keys.kms.clients import KmsClients
+
+
+class Recorded(Protocol):
+    """As :meth:`phicrypt.audit.trail.Trail.recorded` is called."""
+
+    def __call__(self, operation: str, **about: Unpack[About]) -> Use: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -45,7 +49,7 @@ class Session(KeyHolder):
         return f"<Session with {self.provider.keyring!r}>"
 
     @property
-    def recorded(self) -> Callable[..., Use]:
+    def recorded(self) -> Recorded:
         """One use of a key, on record: ``with session.recorded("decrypt", format="esdk") as use:``.
 
         See :meth:`phicrypt.audit.trail.Trail.recorded`.

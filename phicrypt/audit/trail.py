@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, TypedDict, Unpack
 
 from phicrypt.audit.acting import Acting, acting_as, current_acting
 from phicrypt.audit.delivery import BUFFERED, WRITE_THROUGH, AuditSink, Channel, Delivery, WithPolicy
@@ -23,27 +23,28 @@ __all__ = ["NO_TRAIL", "Acting", "AuditTrail", "Trail", "Use", "acting_as"]
 _log = logging.getLogger("phicrypt.audit")
 
 
+class About(TypedDict, total=False):
+    """What is known of a use when it begins; see :meth:`Trail.recorded`."""
+
+    format: str | None
+    suite_id: int | None
+    message_id: bytes | None
+    context: Mapping[str, str] | None
+    resource: Resource | None
+    origin: KeyOrigin | None
+    cache_hit: bool | None
+    sealing: bool
+    at_once: bool
+    captured: Acting | None
+
+
 class Trail:
     """Where uses of keys are recorded; this one records nothing, for clients without an audit trail."""
 
     resource_tokens: ResourceTokens | None = None
     """Without them no event names a resource, so nobody need say which one is used."""
 
-    def recorded(
-        self,
-        operation: str,
-        *,
-        format: str | None = None,  # noqa: A002
-        suite_id: int | None = None,
-        message_id: bytes | None = None,
-        context: Mapping[str, str] | None = None,
-        resource: Resource | None = None,
-        origin: KeyOrigin | None = None,
-        cache_hit: bool | None = None,
-        sealing: bool = False,
-        at_once: bool = False,
-        captured: Acting | None = None,
-    ) -> Use:
+    def recorded(self, operation: str, **about: Unpack[About]) -> Use:
         """A use that begins now: ``with trail.recorded("decrypt", format="esdk", context=…) as use:``.
 
         Its begin record is written here, unless ``at_once``; call it before the first plaintext byte exists.
@@ -173,37 +174,21 @@ class AuditTrail(Trail, Recorder):
         self,
         operation: str,
         *,
-        format: str | None = None,  # noqa: A002
-        suite_id: int | None = None,
-        message_id: bytes | None = None,
-        context: Mapping[str, str] | None = None,
-        resource: Resource | None = None,
-        origin: KeyOrigin | None = None,
-        cache_hit: bool | None = None,
         byte_count: int | None = None,
         started_ns: int | None = None,
         error: BaseException | None = None,
         opening: bool = False,
-        captured: Acting | None = None,
+        **about: Unpack[About],
     ) -> None:
         """One event for a whole use that is over, or failed with ``error``.
 
         For sealing one message. ``started_ns`` is ``time.perf_counter_ns()`` at the start, for the
         duration; ``opening=True`` delivers the event by the policy of decryption. Raises AuditError.
         """
-        use = self.recorded(
-            operation,
-            format=format,
-            suite_id=suite_id,
-            message_id=message_id,
-            context=context,
-            resource=resource,
-            sealing=not opening,
-            at_once=True,
-            captured=captured,
-        )
+        about |= {"sealing": not opening, "at_once": True}
+        use = self.recorded(operation, **about)
         use.started_ns = started_ns
-        use.end(error, origin=origin, cache_hit=cache_hit, byte_count=byte_count)
+        use.end(error, byte_count=byte_count)
 
     def write(self, event: AuditEvent) -> None:
         """Write an event of another kind (break-glass, anchors) through to every sink. Raises AuditError."""

@@ -6,6 +6,7 @@ it refuses before the network; see ``docs/dynamodb-client.md`` for the list.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -89,14 +90,20 @@ class DynamoDb:
             plaintext_tables: names of tables whose items pass as they are; every other table is refused.
             check_tables: when each table is compared with its configuration: ``"at_first_use"``,
                 ``"at_start"`` (now) or ``"never"``.
-            session: makes the client; a new ``boto3.Session()`` unless given. It is not changed.
+            session: makes the client. It is not changed.
             settings: as for ``boto3.Session.client``: ``region_name``, ``endpoint_url``, ``config``, …
+
+        What the keyring was given for KMS serves here too, unless something else is given here: its boto3
+        session, the Region of its client, and its application, in the user agent. Its endpoint serves only
+        if it is plain http and so on this machine: a local stack has DynamoDB behind the same address, AWS
+        has not. ``AWS_ENDPOINT_URL_DYNAMODB`` counts as given here. The credentials inside a client cannot
+        be handed on: pass ``session=`` where boto3's own are not meant.
 
         The client has one more method, ``update_encrypted(TableName=…, Key=…, change=…)``; see
         :func:`phicrypt.dynamodb.updates.update_encrypted`. Raises ConfigurationError.
         """
         book = TableBook(self._announced(tables), plaintext_tables)
-        made: Any = _boto3_session(session).client("dynamodb", **settings)
+        made: Any = self._made("client", session, settings)
         attach_layer(self._phi_session, made, book, check_tables)
         made.update_encrypted = partial(_update_item, made)
         client: EncryptingClient = made
@@ -116,7 +123,7 @@ class DynamoDb:
         Its tables have one more method, ``update_encrypted(Key=…, change=…)``, with Python values.
         """
         book = TableBook(self._announced(tables), plaintext_tables)
-        made: Any = _boto3_session(session).resource("dynamodb", **settings)
+        made: Any = self._made("resource", session, settings)
         attach_layer(self._phi_session, made.meta.client, book, check_tables).is_of_resource = True
         make_table = made.Table
 
@@ -219,6 +226,23 @@ class DynamoDb:
             raise ConfigurationError("settings are for a client that the typed table makes itself")
         return TypedTable(model, config, client)
 
+    def _made(self, kind: str, session: boto3.Session | None, settings: ClientSettings) -> Any:
+        """boto3's client or resource, as :meth:`client` says."""
+        import boto3
+        from botocore.config import Config
+
+        keyrings = self._phi_session.kms_clients
+        if keyrings is not None:
+            if session is None:
+                session = keyrings.boto3_session
+                settings = {"region_name": keyrings.handed_region, **settings}
+            if "AWS_ENDPOINT_URL_DYNAMODB" not in os.environ:
+                settings = {"endpoint_url": keyrings.local_endpoint_url, **settings}
+            if keyrings.application is not None:
+                named = Config(user_agent_extra=f"phicrypt-app/{keyrings.application}")
+                settings = {**settings, "config": named.merge(settings.get("config") or Config())}
+        return getattr(session or boto3.Session(), kind)("dynamodb", **settings)
+
     def _announced(self, tables: Iterable[TableConfig]) -> tuple[TableConfig, ...]:
         """The tables, after a warning where the keyring shows KMS what identifies each item."""
         tables = tuple(tables)
@@ -261,14 +285,6 @@ def _shows_context_to_kms(keyring: Keyring) -> bool:
     if isinstance(keyring, MultiKeyring):
         return any(map(_shows_context_to_kms, keyring.keyrings))
     return isinstance(keyring, KmsKeyring)
-
-
-def _boto3_session(session: boto3.Session | None) -> Any:
-    if session is not None:
-        return session
-    import boto3
-
-    return boto3.Session()
 
 
 def _update_item(

@@ -37,21 +37,24 @@ if TYPE_CHECKING:
         StoredLength: int
         LengthVerified: bool
 
-    class _Written(TypedDict):
-        EncryptionContext: NotRequired[Mapping[str, str] | AuditContext | None]
+    Pairs = Mapping[str, str] | AuditContext | None
 
-    class _Read(TypedDict):
-        EncryptionContext: NotRequired[Mapping[str, str] | AuditContext | AnyContext | None]
+    # Each has one base and its own fields: without the stubs that base is Any, and so is what a verb takes.
+    class PutObjectRequest(PutObjectRequestTypeDef):
+        EncryptionContext: NotRequired[Pairs]
+
+    class CreateMultipartUploadRequest(CreateMultipartUploadRequestTypeDef):
+        EncryptionContext: NotRequired[Pairs]
+
+    class CopyObjectRequest(CopyObjectRequestTypeDef):
+        EncryptionContext: NotRequired[Pairs]
         RequireSigned: NotRequired[bool]
         AllowUncommitted: NotRequired[bool]
 
-    class PutObjectRequest(PutObjectRequestTypeDef, _Written): ...
-
-    class CreateMultipartUploadRequest(CreateMultipartUploadRequestTypeDef, _Written): ...
-
-    class CopyObjectRequest(CopyObjectRequestTypeDef, _Read): ...
-
-    class GetObjectRequest(GetObjectRequestTypeDef, _Read): ...
+    class GetObjectRequest(GetObjectRequestTypeDef):
+        EncryptionContext: NotRequired[Pairs | AnyContext]
+        RequireSigned: NotRequired[bool]
+        AllowUncommitted: NotRequired[bool]
 
     class ListObjectsV2Request(ListObjectsV2RequestTypeDef):
         PlaintextSizes: NotRequired[bool]

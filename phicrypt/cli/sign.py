@@ -19,8 +19,8 @@ from phicrypt.cli.options import (
     JsonOption,
     KeyOption,
 )
-from phicrypt.cli.output_file import output_file
 from phicrypt.core.kms_arn import configured_key_arn
+from phicrypt.core.output_file import output_file
 from phicrypt.formats.manifests import ManifestMismatchError
 from phicrypt.formats.signatures import Statement
 from phicrypt.guard.phi_guard import PhiGuard

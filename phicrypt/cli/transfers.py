@@ -18,7 +18,7 @@ from typing import IO, Any, Final
 import typer
 
 from phicrypt.cli.console import CHECK_EXIT_CODE, Advance, complain, exit_code_of, progress
-from phicrypt.cli.output_file import check_target, output_file
+from phicrypt.core.output_file import check_target, output_file
 from phicrypt.errors import (
     AuthenticationError,
     ConfigurationError,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+from phicrypt.core.output_file import output_file
 from phicrypt.core.streams import write_all
 
 
@@ -31,37 +30,22 @@ def download_to_file(
     filename: str | os.PathLike[str],
     progress: Callable[[int], Any] | None,
 ) -> None:
-    """A file that appears under its name when all of it was verified and written (mode 0600 until then).
+    """A file that appears under its name when all of it was verified and written (rule 31).
 
-    It grows beside its place under a name of its own, which is removed on failure. A name that is no
-    regular file (a pipe, a device) is written to as it is.
+    Until then it has no name, where the system offers that. A new file has mode 0600, one that is replaced
+    keeps its own. A name that is no regular file (a pipe, a device) is written to as it is.
     """
     target = Path(filename)
     if target.exists() and not target.is_file():
         with target.open("wb", buffering=0) as sink:
             write_all_pieces(pieces, sink, progress)
         return
-    target = target.resolve()
-    descriptor, beside = tempfile.mkstemp(
-        prefix=f".{target.name[:32]}.", suffix=".phicrypt-part", dir=target.parent
-    )
+    place = target.resolve()  # behind a link stands the file that is replaced
+    folder = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with os.fdopen(descriptor, "wb", buffering=0) as sink:
+        with output_file(folder, place.name, force=True, is_private=True, shown=str(target)) as sink:
             write_all_pieces(pieces, sink, progress)
-            os.fsync(descriptor)
-        os.chmod(beside, _usual_mode(target))
-        os.replace(beside, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(beside)
-        raise
-
-
-def _usual_mode(target: Path) -> int:
-    """The mode that the file has already, or that the umask gives a new one."""
-    try:
-        return target.stat().st_mode & 0o777
-    except OSError:
-        umask = os.umask(0o077)
-        os.umask(umask)
-        return 0o666 & ~umask
+            if place.exists():
+                os.fchmod(sink.fileno(), place.stat().st_mode & 0o777)
+    finally:
+        os.close(folder)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from phicrypt import ANY_CONTEXT, KmsKeyring, PhiCrypt
-from phicrypt.cli.output_file import offers_unnamed_files
+from phicrypt.core.output_file import offers_unnamed_files
 
 CONTEXT = ("--context", "tenant=clinic-7")
 EXPECT = ("--expect", "tenant=clinic-7")
@@ -21,7 +21,7 @@ SECRET = b"canary-diagnosis " * 5_000
 def both_ways_of_writing(request, monkeypatch):
     """Linux's unnamed files, and what is done where they do not exist."""
     if request.param == "named file beside":
-        monkeypatch.setattr("phicrypt.cli.output_file.offers_unnamed_files", lambda: False)
+        monkeypatch.setattr("phicrypt.core.output_file.offers_unnamed_files", lambda: False)
     elif not offers_unnamed_files():
         pytest.skip("O_TMPFILE is Linux's")
 

@@ -1,9 +1,9 @@
-"""A file that appears under its name only when it is complete.
+"""A file that appears under its name only when it is complete (rule 31).
 
 Where the system offers it (Linux, ``O_TMPFILE``) the bytes are written to a file without a name, so
 that nothing is left behind even if the process is killed or the machine stops. Elsewhere they are
 written beside the target under a random name that begins with ``.phicrypt-``, and that file is
-removed on every failure.
+removed on every failure; :func:`abandoned_files` finds what a killed process left.
 """
 
 from __future__ import annotations
@@ -11,12 +11,16 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 PRIVATE_MODE = 0o600
+_BESIDE = re.compile(r"\.phicrypt-[0-9a-f]{16}")
 _NO_UNNAMED_FILES = (errno.EISDIR, errno.EOPNOTSUPP, errno.ENOENT, errno.EINVAL)
 _ABOUT_THE_TARGET = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
@@ -52,12 +56,29 @@ def output_file(folder_fd: int, name: str, *, force: bool, is_private: bool, sho
                 _link(f"/proc/self/fd/{descriptor}", folder_fd, beside)
         _rename(folder_fd, beside, name, force=force)
     except OSError as error:
-        if error.errno in _ABOUT_THE_TARGET or error.filename2 is not None:
+        # Our own names say nothing to the user, who knows the target's.
+        if error.errno in _ABOUT_THE_TARGET or error.filename2 is not None or error.filename in (".", beside):
             raise OSError(error.errno, error.strerror, shown) from None
         raise
     finally:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # a folder that cannot be written to has nothing of ours, and its error came first
             os.unlink(beside, dir_fd=folder_fd)
+
+
+def abandoned_files(folder: Path, *, older_than_seconds: float = 86_400) -> list[Path]:
+    """What killed processes left in a folder: ``[path.unlink() for path in abandoned_files(Path("downloads"))]``.
+
+    Regular files under our random names, last written so long ago that no process still writes them.
+    They hold plaintext. Raises OSError for a folder that cannot be read.
+    """
+    latest = time.time() - older_than_seconds
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if _BESIDE.fullmatch(path.name)
+        and stat.S_ISREG((about := path.lstat()).st_mode)
+        and about.st_mtime <= latest
+    )
 
 
 def check_target(folder_fd: int, name: str, *, force: bool, shown: str) -> None:

@@ -297,3 +297,32 @@ def abort_incomplete_uploads(
             fail(f"{len(found)} incomplete uploads", CHECK_EXIT_CODE)
         return
     complain(f"{abort_incomplete(raw, found)} incomplete uploads aborted")
+
+
+@app.command("clean-partial")
+def clean_partial(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where downloads were written.")],
+    older_than_hours: Annotated[
+        float, typer.Option("--older-than-hours", min=0, help="Leave younger files: they may be being written.")
+    ] = 24.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List them, and stop.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove plaintext that a killed process left, where files without a name cannot be had.
+
+    Exit code 1 with --dry-run if there is any.
+    """
+    from phicrypt.core.output_file import abandoned_files
+
+    found = abandoned_files(folder, older_than_seconds=older_than_hours * 3600)
+    if as_json:
+        print_json([str(path) for path in found])
+    elif found:
+        print_table("", ("file",), [(str(path),) for path in found])
+    if dry_run:
+        if found:
+            fail(f"{len(found)} abandoned files", CHECK_EXIT_CODE)
+        return
+    for path in found:
+        path.unlink(missing_ok=True)
+    complain(f"{len(found)} abandoned files removed")

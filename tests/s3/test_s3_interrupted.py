@@ -19,6 +19,7 @@ import pytest
 from botocore.exceptions import ClientError
 from support import s3_process
 
+from phicrypt.core.output_file import offers_unnamed_files
 from phicrypt.s3.client import S3Client
 from phicrypt.s3.writing.multipart import abort_incomplete, incomplete_uploads
 
@@ -74,6 +75,8 @@ def test_killed_downloads_leave_nothing_under_the_name(
         assert target.exists() or not done
         if target.exists():
             assert target.read_bytes() == data
+    if offers_unnamed_files():
+        assert all(path.name.startswith("target-") for path in tmp_path.iterdir())
 
 
 def test_uploads_elsewhere_are_left_alone(raw: Any, bucket: str) -> None:

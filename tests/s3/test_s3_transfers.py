@@ -251,17 +251,17 @@ def test_errors_of_s3_are_boto3s(s3: S3Client, raw: Any, bucket: str, tmp_path: 
         s3.download_fileobj(bucket, "k", "a name is no file")
 
 
-def test_downloaded_files_have_the_usual_mode(s3: S3Client, bucket: str, tmp_path: Path) -> None:
+def test_rule_31_downloaded_files_are_private_and_a_replaced_file_keeps_its_mode(
+    s3: S3Client, bucket: str, tmp_path: Path
+) -> None:
     s3.put_object(Bucket=bucket, Key="k", Body=b"x")
     target = tmp_path / "target"
     target.touch(mode=0o640)
     target.chmod(0o640)
     s3.download_file(bucket, "k", str(target))
     assert stat.S_IMODE(target.stat().st_mode) == 0o640
-    plain = tmp_path / "plain"
-    plain.touch()
     s3.download_file(bucket, "k", str(tmp_path / "new"))
-    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o600
     s3.download_file(bucket, "k", os.devnull)
 
 

@@ -50,7 +50,7 @@ BranchKeyStore("t", "t", ARN, dynamodb_client=boto3.client("kms"))  # error
 BranchKeyStore("t", "t", ARN, kms_clients=boto3.client("kms"))  # error
 KmsKeyring(ARN, boto3.client("kms"))  # error
 KmsKeyring([ARN])  # error
-KmsKeyring.from_alias("alias/clinic", regoin="us-east-1")  # later
+KmsKeyring.from_alias("alias/clinic", regoin="us-east-1")  # error
 KmsKeyring.from_aliases("alias/clinic")  # error
 KmsKeyring.discovery(acount_ids=["111122223333"])  # error
 RawAesKeyring("clinic", "key-1", "not bytes")  # error

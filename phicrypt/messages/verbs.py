@@ -10,6 +10,7 @@ from phicrypt.audit.trail import NO_TRAIL
 from phicrypt.audit.uses import Use
 from phicrypt.core.context import AnyContext
 from phicrypt.core.materials import DecryptionMaterials, EncryptionMaterials, KeyHolder
+from phicrypt.core.memory import as_bytes, writable_view
 from phicrypt.core.spool import CiphertextSpool
 from phicrypt.core.streams import ReadableStream, WritableStream, write_all
 from phicrypt.core.suites import (
@@ -18,7 +19,6 @@ from phicrypt.core.suites import (
     AlgorithmSuite,
     check_demands,
 )
-from phicrypt.errors import ConfigurationError
 from phicrypt.formats.esdk.frames import Buffer
 from phicrypt.formats.esdk.header import MessageHeader, parse_header
 from phicrypt.formats.esdk.header_memo import HeaderMemo
@@ -89,7 +89,7 @@ class MessageClient(KeyHolder):
         more than the cipher. Raises ConfigurationError, naming the needed length, if it is too short,
         and for a buffer that is part of the same object as the plaintext.
         """
-        output = _writable_view(buffer, plaintext)
+        output = writable_view(buffer, plaintext)
 
         def seal(materials: EncryptionMaterials, plaintext: Buffer, frame_length: int) -> tuple[int, bytes]:
             return seal_message_into(
@@ -146,7 +146,7 @@ class MessageClient(KeyHolder):
         The buffer must not be read before this returns: frames are opened straight into it, and it is
         zeroed after any error, one of the audit trail included. It is no part of the message's object.
         """
-        output = _writable_view(buffer, message)
+        output = writable_view(buffer, message)
         length = 0
 
         def open_whole(
@@ -266,7 +266,7 @@ class MessageClient(KeyHolder):
     ) -> T:
         """Seal one message in memory, on record; ``seal`` gives the result and the message id."""
         phi_session = self.session
-        plaintext = _as_bytes(plaintext, "plaintext")
+        plaintext = as_bytes(plaintext, "plaintext")
         pairs, context_bytes = phi_session.contexts.to_bind(context)
         suite, byte_count = _suite_to_write(signed), len(plaintext)
         frame_length = phi_session.frame_length_bytes if frame_length_bytes is None else frame_length_bytes
@@ -320,7 +320,7 @@ class MessageClient(KeyHolder):
         open_whole: Callable[[MessageHeader, DecryptionMaterials, ByteReader], tuple[T, int]],
     ) -> T:
         """Open one message in memory, on record."""
-        message = _as_bytes(message, "message")
+        message = as_bytes(message, "message")
         expected = self.session.contexts.expected(context)
         header = self._headers.find(message) if type(message) is bytes else None
         reader = ByteReader(message, 0 if header is None else header.length_bytes)
@@ -394,26 +394,3 @@ class MessageClient(KeyHolder):
 
 def _suite_to_write(signed: bool) -> AlgorithmSuite:
     return AES_256_GCM_HKDF_SHA512_COMMIT_KEY_ECDSA_P384 if signed else AES_256_GCM_HKDF_SHA512_COMMIT_KEY
-
-
-def _writable_view(buffer: bytearray | memoryview, source: Buffer) -> memoryview:
-    view = memoryview(buffer)
-    if view.readonly or not view.c_contiguous:
-        raise ConfigurationError("a writable contiguous buffer was expected, such as a bytearray")
-    if isinstance(source, bytearray | memoryview) and memoryview(source).obj is view.obj:
-        raise ConfigurationError(
-            "the buffer belongs to the object that is read from, and would overwrite it; give it memory of its own"
-        )
-    return view.cast("B")
-
-
-def _as_bytes(value: object, name: str) -> Buffer:
-    """The value as a buffer whose ``len`` is its number of bytes; raises ConfigurationError for others."""
-    if type(value) is bytes:
-        return value
-    if isinstance(value, (bytes, bytearray)):
-        return memoryview(value)  # its length cannot change under us, nor be another than it says
-    if isinstance(value, memoryview) and value.c_contiguous:
-        return value.cast("B")
-    hint = "; encode it first: text.encode()" if isinstance(value, str) else ""
-    raise ConfigurationError(f"{name} is bytes or a contiguous buffer, {type(value).__name__} came{hint}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -40,9 +42,9 @@ from phicrypt.cli.options import (
 from phicrypt.errors import ConfigurationError
 from phicrypt.evidence.cloudtrail import Reading
 from phicrypt.evidence.join import log_events, trail_source
-from phicrypt.evidence.log_lines import LogReading
+from phicrypt.evidence.log_lines import LogReading, read_records
 from phicrypt.evidence.questions import Row, by_actor, grants, incident, is_disclosure, rows, who_used
-from phicrypt.evidence.verdict import verdict_of_chain, verdict_of_join, verdict_of_log
+from phicrypt.evidence.verdict import AGREE, verdict_of_chain, verdict_of_join, verdict_of_log
 from phicrypt.evidence.verify import verify
 from phicrypt.witness.token_keys import ResourceTokens
 
@@ -287,6 +289,30 @@ def incident_report(
         print_rows(f"Opened within the time: {len(found.decrypted):,}", found.decrypted)
         print_rows(f"Refused within the time: {len(found.refused):,}", found.refused)
     end_with(verdict)
+
+
+@app.command("export")
+def export_events(
+    log: LogOption,
+    name: Annotated[str, typer.Option("--format", metavar="NAME", help="fhir, fhir-r5, ocsf or ecs.")],
+    unverified: Annotated[
+        bool, typer.Option("--unverified", help="Export although the log's chains do not hold.")
+    ] = False,
+) -> None:
+    """Print the log's events in a format that others read, one JSON document per line.
+
+    A log whose chains do not hold is refused, unless it is exported --unverified.
+    """
+    from phicrypt.evidence.exports import exported
+
+    if not unverified:
+        verdict = verdict_of_chain(verify(log))
+        if verdict.word != AGREE:
+            end_with(verdict)
+    reading = LogReading()
+    for document in exported(counted(read_records(log, reading)), name, reading):
+        sys.stdout.write(json.dumps(document, separators=(",", ":")) + "\n")
+    end_with(verdict_of_log(reading))
 
 
 @app.command("break-glass")

@@ -90,7 +90,7 @@ def is_disclosure(use: AuditEvent) -> bool:
         and use.outcome == Outcome.SUCCESS
         and use.purpose in accountable
         and use.format != BRANCH_KEY_FORMAT
-        and _opens(use)
+        and opens(use)
     )
 
 
@@ -184,7 +184,7 @@ def incident(
             continue
         if use.format == BRANCH_KEY_FORMAT and use.operation not in _BRANCH_KEY_FETCHES:
             continue
-        if _opens(use):
+        if opens(use):
             if from_ns <= use.time_ns <= to_ns:
                 row = _row(use, says(use))
                 if use.outcome == Outcome.SUCCESS:
@@ -243,7 +243,7 @@ def grants(events: Iterable[AuditEvent]) -> list[Grant]:
     return list(found.values())
 
 
-def _opens(use: AuditEvent) -> bool:
+def opens(use: AuditEvent) -> bool:
     """Whether a use opened rather than sealed; what is not known to seal counts as opening."""
     if use.format == _ITEMS:
         # One verb may do both: PutItem seals an item, and opens the one that it returns.
@@ -253,7 +253,7 @@ def _opens(use: AuditEvent) -> bool:
 
 def _is_under(use: AuditEvent, origin: KeyOrigin, key: str) -> bool:
     """Whether the key opened, or is one of those for which the message was sealed."""
-    recipients = (origin,) if _opens(use) else (origin, *origin.other_calls)
+    recipients = (origin,) if opens(use) else (origin, *origin.other_calls)
     return any(
         one.key_id == key or one.key_id.startswith(f"{key}#") for one in recipients if one.error_code is None
     )

@@ -242,6 +242,16 @@ def recomputed(records: list[dict[str, Any]]) -> list[bytes]:
     return lines
 
 
+@kind(LOG, REPORTED)
+def a_record_changed_and_only_its_own_hash_recomputed(evidence: Evidence, generator: random.Random) -> None:
+    """Every record is intact by itself, and the anchored ones are those that were anchored: the link tells."""
+    lines = evidence.lines()
+    at = generator.choice([n for n, line in enumerate(lines[:30]) if b'"cache_hit":true' in line])
+    body = lines[at].rpartition(b',"sha256"')[0].replace(b'"actor":"dr-', b'"actor":"mr-')
+    lines[at] = body + b',"sha256":"' + hashlib.sha256(body).hexdigest().encode() + b'"}\n'
+    evidence.log = b"".join(lines)
+
+
 def rewritten(evidence: Evidence, edit: Callable[[list[dict[str, Any]]], None]) -> None:
     records = [json.loads(line) for line in evidence.lines()]
     edit(records)

@@ -1,16 +1,6 @@
-"""For users' tests: keyrings with fixed keys, an audit sink that records, and an embedded local AWS.
+"""Keyrings and a branch key store with fixed keys, and the way into the local AWS.
 
-Nothing here is for production: :class:`StaticKeyring` opens whatever it is given.
-
-The local stack as a pytest fixture::
-
-    @pytest.fixture(scope="session")
-    def aws():
-        with phicrypt.testing.local_aws() as stack:
-            yield stack
-
-    def test_round_trip(aws):
-        phi = PhiCrypt(keyring=KmsKeyring(aws.kms_key_arn, client=aws.client("kms")))
+Not for production: :class:`StaticKeyring` opens whatever it is given.
 """
 
 from __future__ import annotations

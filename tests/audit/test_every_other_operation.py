@@ -49,7 +49,16 @@ KEYRINGS = {"HierarchicalKeyring", "KmsKeyring", "MultiKeyring", "RawAesKeyring"
 WITHOUT_KEYS = {
     *("ANY_CONTEXT", "AuditContext", "CachePolicy", "PhiCryptError", "Purpose"),
     *("AuditEvent", "AuditSink", "AuditTrail", "BUFFERED", "CloudWatchLogsSink", "Delivery", "JsonlSink"),
-    *("LoggingSink", "RecordingSink", "S3SegmentSink", "SinkError", "Use", "WRITE_THROUGH", "WithPolicy"),
+    *(
+        "LoggingSink",
+        "StdoutSink",
+        "RecordingSink",
+        "S3SegmentSink",
+        "SinkError",
+        "Use",
+        "WRITE_THROUGH",
+        "WithPolicy",
+    ),
     *("acting_as", "assume_role"),
     *("DrillReport", "Sample", "digest_of", "parse_digests"),
     *("Action", "Encrypted", "KmsContextWarning", "PartitionKey", "PhiKeyNameWarning", "PhiModel"),

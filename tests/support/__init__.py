@@ -11,6 +11,7 @@ what KMS is asked, S3, tables  ``phicrypt.testing.local_aws`` (moto: no key stat
 what KMS refuses, asymmetric   ``phicrypt.testing.StrictKms``: states, denials, faults, Regions
 keys
 what is recorded               ``phicrypt.testing.RecordingSink``; ``audit_events`` pairs its events
+a step without I/O             ``step_answers``: no client at all
 a client that is no client     ``phicrypt.testing.mark_as_double``
 ============================  ======================================================================
 
@@ -28,8 +29,10 @@ Module                  What it doubles or holds
 ``keyring_support``     materials for keyrings without a format; keyrings on the strict KMS
 ``keys_fakes``          a keyring that counts, waits and fails around a real one
 ``lost_updates``        a process that counts in a table with conditional writes
+``manipulations``       what an attacker changes in a true log and trail, and what is due
 ``meddling``            a source that lets a second thread in while the first one waits
 ``messages``            short messages with a known key, and their frames taken apart
+``module_path``         the modules that one call goes through, in order
 ``official_vectors``    where the official test vectors are
 ``posture_accounts``    an AWS account as the doctor wants it, and answers put before single calls
 ``recovery_keys``       an RSA recovery key whose pair is made once for all tests
@@ -37,6 +40,8 @@ Module                  What it doubles or holds
 ``s3_process``          a process that uploads or downloads, to be killed
 ``s3_support``          an S3 client that counts, fails and changes what it returns
 ``sdk_providers``       the AWS Encryption SDK's providers for the tests' keys
+``step_answers``        answers for steps without I/O, in place of a client
+``true_evidence``       a true audit log and a true CloudTrail with digests, made without a KMS
 ======================  ============================================================================
 
 A double of an AWS service stands behind a real botocore client (a server on loopback, or botocore's own

@@ -5,7 +5,7 @@ At run time only the names of settings are here. Without the stubs boto3's own v
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Required, TypedDict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -15,23 +15,12 @@ if TYPE_CHECKING:
     from botocore.config import Config
     from mypy_boto3_dynamodb.client import DynamoDBClient
     from mypy_boto3_dynamodb.service_resource import DynamoDBServiceResource, Table
-    from mypy_boto3_dynamodb.type_defs import (
-        QueryInputTypeDef,
-        QueryOutputTypeDef,
-        ScanInputTypeDef,
-        ScanOutputTypeDef,
-    )
+    from mypy_boto3_dynamodb.type_defs import QueryOutputTypeDef, ScanOutputTypeDef
 
     from phicrypt.dynamodb.shapes import Item
     from phicrypt.dynamodb.table_checks import CheckTables
 
     Change = Callable[[Item], Item | None]
-
-    class HydratingQuery(QueryInputTypeDef, total=False):
-        hydrate: bool
-
-    class HydratingScan(ScanInputTypeDef, total=False):
-        hydrate: bool
 
     class EncryptingClient(DynamoDBClient):
         """boto3's client; ``hydrate`` reads the whole items that an index names."""
@@ -51,6 +40,51 @@ if TYPE_CHECKING:
         """boto3's resource."""
 
         def Table(self, name: str) -> EncryptingTable: ...
+
+
+class HydratingScan(TypedDict, total=False):
+    """boto3's parameters of Scan, and phicrypt's own; not the stubs' class, which may not be there."""
+
+    hydrate: bool
+    TableName: Required[str]
+    IndexName: str
+    AttributesToGet: Any
+    Limit: int
+    Select: Any
+    ScanFilter: Any
+    ConditionalOperator: Any
+    ExclusiveStartKey: Any
+    ReturnConsumedCapacity: Any
+    TotalSegments: int
+    Segment: int
+    ProjectionExpression: str
+    FilterExpression: Any
+    ExpressionAttributeNames: Mapping[str, str]
+    ExpressionAttributeValues: Any
+    ConsistentRead: bool
+
+
+class HydratingQuery(TypedDict, total=False):
+    """boto3's parameters of Query, and phicrypt's own."""
+
+    hydrate: bool
+    TableName: Required[str]
+    IndexName: str
+    Select: Any
+    AttributesToGet: Any
+    Limit: int
+    ConsistentRead: bool
+    KeyConditions: Any
+    QueryFilter: Any
+    ConditionalOperator: Any
+    ScanIndexForward: bool
+    ExclusiveStartKey: Any
+    ReturnConsumedCapacity: Any
+    ProjectionExpression: str
+    FilterExpression: Any
+    KeyConditionExpression: Any
+    ExpressionAttributeNames: Mapping[str, str]
+    ExpressionAttributeValues: Any
 
 
 class ClientSettings(TypedDict, total=False):

@@ -630,6 +630,20 @@ def test_an_interrupted_call_of_phicrypts_own_is_not_made_in_place_of_the_next(
     assert client.get_item(TableName=name, Key=key("p-2"))["Item"] == patient("p-2")
 
 
+VISITS = patient_config("visits")
+
+
+class Canary:
+    def __repr__(self) -> str:
+        return "canary"
+
+
+def deep(value: Any) -> Any:
+    for _ in range(5_000):
+        value = [value]
+    return value
+
+
 @pytest.mark.parametrize(
     "refuse",
     [
@@ -645,17 +659,3 @@ def test_rule_32_no_refused_item_is_kept_behind_the_error(phi: PhiCrypt, refuse:
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
     assert "canary" not in f"{caught.value!r}"
-
-
-VISITS = patient_config("visits")
-
-
-class Canary:
-    def __repr__(self) -> str:
-        return "canary"
-
-
-def deep(value: Any) -> Any:
-    for _ in range(5_000):
-        value = [value]
-    return value

@@ -8,6 +8,7 @@ from typing import Any
 import botocore.session
 import pytest
 
+from phicrypt.dynamodb.boto3_types import HydratingQuery, HydratingScan
 from phicrypt.dynamodb.operations import (
     ITEM_OPERATIONS,
     NESTED,
@@ -17,6 +18,7 @@ from phicrypt.dynamodb.operations import (
     check_members,
     check_operation,
 )
+from phicrypt.dynamodb.requests import HYDRATE
 from phicrypt.errors import UnsupportedOperationError
 
 MODEL = botocore.session.get_session().get_service_model("dynamodb")
@@ -104,3 +106,10 @@ def test_unknown_members_are_refused() -> None:
 def test_legacy_members_are_refused_with_their_remedy(operation: str, member: str, remedy: str) -> None:
     with pytest.raises(UnsupportedOperationError, match=remedy):
         check_members(operation, [member])
+
+
+@pytest.mark.skipif(IS_OLDER_MODEL, reason="older models of botocore lack some names")
+@pytest.mark.parametrize(("operation", "parameters"), [("Query", HydratingQuery), ("Scan", HydratingScan)])
+def test_the_typed_parameters_are_all_of_boto3s(operation: str, parameters: Any) -> None:
+    named = set(parameters.__annotations__) - {HYDRATE}
+    assert named == set(MODEL.operation_model(operation).input_shape.members)

@@ -11,8 +11,9 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Hashable, Mapping
-from datetime import UTC, datetime
-from typing import TypeVar
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final, TypeVar
 
 from phicrypt.core.kms_calls import KmsCalls
 from phicrypt.core.materials import KeyHolder
@@ -20,12 +21,34 @@ from phicrypt.core.steps import Steps
 from phicrypt.errors import KeyAccessError
 from phicrypt.keys.branch_keys import records
 from phicrypt.keys.branch_keys.kms import BranchKeyKms
-from phicrypt.keys.branch_keys.records import ACTIVE_TYPE, BEACON_TYPE, BranchKeyRecord, time_of
+from phicrypt.keys.branch_keys.records import ACTIVE_TYPE, BEACON_TYPE, BranchKeyRecord, format_time, time_of
 from phicrypt.keys.branch_keys.table import BranchKeyTable
 from phicrypt.keys.branch_keys.values import BeaconKey, BranchKey, check_branch_key_id, no_such_branch_key
 
 T = TypeVar("T")
 Forget = Callable[[str], None]
+
+CLOCK_TOLERANCE: Final = timedelta(hours=26)
+"""How far two writers' create-times may lie apart (rule 30): AWS's library for Go writes its local time with a
+``Z``, and the zones of the world span 26 hours; its library for Java writes milliseconds as microseconds."""
+_MAX_READS: Final = 5
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What this process saw of one ACTIVE or beacon row.
+
+    Attributes:
+        current: the version that was seen last.
+        superseded: the versions before it; none of them comes back.
+        newest: the newest create-time.
+        changes: how often ``current`` has changed.
+    """
+
+    current: str
+    newest: datetime
+    superseded: set[str] = field(default_factory=set)
+    changes: int = 0
 
 
 class ProcessMemory:
@@ -33,31 +56,59 @@ class ProcessMemory:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._newest: dict[Hashable, datetime] = {}
+        self._seen: dict[Hashable, _Seen] = {}
         self._holders: dict[Hashable, list[weakref.WeakMethod[Forget]]] = {}
 
     def renew_lock(self) -> None:
         """In a forked child: another thread of the parent may have held the lock."""
         self._lock = threading.Lock()
 
-    def check_not_older(self, row: Hashable, create_time: str) -> None:
-        """Remember the time of a row that KMS has authenticated (rule 14).
+    def changes(self, row: Hashable) -> int:
+        """How often the row's version has changed: taken before the row is read, and given to :meth:`see`."""
+        with self._lock:
+            seen = self._seen.get(row)
+            return seen.changes if seen is not None else 0
 
-        Nothing is ever forgotten here, or forgetting would let an old row in: some 300 bytes for each
-        branch key. Raises KeyAccessError where a newer time was seen before.
+    def see(
+        self, row: Hashable, version: str, create_time: str, changes: int, tolerance: timedelta = CLOCK_TOLERANCE
+    ) -> KeyAccessError | None:
+        """Remember a row that KMS has authenticated; the refusal of one that went back (rules 14 and 30).
+
+        An order of times proves nothing among writers with clocks of their own: what was superseded is never
+        taken again, and a time is believed to within ``tolerance``. A row that was read before the
+        last change is refused as well: read it again.
+
+        Nothing is ever forgotten here, or forgetting would let an old row in: some 400 bytes for each
+        branch key.
         """
         when = time_of(create_time)
         with self._lock:
-            seen = self._newest.get(row)
-            if seen is None or when > seen:
-                self._newest[row] = when
-        if seen is not None and when < seen:
-            raise KeyAccessError(
-                "the branch key store's row is older than one that this process has seen: an old row was put "
-                "back, or the table was restored; restart the process once that is intended",
-                operation="GetItem",
-                code="BranchKeyRolledBack",
-            )
+            seen = self._seen.get(row)
+            if seen is None:
+                self._seen[row] = _Seen(version, when)
+                return None
+            if version != seen.current:
+                if version in seen.superseded or seen.changes != changes or when < seen.newest - tolerance:
+                    return _rolled_back(when, seen.newest)
+                self._supersede(seen, version)
+            seen.newest = max(seen.newest, when)
+            return None
+
+    def replaced(self, row: Hashable, former: str, version: str, create_time: str) -> None:
+        """This process itself has put a version in the place of a former one."""
+        when = time_of(create_time)
+        with self._lock:
+            seen = self._seen.setdefault(row, _Seen(former, when))
+            if seen.current == former:
+                self._supersede(seen, version)
+            seen.superseded.add(former)
+            seen.newest = max(seen.newest, when)
+
+    @staticmethod
+    def _supersede(seen: _Seen, version: str) -> None:
+        seen.superseded.add(seen.current)
+        seen.current = version
+        seen.changes += 1
 
     def add_holder(self, scope: Hashable, forget: Forget) -> None:
         """Have the bound method called by :meth:`forget`; held weakly."""
@@ -75,6 +126,16 @@ class ProcessMemory:
                 forget(branch_key_id)
 
 
+def _rolled_back(when: datetime, newest: datetime) -> KeyAccessError:
+    return KeyAccessError(
+        f"the branch key store's row, created {format_time(when)}, is older than one that this process has seen, "
+        f"created {format_time(newest)}: an old row was put back, the table was restored, or another writer's "
+        "clock is more than 26 hours off; restart the process once the older row is intended",
+        operation="GetItem",
+        code="BranchKeyRolledBack",
+    )
+
+
 process_memory = ProcessMemory()
 os.register_at_fork(after_in_child=process_memory.renew_lock)
 
@@ -86,7 +147,7 @@ class BranchKeySteps(KeyHolder):
         table, kms: what the requests are made of; their clients answer them.
         logical_name: the store's.
         scope: what two stores about the same rows have in common.
-        max_active_age_seconds: refuse an ACTIVE row that was created longer ago.
+        max_active_age_seconds: refuse an ACTIVE row that was created longer ago than this and 26 hours.
     """
 
     def __init__(
@@ -115,7 +176,7 @@ class BranchKeySteps(KeyHolder):
         version_row, active_row = yield from self._wrapped_version(version, calls)
         beacon_row = BranchKeyRecord(beacon, (yield from self._kms.generate(beacon, calls)))
         yield from self._table.write_new([version_row, active_row, beacon_row])
-        self._see(active_row)
+        self._refusal_of(active_row, process_memory.changes(self._row(branch_key_id, ACTIVE_TYPE)))
         return active_row.version
 
     def rotate(self, branch_key_id: str, calls: KmsCalls) -> Steps[str]:
@@ -123,7 +184,8 @@ class BranchKeySteps(KeyHolder):
         old, _ = yield from self._authentic(branch_key_id, ACTIVE_TYPE, self._kms.authenticate, calls)
         version_row, active_row = yield from self._wrapped_version(records.next_version_context(old), calls)
         yield from self._table.write_next_version(old, version_row, active_row)
-        self._see(active_row)
+        row = self._row(branch_key_id, ACTIVE_TYPE)
+        process_memory.replaced(row, old.version, active_row.version, active_row.create_time)
         self.tell_keyrings(branch_key_id)
         return active_row.version
 
@@ -182,31 +244,40 @@ class BranchKeySteps(KeyHolder):
         prove: Callable[[BranchKeyRecord, KmsCalls], Steps[T]],
         calls: KmsCalls,
     ) -> Steps[tuple[BranchKeyRecord, T]]:
-        """The ACTIVE or beacon row, what KMS proved it by, and not older than one seen before."""
-        record = yield from self._record(branch_key_id, row_type)
-        proof = yield from prove(record, calls)
-        try:
-            self._see(record)
-        except KeyAccessError:
-            # Another thread may have seen a rotation after this one had read: then a consistent read shows it.
+        """The ACTIVE or beacon row, what KMS proved it by, and not one that went back (rule 14)."""
+        for attempt in range(1, _MAX_READS + 1):
+            changes = process_memory.changes(self._row(branch_key_id, row_type))
             record = yield from self._record(branch_key_id, row_type)
             proof = yield from prove(record, calls)
-            self._see(record)
-        return record, proof
+            refusal = self._refusal_of(record, changes)
+            if refusal is None:
+                return record, proof
+            # Another thread may have seen a rotation after this one had read: then a consistent read shows it.
+            if attempt > 1 and changes == process_memory.changes(self._row(branch_key_id, row_type)):
+                break
+        assert refusal is not None
+        raise refusal
 
-    def _see(self, record: BranchKeyRecord) -> None:
-        """Rule 14: an id never goes back; called only with a record that KMS has authenticated."""
-        row = (self._scope, record.context[records.PARTITION_KEY], record.context[records.SORT_KEY])
-        process_memory.check_not_older(row, record.create_time)
+    def _row(self, branch_key_id: str, row_type: str) -> Hashable:
+        return self._scope, branch_key_id, row_type
+
+    def _refusal_of(self, record: BranchKeyRecord, changes: int) -> KeyAccessError | None:
+        """What :meth:`ProcessMemory.see` says of a record that KMS has authenticated."""
+        row = self._row(record.context[records.PARTITION_KEY], record.context[records.SORT_KEY])
+        if record.context[records.SORT_KEY] == BEACON_TYPE:
+            # It has one version, told by its time, and is never rotated: no other writer's clock comes in.
+            return process_memory.see(row, record.create_time, record.create_time, changes, timedelta())
+        return process_memory.see(row, record.version, record.create_time, changes)
 
     def _check_age(self, record: BranchKeyRecord) -> None:
         if self._max_active_age_seconds is None:
             return
         age = datetime.now(UTC) - records.time_of(record.create_time)
-        if age.total_seconds() > self._max_active_age_seconds:
+        if age.total_seconds() > self._max_active_age_seconds + CLOCK_TOLERANCE.total_seconds():
             raise KeyAccessError(
-                f"the active branch key is older than max_active_age_seconds ({self._max_active_age_seconds}): "
-                "rotate it, and check that no old row was put back",
+                f"the active branch key is older than max_active_age_seconds ({self._max_active_age_seconds}) and "
+                "the 26 hours that other writers' clocks may be off: rotate it, and check that no old row was "
+                "put back",
                 operation="GetItem",
                 code="BranchKeyTooOld",
                 key_arn=self._table.name,

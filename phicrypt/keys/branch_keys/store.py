@@ -4,8 +4,9 @@
 AWS's libraries in every language. Creation and rotation are one transaction each, so a half-written
 branch key cannot exist. See :mod:`phicrypt.keys.branch_keys.records` for the rows.
 
-Within a process a branch key never goes back: an ACTIVE or beacon row with an older create-time than
-one that was already seen is refused (rule 14). A rollback before the process began is not detected;
+Within a process a branch key never goes back to a version that was superseded there, nor to a create-time
+more than 26 hours older than the newest seen (rules 14 and 30). A rollback before the process began, or to a
+version between two seen ones, is not detected;
 ``max_active_age_seconds`` bounds how old an ACTIVE row may be.
 
 With a ``trail`` each operation that touches a branch key leaves a begin and an end record, the end
@@ -94,7 +95,8 @@ class BranchKeyStore(KeyHolder):
             and application serve here too where no client is given.
         failover: Regions to ask in order when the ones before do not answer; only for reads, only
             with ``multi_region`` and a multi-Region key.
-        max_active_age_seconds: refuse an ACTIVE row that was created longer ago; rotate in time.
+        max_active_age_seconds: refuse an ACTIVE row that was created longer ago than this and the 26 hours by
+            which other writers' clocks may be off (rule 30); rotate in time.
         grant_tokens: KMS grant tokens, sent with each call.
         guard: checks branch key ids and custom contexts, which KMS and CloudTrail show in clear.
         trail: gets a begin and an end record of each creation, rotation, fetch and shred; what

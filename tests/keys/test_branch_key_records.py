@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -149,21 +150,56 @@ def test_a_create_time_never_goes_back() -> None:
     assert records.create_time_after(None) <= records.create_time_after("2023-06-03T19:03:29Z")
 
 
+def versions(count: int) -> list[tuple[str, str]]:
+    """Versions and their create-times, a second apart."""
+    begin = datetime(2026, 1, 1, tzinfo=UTC)
+    return [(f"version-{at}", records.format_time(begin + timedelta(seconds=at))) for at in range(count)]
+
+
 def test_rule_14_memory_never_goes_back_with_many_threads() -> None:
     memory = ProcessMemory()
-    times = [records.format_time(datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=one)) for one in range(200)]
+    row = "row"
+    for former, (version, create_time) in itertools.pairwise(versions(50)):
+        memory.replaced(row, former[0], version, create_time)
 
-    def see(create_time: str) -> None:
-        try:
-            memory.check_not_older("row", create_time)
-        except KeyAccessError as error:
-            assert error.code == "BranchKeyRolledBack"
+    def see(seen: tuple[str, str]) -> bool:
+        return memory.see(row, *seen, memory.changes(row)) is None
 
     with ThreadPoolExecutor(16) as pool:
-        list(pool.map(see, [*times, *reversed(times)] * 5))
-    refusal_of(lambda: memory.check_not_older("row", times[-2]))
-    memory.check_not_older("row", times[-1])
-    memory.check_not_older("another row", times[0])
+        accepted = list(pool.map(see, versions(50) * 5))
+    assert accepted == ([False] * 49 + [True]) * 5
+    assert memory.see("another row", *versions(1)[0], 0) is None
+
+
+def test_rule_14_a_row_that_was_read_before_another_change_is_read_again() -> None:
+    memory = ProcessMemory()
+    first, second, third = versions(3)
+    assert memory.see("row", *first, 0) is None
+    late = memory.changes("row")
+    assert memory.see("row", *third, memory.changes("row")) is None
+    assert memory.see("row", *second, late) is not None, "its reader began before the third was seen"
+    assert memory.see("row", *third, late) is None, "what stands there now was read"
+    assert memory.see("row", *first, memory.changes("row")) is not None
+
+
+@pytest.mark.parametrize("hours", [-25.9, -8, 0, 14])
+def test_rule_30_a_version_of_another_writers_clock_is_taken_and_the_former_one_is_not(hours: float) -> None:
+    """AWS's library for Go writes 00:42:54Z in Los Angeles at 08:42:54Z."""
+    memory = ProcessMemory()
+    ours = datetime(2026, 1, 1, 8, 42, 54, tzinfo=UTC)
+    theirs = records.format_time(ours + timedelta(hours=hours))
+    assert memory.see("row", "ours", records.format_time(ours), 0) is None
+    assert memory.see("row", "theirs", theirs, 0) is None
+    refusal = memory.see("row", "ours", records.format_time(ours), memory.changes("row"))
+    assert refusal is not None and refusal.code == "BranchKeyRolledBack"
+
+
+def test_rule_30_a_version_beyond_every_clock_is_refused_with_both_times() -> None:
+    memory = ProcessMemory()
+    assert memory.see("row", "new", "2026-01-03T00:00:00Z", 0) is None
+    refusal = memory.see("row", "old", "2026-01-01T21:59:59Z", 0)
+    assert refusal is not None and refusal.code == "BranchKeyRolledBack"
+    assert "2026-01-01T21:59:59" in str(refusal) and "2026-01-03T00:00:00" in str(refusal)
 
 
 class _Holder:
@@ -201,7 +237,7 @@ def test_a_forked_child_remembers_and_does_not_wait_for_the_parents_lock() -> No
     from phicrypt.keys.branch_keys.steps import process_memory
 
     row = ("forked", os.getpid())
-    process_memory.check_not_older(row, "2026-01-02T00:00:00Z")
+    process_memory.replaced(row, "first", "second", "2026-01-02T00:00:00Z")
     held, done = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -214,11 +250,8 @@ def test_a_forked_child_remembers_and_does_not_wait_for_the_parents_lock() -> No
     held.wait(10)
     child = os.fork()
     if child == 0:
-        try:
-            process_memory.check_not_older(row, "2026-01-01T00:00:00Z")
-        except KeyAccessError:
-            os._exit(7)
-        os._exit(1)
+        refusal = process_memory.see(row, "first", "2026-01-01T00:00:00Z", process_memory.changes(row))
+        os._exit(1 if refusal is None else 7)
     done.set()
     holder.join()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

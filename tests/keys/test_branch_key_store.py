@@ -12,6 +12,7 @@ from support.key_stores import Intercepted, KeyStores, key_stores, refusal_of
 
 from phicrypt.errors import ConfigurationError, KeyAccessError, PhiInContextError
 from phicrypt.guard.phi_guard import PhiGuard
+from phicrypt.keys.branch_keys import steps
 from phicrypt.keys.branch_keys.kms import KeyDiscovery
 from phicrypt.keys.branch_keys.records import format_time
 from phicrypt.testing.strict_kms_operations import KmsError
@@ -401,13 +402,25 @@ def test_rule_14_an_older_beacon_row_put_back_is_refused(stores: KeyStores) -> N
     assert refusal_of(lambda: store.fetch_beacon_key(ID)).code == "BranchKeyRolledBack"
 
 
-def test_rule_14_a_stale_active_row_is_refused_by_age(stores: KeyStores) -> None:
+@pytest.mark.parametrize(("hours", "is_refused"), [(26.9, False), (27.1, True)])
+def test_rule_14_a_stale_active_row_is_refused_by_age_and_other_writers_clocks(
+    stores: KeyStores, monkeypatch: pytest.MonkeyPatch, hours: float, is_refused: bool
+) -> None:
     store = stores.new_store(max_active_age_seconds=3600)
     store.create_key(ID)
     version = store.fetch_active(ID).version
-    strict = stores.another(store.table_name, store.kms_key_arn, max_active_age_seconds=1e-6)
-    assert refusal_of(lambda: strict.fetch_active(ID)).code == "BranchKeyTooOld"
-    assert strict.fetch_version(ID, version)  # what is old still decrypts
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) + timedelta(hours=hours)
+
+    monkeypatch.setattr(steps, "datetime", Later)
+    if is_refused:
+        assert refusal_of(lambda: store.fetch_active(ID)).code == "BranchKeyTooOld"
+    else:
+        assert store.fetch_active(ID).version == version
+    assert store.fetch_version(ID, version)  # what is old still decrypts
     with pytest.raises(ConfigurationError):
         stores.another(store.table_name, store.kms_key_arn, max_active_age_seconds=0)
 

@@ -14,6 +14,7 @@ the last n bytes of an empty object are the whole of it, with 200.
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
@@ -43,6 +44,17 @@ class Span(NamedTuple):
     def content_range(self, total: int) -> str:
         """This span as the value of a Content-Range header."""
         return f"bytes {self.start}-{self.end - 1}/{total}"
+
+    @classmethod
+    def within(cls, total: int, offset_bytes: int, length_bytes: int) -> Span:
+        """The part of that many bytes from an offset that ``total`` bytes hold.
+
+        Raises ValueError for a negative number, TypeError for what is no whole number.
+        """
+        offset, length = operator.index(offset_bytes), operator.index(length_bytes)
+        if offset < 0 or length < 0:
+            raise ValueError(f"offset_bytes and length_bytes are not negative: {offset}, {length}")
+        return cls(min(offset, total), min(offset + length, total))
 
 
 class RangeRequest(NamedTuple):

@@ -24,6 +24,7 @@ from phicrypt.s3.options import S3Options, S3Settings
 from phicrypt.s3.reading import get as reading
 from phicrypt.s3.reading.frames import FramedMessage, Opened
 from phicrypt.s3.reading.opening import demands_of, open_by_probe
+from phicrypt.s3.reading.s3ec_objects import VerifiedObject
 from phicrypt.s3.session import S3Session, WriteGuard
 from phicrypt.s3.transfer import DEFAULT_CONCURRENCY, TransferSettings, download, upload
 from phicrypt.s3.writing import copy as copying
@@ -222,12 +223,11 @@ class S3Client(Boto3Verbs):
             if "Range" in parameters:
                 raise ConfigurationError("a file object reads the ranges it needs; seek instead of Range")
             own = self._own("get_object", parameters, OWN_READ_PARAMETERS)
-            found = open_by_probe(self._s3_session, parameters, demands_of(self._s3_session, own, "s3.open"))
-            if not isinstance(found, Opened):
-                raise UnsupportedOperationError(
-                    "an S3 Encryption Client object is verified whole, so it has no random access; use get_object"
-                )
-            return S3File(S3Reader(FramedMessage(found)), 64 * 1024)
+            demands = demands_of(self._s3_session, own, "s3.open")
+            found = open_by_probe(self._s3_session, parameters, demands)
+            if isinstance(found, Opened):
+                return S3File(S3Reader(FramedMessage(found)), 64 * 1024)
+            return S3File(S3Reader(VerifiedObject(self._s3_session, *found, demands)), 64 * 1024)
         if mode != "wb" or version_id is not None:
             raise ConfigurationError('mode is "rb" or "wb", and only reading takes a version_id')
         own = self._own_of_new_object(parameters)

@@ -24,6 +24,7 @@ from phicrypt.core.streams import PieceSource
 from phicrypt.errors import ConfigurationError, PhiCryptError, UnsupportedOperationError
 from phicrypt.s3.in_clear import clear_parameters
 from phicrypt.s3.reading.frames import FramedMessage
+from phicrypt.s3.reading.s3ec_objects import VerifiedObject
 from phicrypt.s3.session import S3Session
 from phicrypt.s3.transfer import TransferSettings, upload
 from phicrypt.s3.writing.sealing import check_new_object
@@ -61,7 +62,7 @@ class S3File(io.BufferedReader):
 class S3Reader(KeyHolder, io.RawIOBase):
     """The raw reader of an opened object, with one position; it is read through an :class:`S3File`."""
 
-    def __init__(self, message: FramedMessage) -> None:
+    def __init__(self, message: FramedMessage | VerifiedObject) -> None:
         self._failure: PhiCryptError | None = None
         self._unread: BaseException | None = None
         self._message = message
@@ -135,7 +136,7 @@ class S3Reader(KeyHolder, io.RawIOBase):
             self._held = b""
             try:
                 if hasattr(self, "_message"):
-                    self._message.use.end(self._failure)
+                    self._message.close(self._failure)
             finally:
                 super().close()
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import random
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -407,3 +409,28 @@ def test_rewrap_refuses_a_data_key_that_the_object_does_not_commit_to(
 
 def flip_text(stored: dict[str, Any]) -> str:
     return base64.b64encode(flip(base64.b64decode(stored["Metadata"]["x-amz-i"]), 0)).decode()
+
+
+def test_rule_43_an_s3ec_object_is_verified_whole_and_then_read_by_place(
+    s3ec: S3Client, raw: Any, bucket: str
+) -> None:
+    data = random.Random(43).randbytes(700_001)
+    s3ec.put_object(Bucket=bucket, Key="k", Body=data)
+    generator = random.Random(44)
+    with s3ec.open(f"s3://{bucket}/k") as file:
+        for _ in range(40):
+            offset, length = generator.randrange(len(data) + 10), generator.randrange(600_000)
+            assert file.read_at(offset, length) == data[offset : offset + length]
+        with ThreadPoolExecutor(16) as pool:
+            places = [generator.randrange(len(data)) for _ in range(64)]
+            assert list(pool.map(lambda place: file.read_at(place, 9), places)) == [
+                data[p : p + 9] for p in places
+            ]
+        assert file.read_at(len(data), 1) == file.read_at(2**40, 1) == file.read_at(5, 0) == b""
+        assert file.read() == data
+        assert file.seek(-3, io.SEEK_END) == len(data) - 3
+        assert file.read() == data[-3:]
+    stored = raw.get_object(Bucket=bucket, Key="k")
+    raw.put_object(Bucket=bucket, Key="k", Body=flip(stored["Body"].read(), 600_000), Metadata=stored["Metadata"])
+    with pytest.raises(AuthenticationError):
+        s3ec.open(f"s3://{bucket}/k")

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 from phicrypt.core.materials import DataKey
@@ -123,6 +123,13 @@ def open_content(
 
     ``chunks`` is the stored body in order. Raises AuthenticationError, FormatError, LimitExceededError.
     """
+    return verified_content(envelope, data_key, chunks, spool)()
+
+
+def verified_content(
+    envelope: S3ecEnvelope, data_key: DataKey, chunks: Iterable[bytes], spool: CiphertextSpool
+) -> Callable[[], Iterator[bytes]]:
+    """As :func:`open_content`, but what opens the verified body in ``spool`` from its begin, each time anew."""
     if envelope.suite is S3EC_V3_SUITE:
         parameters = (verify_commitment(envelope, data_key), _V3_NONCE, _V3_AAD)
     else:
@@ -144,5 +151,9 @@ def open_content(
     if len(held) < TAG_LENGTH_BYTES:
         raise FormatError("the body is shorter than its authentication tag", field="S3EC body")
     verifier.verify(held, reason="body tag")
-    opener = GcmStreamOpener(*parameters)
-    return (opener.update(chunk) for chunk in spool.verified_chunks())
+
+    def pieces() -> Iterator[bytes]:
+        opener = GcmStreamOpener(*parameters)
+        return (opener.update(chunk) for chunk in spool.verified_chunks())
+
+    return pieces

@@ -6,7 +6,6 @@ place has been opened (rule 10).
 
 from __future__ import annotations
 
-import operator
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -138,21 +137,21 @@ class FramedMessage(ProcessBound):
 
     def open_at(self, offset_bytes: int, length_bytes: int) -> bytes:
         """:meth:`read_at` for who counts what is given out."""
-        offset, length = operator.index(offset_bytes), operator.index(length_bytes)
-        if offset < 0 or length < 0:
-            raise ValueError(f"offset_bytes and length_bytes are not negative: {offset}, {length}")
         self.check_process()
         layout = self.layout
-        total = layout.plaintext_length_bytes
-        span = Span(min(offset, total), min(offset + length, total))
+        span = Span.within(layout.plaintext_length_bytes, offset_bytes, length_bytes)
         first, last = layout.frames_of(span) if span.length else (1, 0)
-        if span.length < length and last != layout.final_number:
+        if span.length < length_bytes and last != layout.final_number:
             self._final_plaintext()  # how little there is follows from the total
         if not span.length:
             return b""
         opened = self._open_frames(first, last)
         skip = span.start - layout.plaintext_span(first, last).start
         return opened if span.length == len(opened) else opened[skip : skip + span.length]
+
+    def close(self, failure: BaseException | None) -> None:
+        """End the use, as failed if ``failure`` is given."""
+        self.use.end(failure)
 
     def ranged(self, request: RangeRequest) -> tuple[FramesStream, Span, int]:
         """The plaintext of a range, its span and the total, which the final frame confirmed first.

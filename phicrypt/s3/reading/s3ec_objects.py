@@ -5,19 +5,22 @@ One tag covers the body, so all of it is read and verified before the first byte
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any, Final
 
 from phicrypt.audit.uses import Use
 from phicrypt.core.byte_ranges import RangeRequest, Span
 from phicrypt.core.materials import DataKey, EncryptedDataKey
+from phicrypt.core.process import ProcessBound
 from phicrypt.errors import (
     AuthenticationError,
     ConfigurationError,
     ContextMismatchError,
+    FormatError,
     UnsupportedOperationError,
 )
-from phicrypt.formats.s3ec.content import open_content, plaintext_length_of
+from phicrypt.formats.s3ec.content import open_content, plaintext_length_of, verified_content
 from phicrypt.formats.s3ec.envelope import (
     INSTRUCTION_SUFFIX,
     MAX_INSTRUCTION_LENGTH_BYTES,
@@ -134,18 +137,11 @@ def open_s3ec(
     ``body`` is verified at the first read of the whole object, at once for a range. It is closed with the
     stream, and after an error.
     """
-    try:
-        length = plaintext_length_of(stored.length_bytes)
-        if envelope.claimed_length_bytes not in (None, length):
-            raise AuthenticationError("metadata lengths")
-        data_key, use = open_data_key(s3_session, stored, envelope, demands)
-    except BaseException:
-        body.close()
-        raise
+    length, data_key, use = _begun(s3_session, stored, envelope, demands, body)
     spool, close = spool_for(body, s3_session.options.limits)
 
     def verified() -> Iterator[bytes]:
-        return open_content(envelope, data_key, iter(lambda: body.read(_CHUNK_BYTES), b""), spool)
+        return open_content(envelope, data_key, _chunks(body), spool)
 
     def lazily() -> Iterator[bytes]:
         yield from verified()
@@ -162,6 +158,96 @@ def open_s3ec(
         use.end(error)
         raise
     return PiecesStream(_window(pieces, span), use, length=span.length, close=close), span, length
+
+
+def _begun(
+    s3_session: S3Session, stored: StoredObject, envelope: S3ecEnvelope, demands: Demands, body: Any
+) -> tuple[int, DataKey, Use]:
+    """The plaintext length, the data key and the use; after an error ``body`` is let go."""
+    try:
+        length = plaintext_length_of(stored.length_bytes)
+        if envelope.claimed_length_bytes not in (None, length):
+            raise AuthenticationError("metadata lengths")
+        return length, *open_data_key(s3_session, stored, envelope, demands)
+    except BaseException:
+        body.close()
+        raise
+
+
+def _chunks(body: Any) -> Iterator[bytes]:
+    return iter(lambda: body.read(_CHUNK_BYTES), b"")
+
+
+class VerifiedObject(ProcessBound):
+    """An object that was verified whole when it was opened, and is read by place from its ciphertext.
+
+    Any number of threads may read it, one after another. Whoever reads backwards opens it from the begin again.
+
+    Attributes:
+        use: the audited use.
+        claimed_length_bytes: of the plaintext; no claim, as all of it was verified.
+        piece_bytes: how much is opened at once.
+    """
+
+    piece_bytes = _CHUNK_BYTES
+
+    def __init__(
+        self, s3_session: S3Session, stored: StoredObject, envelope: S3ecEnvelope, demands: Demands
+    ) -> None:
+        super().__init__()
+        body = stored.body()
+        self.claimed_length_bytes, data_key, self.use = _begun(s3_session, stored, envelope, demands, body)
+        spool, self._release = spool_for(body, s3_session.options.limits)
+        try:
+            self._from_begin = verified_content(envelope, data_key, _chunks(body), spool)
+        except BaseException as error:
+            self.close(error)
+            raise
+        self._one_at_a_time = threading.Lock()
+        self._pieces = self._from_begin()
+        self._start, self._piece = 0, b""
+
+    def verified_length(self) -> int:
+        """The plaintext length."""
+        return self.claimed_length_bytes
+
+    def read_at(self, offset_bytes: int, length_bytes: int) -> bytes:
+        """The plaintext at an offset; fewer bytes only at the end (rule 43)."""
+        plaintext = self.open_at(offset_bytes, length_bytes)
+        with self._one_at_a_time:
+            self.use.count(len(plaintext))
+        return plaintext
+
+    def open_at(self, offset_bytes: int, length_bytes: int) -> bytes:
+        """:meth:`read_at` for who counts what is given out."""
+        self.check_process()
+        span = Span.within(self.claimed_length_bytes, offset_bytes, length_bytes)
+        with self._one_at_a_time:
+            try:
+                return b"".join(self._through(span))
+            except BaseException:
+                # An interrupt may have come between a piece and its place: begin anew, or all would be shifted.
+                self._start = self.claimed_length_bytes + 1
+                raise
+
+    def _through(self, span: Span) -> Iterator[bytes]:
+        if span.start < self._start:
+            self._pieces = self._from_begin()
+            self._start, self._piece = 0, b""
+        while span.length:
+            end = self._start + len(self._piece)
+            yield self._piece[max(0, span.start - self._start) : max(0, span.end - self._start)]
+            if end >= span.end:
+                return
+            piece = next(self._pieces, None)
+            if piece is None:
+                raise FormatError("the body holds fewer bytes than announced", field="S3EC body")
+            self._piece, self._start = piece, end
+
+    def close(self, failure: BaseException | None) -> None:
+        """Let go of the ciphertext, and end the use, as failed if ``failure`` is given."""
+        self._release()
+        self.use.end(failure)
 
 
 def _window(pieces: Iterator[bytes], span: Span) -> Iterator[memoryview]:

@@ -179,8 +179,8 @@ class S3Client(Boto3Verbs):
         parameters = {**(ExtraArgs or {}), "CopySource": CopySource, "Bucket": Bucket, "Key": Key}
         own = self._own("copy_object", parameters, OWN_READ_PARAMETERS)
         writer, reader = self._s3_session, (SourceClient or self)._s3_session
-        settings = TransferSettings.from_config(writer.options, Config)
-        copying.copy(writer, reader, parameters, own, settings, Callback, operation="s3.copy")
+        settings = TransferSettings.of(writer.options, Config, Callback)
+        copying.copy(writer, reader, parameters, own, settings, operation="s3.copy")
 
     @overload
     def open(
@@ -231,8 +231,7 @@ class S3Client(Boto3Verbs):
         if mode != "wb" or version_id is not None:
             raise ConfigurationError('mode is "rb" or "wb", and only reading takes a version_id')
         own = self._own_of_new_object(parameters)
-        settings = TransferSettings.from_config(self._s3_session.options, None)
-        return S3Writer(self._s3_session, parameters, own, settings)
+        return S3Writer(self._s3_session, parameters, own, TransferSettings.of(self._s3_session.options))
 
     # --- change of key -----------------------------------------------------------------------------
 
@@ -255,9 +254,9 @@ class S3Client(Boto3Verbs):
         encrypted again (rule 3). Old versions of the object keep the old key. See
         ``docs/s3.md`` for when KMS's own rotation makes this needless.
         """
-        settings = TransferSettings.from_config(self._s3_session.options, None)
+        settings = TransferSettings.of(self._s3_session.options, progress=callback)
         own = {"EncryptionContext": context}
-        return copying.rewrap(self._s3_session, to, bucket, object_key, own, settings, callback)
+        return copying.rewrap(self._s3_session, to, bucket, object_key, own, settings)
 
     # --- inside ------------------------------------------------------------------------------------
 
@@ -287,8 +286,8 @@ class S3Client(Boto3Verbs):
     ) -> None:
         parameters = {**(extra or {}), "Bucket": bucket, "Key": object_key}
         own = self._own_of_new_object(parameters)
-        settings = TransferSettings.from_config(self._s3_session.options, config)
-        upload(self._s3_session, source, parameters, own, settings, progress, operation=operation)
+        settings = TransferSettings.of(self._s3_session.options, config, progress)
+        upload(self._s3_session, source, parameters, own, settings, operation=operation)
 
     def _download(
         self, bucket: str, object_key: str, extra: Extra, config: Any, operation: str
@@ -298,7 +297,7 @@ class S3Client(Boto3Verbs):
             raise UnsupportedOperationError("a download takes the whole object; use get_object with Range")
         own = self._own("get_object", parameters, OWN_READ_PARAMETERS)
         demands = demands_of(self._s3_session, own, operation)
-        settings = TransferSettings.from_config(self._s3_session.options, config)
+        settings = TransferSettings.of(self._s3_session.options, config)
         return download(self._s3_session, parameters, demands, settings)
 
 

@@ -41,27 +41,29 @@ class TransferSettings(NamedTuple):
     Attributes:
         part_size_bytes: plaintext bytes of a part or range, a multiple of the frame length.
         concurrency: parts or ranges at once; each holds one part in memory.
+        advance: told the plaintext bytes that an upload has stored, from whatever thread.
     """
 
     part_size_bytes: int
     concurrency: int
+    advance: Progress
 
     @classmethod
-    def from_config(cls, options: S3Options, config: Any) -> TransferSettings:
+    def of(cls, options: S3Options, config: Any = None, progress: Progress | None = None) -> TransferSettings:
         """The client's settings, or those of a boto3 ``TransferConfig``.
 
         ``multipart_chunksize`` is rounded up to whole frames. One threshold decides about parts: an
         object of one part is not cut.
         """
         if config is None:
-            return cls(options.part_size_bytes, DEFAULT_CONCURRENCY)
+            return cls(options.part_size_bytes, DEFAULT_CONCURRENCY, progress or _no_progress)
         frame = options.frame_length_bytes
         size = max(int(config.multipart_chunksize), MIN_PART_SIZE_BYTES)
         size = min(-(-size // frame) * frame, MAX_PART_SIZE_BYTES // frame * frame)
         concurrency = int(config.max_concurrency) if config.use_threads else 1
         if concurrency < 1:
             raise ConfigurationError("max_concurrency is above zero")
-        return cls(size, concurrency)
+        return cls(size, concurrency, progress or _no_progress)
 
 
 class CiphertextPart(NamedTuple):
@@ -77,7 +79,6 @@ def upload(
     parameters: Mapping[str, Any],
     own: Mapping[str, Any],
     settings: TransferSettings,
-    progress: Progress | None = None,
     *,
     operation: str,
 ) -> dict[str, Any]:
@@ -88,21 +89,18 @@ def upload(
     bucket, object_key = parameters["Bucket"], parameters["Key"]
     clear = clear_parameters(s3_session.phi_session.guard, parameters)
     outgoing, use = begin_object(s3_session, operation, bucket, object_key, own, None)
-    advance = progress or _no_progress
     names = {"Bucket": bucket, "Key": object_key}
     with use:
         parts = cut_into_parts(outgoing, source, use, settings.part_size_bytes)
         first = next(parts)
         second = next(parts, None)
         if second is not None:
-            upload_parts = MultipartUpload(
-                s3_session.client, names, with_format(clear, outgoing), settings, advance
-            )
+            upload_parts = MultipartUpload(s3_session.client, names, with_format(clear, outgoing), settings)
             return upload_parts.run([first, second], parts)
         response: dict[str, Any] = s3_session.client.put_object(
             **names, Body=first.ciphertext, **with_format(clear, outgoing)
         )
-        advance(first.plaintext_length_bytes)
+        settings.advance(first.plaintext_length_bytes)
         return response
 
 
@@ -152,7 +150,6 @@ class MultipartUpload:
         names: Mapping[str, Any],
         new_object: Mapping[str, Any],
         settings: TransferSettings,
-        advance: Progress,
     ) -> None:
         self._s3 = client
         self._names = dict(names)
@@ -161,7 +158,6 @@ class MultipartUpload:
             # As boto3's own transfers do: S3 then checks each part and the whole by this checksum.
             self._new_object.setdefault("ChecksumAlgorithm", "CRC32")
         self._settings = settings
-        self._advance = advance
         self._etags: dict[int, dict[str, Any]] = {}
 
     def run(
@@ -220,7 +216,7 @@ class MultipartUpload:
             Body=part.ciphertext,
         )
         self._etags[number] = part_reference(answer, "ChecksumAlgorithm" in self._new_object)
-        self._advance(part.plaintext_length_bytes)
+        self._settings.advance(part.plaintext_length_bytes)
 
     def _of(self, operation_name: str) -> dict[str, Any]:
         """Parameters of the new object that its other requests need too."""

@@ -33,7 +33,7 @@ from phicrypt.s3.reading.get import foreign_metadata
 from phicrypt.s3.reading.opening import HeaderProbe, demands_of, detect, find_by_head
 from phicrypt.s3.reading.s3ec_objects import open_data_key
 from phicrypt.s3.session import Demands, S3Session
-from phicrypt.s3.transfer import Progress, TransferSettings, abort, download, part_reference, upload
+from phicrypt.s3.transfer import TransferSettings, abort, download, part_reference, upload
 from phicrypt.s3.writing.sealing import REWRAP
 from phicrypt.session import Session
 
@@ -87,7 +87,7 @@ def parse_copy_source(source: Any) -> dict[str, str]:
 
 def copy_object(s3_session: S3Session, parameters: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """boto3's ``copy_object``: reads, verifies and seals again for the new name, of any size."""
-    settings = TransferSettings.from_config(s3_session.options, None)
+    settings = TransferSettings.of(s3_session.options)
     return copy(s3_session, s3_session, parameters, own, settings, operation="s3.copy_object")
 
 
@@ -97,7 +97,6 @@ def copy(
     parameters: Mapping[str, Any],
     own: Mapping[str, Any],
     settings: TransferSettings,
-    progress: Progress | None = None,
     *,
     operation: str,
 ) -> dict[str, Any]:
@@ -126,7 +125,7 @@ def copy(
         pinned["VersionId"] = source.response["VersionId"]
     pieces = filter(len, download(reader, pinned, demands, settings))
     plaintext = PieceSource(lambda: next(pieces, b""))
-    response = upload(writer, plaintext, target, own, settings, progress, operation=operation)
+    response = upload(writer, plaintext, target, own, settings, operation=operation)
     return _copy_response(response, source)
 
 
@@ -265,7 +264,6 @@ def rewrap(
     object_key: str,
     own: Mapping[str, Any],
     settings: TransferSettings,
-    progress: Progress | None = None,
 ) -> CopyPlan:
     """Put one object under the keyring ``to``, in its place; returns what was done.
 
@@ -291,7 +289,7 @@ def rewrap(
     is_signed = header.suite.is_signed or s3_session.options.signed
     # A change of key takes neither signature nor location away.
     writer = replace(writer, options=replace(writer.options, format="esdk", signed=is_signed))
-    copy(writer, s3_session, parameters, own, settings, progress, operation=REWRAP)
+    copy(writer, s3_session, parameters, own, settings, operation=REWRAP)
     return plan
 
 

@@ -36,7 +36,8 @@ _MAX_PROBLEMS: Final = 1_000
 _MAX_PROBLEMS_PER_FILE: Final = 1_000
 _DATE_IN_KEY: Final = re.compile(r"/(\d{4})/(\d\d)/(\d\d)/")
 _DIGEST_NAME: Final = re.compile(r"(?:^|/)CloudTrail-Digest/|_CloudTrail-Digest_[^/]*$")
-_LOG_NAMES: Final = (".json", ".json.gz", ".jsonl", ".jsonl.gz", ".ndjson")
+_LOG_NAMES: Final = (".json", ".json.gz")
+"""As CloudTrail names them; a file that is named by itself is read whatever its name."""
 DAY_NS: Final = 86_400 * 10**9
 _LOOKUPS_PER_SECOND: Final = 2
 _MAX_LOOKUP_RETRIES: Final = 8

@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from phicrypt.audit.events import format_time, parse_time
 
 _FILE_NAME: Final = re.compile(r"_CloudTrail_([a-z0-9-]+)_(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)Z_")
+_DIGEST_NAME: Final = re.compile(r"(\d{12})_CloudTrail-Digest_([a-z0-9-]+)_(.+)_[a-z0-9-]+")
 _FOLDER: Final = re.compile(r"(?:^|/)CloudTrail/([a-z0-9-]+)/")
 _DELIVERY_NS: Final = 3 * 3_600 * 10**9
 """A digest comes after the end of its hour; what is younger need not be covered yet."""
@@ -125,7 +126,7 @@ def _check_chain(chain: list[Link], report: CoverageReport) -> None:
 def _say_span(chain: list[Link], report: CoverageReport, since_ns: int | None, until_ns: int | None) -> None:
     first, last = chain[0], chain[-1]
     start_ns, end_ns = _time(first.start), last.end_ns
-    where = f"{first.chain.rpartition('/')[2] or 'trail'} in {first.region or 'an unnamed Region'}"
+    where = _trail_of(first)
     report.covered.append(f"{where}: {first.start or '(start unknown)'} to {last.end}, {len(chain):,} digests")
     asked_from = f"{format_time(since_ns)[:16]}Z" if since_ns is not None else "the beginning"
     if first.previous_key is not None and (since_ns is None or (start_ns or first.end_ns or 0) > since_ns):
@@ -140,6 +141,15 @@ def _say_span(chain: list[Link], report: CoverageReport, since_ns: int | None, u
     wanted_until = min(until_ns if until_ns is not None else 2**62, time.time_ns() - _DELIVERY_NS)
     if end_ns is not None and end_ns < wanted_until:
         report.not_covered.append(f"{where}: from {last.end} to {format_time(wanted_until)[:16]}Z: no digest")
+
+
+def _trail_of(link: Link) -> str:
+    """``trail main in us-east-1 (account 111122223333)``, or whatever the place says."""
+    name = link.chain.rpartition("/")[2]
+    found = _DIGEST_NAME.fullmatch(name)
+    if found is None:
+        return f"{name or 'trail'} in {link.region or 'an unnamed Region'}"
+    return f"trail {found[3]} in {found[2]} (account {found[1]})"
 
 
 def _time(text: str) -> int | None:

@@ -93,6 +93,8 @@ def test_exit_code_0_both_sides_agree(sides: tuple[Path, Path], phicrypt: Run) -
     assert "10 digests are copies without a signature" in out
     answer = json.loads(phicrypt(*joined(*sides), "--json")[1])
     assert (answer["verdict"], answer["exit_code"], len(answer["covered"])) == (AGREE, 0, 2)
+    span = "2026-01-31T00:00:00Z to 2026-01-31T05:00:00Z, 5 digests"
+    assert answer["covered"][1] == f"trail main in us-east-1 (account 111122223333): {span}"
 
 
 def test_exit_code_1_findings_and_what_does_not_hold(sides: tuple[Path, Path], phicrypt: Run) -> None:
@@ -369,6 +371,12 @@ def test_a_file_that_is_named_is_read_whatever_its_name_and_shape(
     events = list(read_folder(tmp_path / name, reading=reading))
     assert reading.problem_count == 0, reading.problems
     assert [event.event_id for event in events] == [record["eventID"] for record in records]
+
+
+def test_the_log_may_lie_in_the_folder_of_the_trail(base: Evidence, tmp_path: Path, phicrypt: Run) -> None:
+    log, trail = write(base, tmp_path)
+    log.rename(trail / "audit.jsonl")
+    assert phicrypt(*joined(trail / "audit.jsonl", trail))[0] == 0
 
 
 def test_a_named_file_that_is_none_is_refused_or_counted(base: Evidence, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
+from typing import Any
 
 import botocore.session
 import pytest
@@ -16,7 +17,7 @@ from phicrypt.keys.kms.tagging import TaggedCall
 
 PACKAGE = Path(phicrypt.__file__).parent
 DOCUMENTATION = (PACKAGE.parent / "docs" / "errors.md").read_text()
-MODEL = botocore.session.get_session().get_service_model("kms")
+MODEL: Any = botocore.session.get_session().get_service_model("kms")
 SERVER_ERRORS = {"DependencyTimeoutException", "KMSInternalException", "KeyUnavailableException"}
 """KMS's own failures: their status is 500 or more, which makes them outages whatever the code."""
 JUDGED_WHERE_THEY_COME = {

@@ -50,7 +50,7 @@ def asynchronous(client: Any) -> Any:
     return other
 
 
-def boto3_client(service: str = "s3") -> Any:
+def boto3_client(service: Any = "s3") -> Any:
     return boto3.client(service, "us-east-1", aws_access_key_id="a", aws_secret_access_key="b")
 
 

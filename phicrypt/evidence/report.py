@@ -23,16 +23,7 @@ _HOUR_NS: Final = 3_600 * 10**9
 _MAX_BARS: Final = 168
 _MAX_ROWS: Final = 500
 _TOP: Final = 15
-_LISTED: Final = (
-    Category.EXCEPTION,
-    Category.TRAIL_ONLY,
-    Category.LOCAL_ONLY,
-    Category.DENIED,
-    Category.ADMINISTRATION,
-    Category.ENDPOINT,
-    Category.SERVICE,
-    Category.PROBABLE,
-)
+_LISTED: Final = tuple(one for one in EXCEPTIONS_FIRST if one not in (Category.ATTEMPT, Category.MATCHED))
 _MEANING: Final = {
     Category.MATCHED: "One request id on both sides, with equal operation, key and principal.",
     Category.ATTEMPT: "An earlier attempt of a call of ours, refused and then repeated.",
@@ -62,9 +53,9 @@ td.text { overflow-wrap: anywhere; min-width: 8rem; } td.count { text-align: rig
 svg { width: 100%; height: 7rem; display: block; } svg rect { fill: var(--accent); } meter { width: 6rem; }
 .ends { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 1rem; font-size: .875rem; }
 label { white-space: nowrap; margin-right: .5rem; }
-.findings { display: block; min-width: 70rem; } .findings thead { display: block; }
+.findings { display: block; min-width: 60rem; } .findings thead { display: block; }
 .findings tbody { display: flex; flex-direction: column; }
-.findings tr { display: grid; grid-template-columns: 10rem 9rem 8rem 7rem 1fr 1fr 1fr 1fr; }
+.findings tr { display: grid; grid-template-columns: 6rem 8rem 6rem 6rem 1fr 1fr 1fr 8rem; }
 @media print { body { max-width: none; } }
 """ + "\n".join(
     f"section:has(.s{column}:checked) tbody tr {{ order: var(--s{column}); }}" for column in range(len(_COLUMNS))
@@ -121,7 +112,8 @@ def _overview(statistics: UseStatistics) -> str:
 def _verdict(verdict: Verdict) -> Iterable[str]:
     """First of all: what it came to, what was covered, and what was not."""
     for line in verdict.bad_lines():
-        yield f"<p class=bad><b>{escape(line)}</b></p>"
+        text = escape(line.strip())
+        yield f"<p class=bad>{text if line.startswith(' ') else f'<b>{text}</b>'}</p>"
     if verdict.word == AGREE:
         yield f"<p class=good><b>{escape(verdict.agreement)}</b></p>"
     yield from (f"<p>covered: {escape(span)}</p>" for span in verdict.covered)
@@ -146,7 +138,6 @@ def _reading(joined: Joined) -> Iterable[str]:
             f"copies without a signature, {digests.log_files:,} log files unchanged."
         )
         yield f"<p class={'dim' if digests.is_valid else 'bad'}>{text}</p>"
-        yield from (f"<p class=bad>{escape(problem)}</p>" for problem in digests.problems[:_MAX_ROWS])
     unread = reading.problem_count + joined.unreadable_lines
     if unread:
         yield f"<p class=bad>{unread:,} files or records could not be read:</p><ul>"

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from phicrypt.errors import UnsupportedOperationError
 from phicrypt.s3.operations_forwarded import HARMLESS_OPERATIONS
+from phicrypt.s3.session import Boto3S3
 
 
 class Treatment(Enum):
@@ -216,15 +217,15 @@ def check_members(operation_name: str, parameters: Mapping[str, Any]) -> None:
             )
 
 
-def check_parameters(s3: Any, operation_name: str, parameters: Mapping[str, Any]) -> None:
+def check_parameters(client: Boto3S3, operation_name: str, parameters: Mapping[str, Any]) -> None:
     """:func:`check_members`; and boto3's own error, without values, before anything is sealed.
 
-    ``s3`` is a boto3 client, whose model says what is required.
+    ``client`` is boto3's, whose model says what is required.
     """
     from botocore.exceptions import ParamValidationError
 
     check_members(operation_name, parameters)
-    operation = s3.meta.service_model.operation_model(s3.meta.method_to_api_mapping[operation_name])
+    operation = client.meta.service_model.operation_model(client.meta.method_to_api_mapping[operation_name])
     wrong = [
         f'Missing required parameter in input: "{name}"'
         for name in operation.input_shape.required_members

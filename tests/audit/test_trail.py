@@ -42,7 +42,8 @@ from phicrypt.errors import (
     PhiCryptError,
 )
 from phicrypt.evidence.join import whole_uses
-from phicrypt.evidence.verify import read_records, verify
+from phicrypt.evidence.log_lines import read_records
+from phicrypt.evidence.verify import verify
 
 ORIGIN = KeyOrigin(
     "aws-kms",

@@ -225,11 +225,13 @@ def steps_of(worker: object, method: str, *arguments: Any) -> Steps[Any]:
     Somebody's subclass that overrides the method, or an object that stands around another, is thus called
     by the method itself.
     """
-    steps = getattr(getattr(type(worker), method, None), "shell_of", None)
-    if steps is not None:
+    shell = getattr(worker, method)
+    steps = getattr(shell, "shell_of", None)
+    # Of the worker itself: it may have lent a method of the object that it stands around.
+    if steps is not None and getattr(shell, "__self__", None) is worker:
         found: Steps[Any] = attrgetter(steps)(worker)(*arguments)
         return found
-    return _blocking(partial(getattr(worker, method), *arguments))
+    return _blocking(partial(shell, *arguments))
 
 
 def _blocking(function: Callable[[], Any]) -> Steps[Any]:

@@ -178,6 +178,7 @@ class KeyCache(KeyHolder, Generic[T]):
         self._has_warned = False
         self._flights: dict[Hashable, _Flight] = {}
         self._counts: Counter[str] = Counter()
+        self._evictions: Counter[str] = Counter()
         self._hits = 0
         self._generation += 1
 
@@ -268,6 +269,11 @@ class KeyCache(KeyHolder, Generic[T]):
             if entry is not None and entry.value is value:
                 entry.byte_count += byte_count
 
+    def forget(self, cache_key: Hashable) -> None:
+        """Forget one value."""
+        with self._lock:
+            self._entries.drop(cache_key)
+
     def clear(self) -> None:
         """Forget everything; a flight that is under way will not be stored or returned."""
         self._purge_if(lambda entry: True)
@@ -279,17 +285,12 @@ class KeyCache(KeyHolder, Generic[T]):
     def stats(self) -> CacheStats:
         """A snapshot of the counts."""
         with self._lock:
-            reasons = {
-                name.removeprefix("evicted-"): count
-                for name, count in sorted(self._counts.items())
-                if name.startswith("evicted-") and count
-            }
             return CacheStats(
                 len(self._entries),
                 self._hits,
                 self._counts["misses"],
                 self._counts["coalesced"],
-                reasons,
+                dict(sorted((+self._evictions).items())),
                 self._is_too_small(),
             )
 
@@ -310,7 +311,7 @@ class KeyCache(KeyHolder, Generic[T]):
             self._hits += 1
             return entry
         self._entries.drop(cache_key)
-        self._counts["evicted-" + self._why_spent(entry)] += 1
+        self._evictions[self._why_spent(entry)] += 1
         return None
 
     def _why_spent(self, entry: _Entry[T]) -> str:
@@ -349,7 +350,7 @@ class KeyCache(KeyHolder, Generic[T]):
         return (value,)
 
     def _is_too_small(self) -> bool:
-        return self._counts["evicted-entries"] > max(self._hits, self.policy.max_entries)
+        return self._evictions["entries"] > max(self._hits, self.policy.max_entries)
 
     def _land(self, cache_key: Hashable, flight: _Flight) -> None:
         """The flight is over, whatever came of it; nothing for one that never took off."""
@@ -363,14 +364,14 @@ class KeyCache(KeyHolder, Generic[T]):
     def _store(self, cache_key: Hashable, entry: _Entry[T], byte_count: int) -> None:
         entry.messages = 1
         entry.byte_count = byte_count
-        self._counts["evicted-entries"] += self._entries.add(cache_key, entry)
+        self._evictions["entries"] += self._entries.add(cache_key, entry)
 
     def _purge_if(self, condition: Callable[[_Entry[T]], bool]) -> None:
         with self._lock:
             doomed = [cache_key for cache_key, entry in list(self._entries.by_key.items()) if condition(entry)]
             for cache_key in doomed:
                 self._entries.drop(cache_key)
-            self._counts["evicted-purged"] += len(doomed)
+            self._evictions["purged"] += len(doomed)
             # A flight's value is not known yet, so every flight under way belongs to the past now.
             self._generation += 1
             self._flights.clear()
@@ -396,5 +397,4 @@ def _forget_parents_keys() -> None:
 
 
 # The child must not share keys, locks that a thread of the parent held, or flights that nobody flies.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_parents_keys)
+os.register_at_fork(after_in_child=_forget_parents_keys)

@@ -304,7 +304,7 @@ def test_rule_12_64_threads_over_20_tenants_fetch_each_branch_key_once(stores: K
     stores.kms.requests.clear()
     with ThreadPoolExecutor(64) as pool:
         written = list(pool.map(write, range(64)))
-    assert stores.kms.operations_called() == [("Decrypt", "us-east-1")] * 20
+    assert stores.kms.operations_called() == [("Decrypt", "us-east-1")] * 40, "each is opened twice (rule 28)"
     reader = PhiCrypt(keyring=HierarchicalKeyring(store, branch_key_id=by_tenant))
     stores.kms.requests.clear()
     barrier.reset()
@@ -333,6 +333,56 @@ def test_100_000_messages_within_the_ttl_make_no_further_kms_call(stores: KeySto
     for _ in range(1_000):
         phi.decrypt(phi.encrypt(b"note", context=CONTEXT), context=CONTEXT)
     assert stores.kms.requests == [] and stores.aws.requests == []
+
+
+class Flipping(StaticBranchKeyStore):
+    """A store of which some openings, counted from 1, come back with one bit changed."""
+
+    def __init__(self, *changed: int) -> None:
+        super().__init__(ID, VERSION, BRANCH_KEY, bytes(32))
+        self.changed = changed
+        self.openings = 0
+
+    def opened(self, branch_key: Any) -> Any:
+        self.openings += 1
+        if self.openings not in self.changed:
+            return branch_key
+        flipped = bytes([branch_key.key_bytes[0] ^ 1]) + branch_key.key_bytes[1:]
+        return type(branch_key)(branch_key.branch_key_id, branch_key.version, flipped)
+
+    def fetch_active(self, branch_key_id: str) -> Any:
+        return self.opened(super().fetch_active(branch_key_id))
+
+    def fetch_version(self, branch_key_id: str, version: str) -> Any:
+        return self.opened(super().fetch_version(branch_key_id, version))
+
+
+@pytest.mark.parametrize("changed", [(), (1,), (2,)], ids=["none", "the active row", "the version's row"])
+def test_rule_28_what_is_written_under_one_changed_answer_can_be_read(changed: tuple[int, ...]) -> None:
+    phi = PhiCrypt(HierarchicalKeyring(Flipping(*changed), ID))
+    messages = [phi.encrypt(b"note", context={"tenant": "a"}) for _ in range(100)]
+    sound = PhiCrypt(HierarchicalKeyring(StaticBranchKeyStore(ID, VERSION, BRANCH_KEY, bytes(32)), ID))
+    for reader in (phi, sound):
+        assert {reader.decrypt(message, context=ANY_CONTEXT) for message in messages} == {b"note"}
+
+
+@pytest.mark.parametrize("changed", [(1, 3), (2, 4), (1, 4), (2, 3)])
+def test_rule_28_nothing_is_sealed_while_the_openings_disagree(changed: tuple[int, ...]) -> None:
+    phi = PhiCrypt(HierarchicalKeyring(Flipping(*changed), ID))
+    with pytest.raises(KeyAccessError) as refused:
+        phi.encrypt(b"note", context={"tenant": "a"})
+    assert (refused.value.code, refused.value.is_retryable) == ("BranchKeyVersionsDisagree", False)
+
+
+def test_rule_28_the_second_opening_serves_the_decryptions_that_follow() -> None:
+    store = Flipping()
+    phi = PhiCrypt(HierarchicalKeyring(store, ID))
+    message = phi.encrypt(b"note", context={"tenant": "a"})
+    assert phi.decrypt(message, context=ANY_CONTEXT) == b"note"
+    assert store.openings == 2
+    reader = PhiCrypt(HierarchicalKeyring(store, ID))
+    assert reader.decrypt(message, context=ANY_CONTEXT) == b"note"
+    assert store.openings == 3, "a reader opens once"
 
 
 def test_rule_12_a_key_fetched_before_a_clear_is_neither_stored_nor_returned(stores: KeyStores) -> None:
@@ -437,8 +487,9 @@ def test_origin_names_kms_key_branch_key_and_the_fetching_call(stores: KeyStores
     keyring = HierarchicalKeyring(store, ID)
     stores.kms.requests.clear()
     first, second = (keyring.on_encrypt(to_encrypt()) for _ in range(2))
-    (request,) = stores.kms.requests
+    request, again = stores.kms.requests
     assert first.origin is not None and second.origin == first.origin
+    assert [call.request_ids for call in first.origin.other_calls] == [(again.request_id,)]
     arn, _, name = first.origin.key_id.partition("#")
     assert arn == store.kms_key_arn and name == f"{ID}/{store.fetch_active(ID).version}"
     assert first.origin.request_ids == (request.request_id,)

@@ -1,9 +1,9 @@
 """``HierarchicalKeyring``: data keys wrapped locally under a tenant's branch key.
 
-KMS protects one branch key per tenant and is called once per branch key and TTL; the message's
-context is bound here and never sent to KMS (``framework/aws-kms/aws-kms-hierarchical-keyring.md``).
-The encrypted data key's provider id is ``aws-kms-hierarchy``, its provider info the branch key id in
-UTF-8, and its ciphertext::
+KMS protects one branch key per tenant and is called once per branch key and TTL to read, twice to write
+(rule 28); the message's context is bound here and never sent to KMS
+(``framework/aws-kms/aws-kms-hierarchical-keyring.md``). The encrypted data key's provider id is
+``aws-kms-hierarchy``, its provider info the branch key id in UTF-8, and its ciphertext::
 
     salt          16 bytes, random
     IV            12 bytes, random
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
+from hmac import compare_digest
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -225,8 +226,30 @@ class HierarchicalKeyring(SteppedKeyring):
 
     def _branch_key(self, branch_key_id: str, version: str | None) -> Steps[tuple[BranchKey, bool]]:
         """The active version (None) or the one asked for, and whether it came from the cache."""
-        load = partial(fetch_steps, self._store, branch_key_id, version)
+        if version is None:
+            load = partial(self._agreed, branch_key_id)
+        else:
+            load = partial(fetch_steps, self._store, branch_key_id, version)
         return self.cache.load_steps(self._cache_key(branch_key_id, version), load, tag_of=_id_of)
+
+    def _agreed(self, branch_key_id: str) -> Steps[BranchKey]:
+        """The active version after a second, independent opening of it agreed (rule 28).
+
+        One changed bit in one answer would otherwise seal everything of a time to live under a key that
+        nobody has. The second opening is of the version's own row, and serves the decryptions that follow.
+        """
+        active = yield from fetch_steps(self._store, branch_key_id, None)
+        version, was_cached = yield from self._branch_key(branch_key_id, active.version)
+        if not compare_digest(active.key_bytes, version.key_bytes):
+            self.cache.forget(self._cache_key(branch_key_id, active.version))
+            active = yield from fetch_steps(self._store, branch_key_id, None)
+            version = yield from fetch_steps(self._store, branch_key_id, active.version)
+            was_cached = False
+            if not compare_digest(active.key_bytes, version.key_bytes):
+                raise _versions_disagree(active)
+        if not was_cached:
+            active.origin = joined_origin(active.origin, version.origin)
+        return active
 
     def _cache_key(self, branch_key_id: str, version: str | None) -> Hashable:
         # The active key and its version are two entries: a key learned by decrypting never encrypts (rule 11).
@@ -293,6 +316,17 @@ def _unwrapped(
 
 def _id_of(branch_key: BranchKey) -> str:
     return branch_key.branch_key_id
+
+
+def _versions_disagree(active: BranchKey) -> KeyAccessError:
+    return KeyAccessError(
+        f"the branch key's ACTIVE row and the row of its version {active.version} open to different keys, also "
+        "when both were read again; nothing is sealed under a key that may not open again. Rotate the branch "
+        "key; if that does not help, find out who changes KMS's answers or the table's rows",
+        operation="Decrypt",
+        code="BranchKeyVersionsDisagree",
+        key_arn=active.origin.key_id,
+    )
 
 
 def _nothing_matches(count: int) -> KeyAccessError:

@@ -300,7 +300,9 @@ def test_what_a_keyring_fetches_belongs_to_the_clients_use(stage: Stage) -> None
     stage.trail.flush()
     uses = uses_of(stage.sink.events)
     assert [use[-1].operation for use in uses] == ["encrypt", "decrypt"]
-    assert sorted(calls_of(uses[0][-1])) == sorted(stage.requests()), "both openings belong to the encryption (rule 28)"
+    assert sorted(calls_of(uses[0][-1])) == sorted(stage.requests()), (
+        "both openings belong to the encryption (rule 28)"
+    )
     assert uses[1][-1].cache_hit, "and serve the decryption"
     stage.store.fetch_active(ID)
     assert stage.sink.events[-1].operation == "fetch-branch-key"

@@ -47,15 +47,19 @@ def parse_json(content: bytes | str, *, field: str, max_bytes: int | None = None
     """
     if max_bytes is not None and len(content) > max_bytes:
         raise FormatError(f"longer than {max_bytes:,} bytes", field=field)
+    refusal = None
     try:
         text = content if isinstance(content, str) else content.decode("utf-8")
         value, end = _DECODER.raw_decode(text, _after_space(text, 0))
     except UnicodeDecodeError as error:
-        raise FormatError("not UTF-8", field=field, offset=error.start) from None
+        refusal = FormatError("not UTF-8", field=field, offset=error.start)
     except json.JSONDecodeError as error:
-        raise FormatError("not JSON, or cut off", field=field, offset=error.pos) from None
+        refusal = FormatError("not JSON, or cut off", field=field, offset=error.pos)
     except (ValueError, RecursionError) as error:
-        raise FormatError(_reason(error), field=field) from None
+        refusal = FormatError(_reason(error), field=field)
+    if refusal is not None:
+        # Not in the handlers, here and below: Python's errors hold the document (rule 32).
+        raise refusal
     if _after_space(text, end) != len(text):
         raise FormatError("something stands behind the JSON value", field=field, offset=end)
     _check_text(text, field, any_text)
@@ -71,9 +75,10 @@ def parse_toml(content: bytes, *, field: str, max_bytes: int = _FREE_BYTES) -> d
 
         return tomllib.loads(content.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise FormatError("not UTF-8", field=field, offset=error.start) from None
+        refusal = FormatError("not UTF-8", field=field, offset=error.start)
     except (ValueError, RecursionError):  # its own words quote the document
-        raise FormatError("not TOML, or a name stands twice, or nested too deep", field=field) from None
+        refusal = FormatError("not TOML, or a name stands twice, or nested too deep", field=field)
+    raise refusal
 
 
 def _after_space(text: str, start: int) -> int:
@@ -123,8 +128,10 @@ def _check_text(text: str, field: str, any_text: bool) -> None:
 def _check_pairs(text: str, field: str) -> None:
     try:
         json.dumps(_DECODER.decode(text), ensure_ascii=False).encode()
+        return
     except UnicodeEncodeError:
-        raise FormatError("half of a surrogate pair", field=field) from None
+        pass
+    raise FormatError("half of a surrogate pair", field=field)
 
 
 class InflatedStream:
@@ -258,19 +265,25 @@ class JsonArray:
                 value, end = _DECODER.raw_decode(self._text, self._at)
                 if end < len(self._text) or self._is_at_end:
                     break  # a number at the end of what was read may go on
-            except (json.JSONDecodeError, RecursionError, ValueError) as error:
-                if self._is_at_end or isinstance(error, _RepeatedNameError | RecursionError):
-                    raise self._error(self._reason(error)) from None
-                if len(self._text) - self._at > _MAX_ELEMENT_CHARACTERS:
-                    raise self._error(f"one value is longer than {_MAX_ELEMENT_CHARACTERS:,} characters") from None
+            except (RecursionError, ValueError) as error:
+                refusal = self._refusal(error)
+            else:
+                refusal = None
+            if refusal is not None:
+                raise refusal
             self._read_more(at_least=len(self._text) - self._at)
         _check_text(self._text[self._at : end], self._field, True)
         self._at = end
         return value
 
-    @staticmethod
-    def _reason(error: BaseException) -> str:
-        return "not JSON, or cut off" if isinstance(error, json.JSONDecodeError) else _reason(error)
+    def _refusal(self, error: BaseException) -> FormatError | None:
+        """Of a value that did not parse; None while it may be whole once more was read."""
+        if self._is_at_end or isinstance(error, _RepeatedNameError | RecursionError):
+            is_syntax = isinstance(error, json.JSONDecodeError)
+            return self._error("not JSON, or cut off" if is_syntax else _reason(error))
+        if len(self._text) - self._at > _MAX_ELEMENT_CHARACTERS:
+            return self._error(f"one value is longer than {_MAX_ELEMENT_CHARACTERS:,} characters")
+        return None
 
     def _next_character(self) -> str:
         """The next character that is no space, empty at the end."""
@@ -312,10 +325,12 @@ class JsonArray:
         try:
             return content.decode("utf-8")
         except UnicodeDecodeError as error:
-            if chunk and error.end == len(content) and len(content) - error.start < 4:
-                self._undecoded = content[error.start :]
-                return content[: error.start].decode("utf-8")
-            raise self._error("not UTF-8") from None
+            is_cut = chunk and error.end == len(content) and len(content) - error.start < 4
+            start = error.start if is_cut else 0
+        if not is_cut:
+            raise self._error("not UTF-8")
+        self._undecoded = content[start:]
+        return content[:start].decode("utf-8")
 
     def _error(self, message: str) -> FormatError:
         return FormatError(message, field=self._field, offset=self._gone + self._at)

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -150,3 +151,22 @@ def test_a_gzip_of_several_members_is_one_file() -> None:
     joined = gzip.compress(b"ab") + gzip.compress(b"") + gzip.compress(b"cd") + bytes(512)
     assert inflated(io.BytesIO(joined), max_bytes=100, field="file") == b"abcd"
     assert inflated(io.BytesIO(b""), max_bytes=100, field="file") == b""
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        lambda: parse_json(b'{"name": "Jane Roe" x', field="digest"),
+        lambda: parse_json(b'{"name": "Jane Roe \xff"}', field="digest"),
+        lambda: parse_json(b'{"name": "Jane Roe \\ud800"}', field="digest"),
+        lambda: parse_toml(b'name = "Jane Roe" x', field="settings"),
+        lambda: parse_toml(b'name = "Jane Roe \xff"', field="settings"),
+        lambda: elements(b'{"Records": [{"name": "Jane Roe" x'),
+        lambda: elements(b'{"Records": [{"name": "Jane Roe \xff"}]}'),
+    ],
+)
+def test_rule_32_no_part_of_the_document_is_kept_behind_the_error(refused: Callable[[], object]) -> None:
+    with pytest.raises(FormatError) as caught:
+        refused()
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None  # Python's own error holds the whole document

@@ -147,7 +147,7 @@ def tenants_contenders(profile: Profile) -> Iterator[Offered]:
 
 @contextlib.contextmanager
 def tenant_calls_contenders(profile: Profile) -> Iterator[Offered]:
-    """KMS calls for 64 threads that write for 20 tenants from a cold cache; two per tenant are the least (rule 28)."""
+    """KMS calls for 64 threads that write for 20 tenants from a cold cache; two per tenant at least (rule 28)."""
     with stocked_store(TENANTS) as (aws, calls, store):
 
         def counted(encrypt: Callable[[str], object]) -> float:

@@ -16,10 +16,7 @@ MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 40
 """What docs/contributing.md says as well. What is counted of a function is its body: signatures and docstrings
 are documentation."""
-BEYOND_LIMITS = {
-    "s3/operations_forwarded.py: _table": "a table",
-    "messages/verbs.py": "being rewritten",
-}
+BEYOND_LIMITS = {"s3/operations_forwarded.py: _table": "a table"}
 TEXT_SUFFIXES = {
     ".py",
     ".md",
@@ -76,6 +73,10 @@ def beyond_limits():
 
 def test_files_and_functions_stay_short():
     assert [f"{name}, {count} lines" for name, count in beyond_limits() if name not in BEYOND_LIMITS] == []
+
+
+def test_what_may_be_longer_still_is():
+    assert set(BEYOND_LIMITS) == {name for name, _ in beyond_limits()}
 
 
 def test_contributing_says_the_same_limits():

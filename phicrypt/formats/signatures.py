@@ -32,6 +32,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from phicrypt.core.strict_json import parse_json
 from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, LimitExceededError
 
 PAYLOAD_TYPE: Final = "application/vnd.in-toto+json"
@@ -296,19 +297,8 @@ def canonical_json(value: Mapping[str, Any]) -> bytes:
 
 
 def strict_json(text: bytes, field: str) -> object:
-    """JSON without repeated members. Raises FormatError."""
-
-    def members_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        members = dict(pairs)
-        if len(members) != len(pairs):
-            # Two readers may take different ones.
-            raise FormatError("a member stands twice", field=field)
-        return members
-
-    try:
-        return json.loads(text, object_pairs_hook=members_once)
-    except (ValueError, RecursionError):
-        raise FormatError("not JSON in UTF-8", field=field) from None
+    """JSON without repeated members, of which two readers may take different ones. Raises FormatError."""
+    return parse_json(text, field=field)
 
 
 def json_object(value: object, field: str) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -59,11 +60,13 @@ def check_sse_context(guard: PhiGuard | None, encoded: str | None) -> None:
     """Guard the context that S3's own KMS encryption writes into CloudTrail: base64 of a JSON object."""
     if not encoded:
         return
-    try:
+    pairs = None
+    with suppress(ValueError, RecursionError):
         pairs = json.loads(base64.b64decode(encoded, validate=True))
-        _guarded(guard, {str(name): str(value) for name, value in pairs.items()}, "SSE-KMS context")
-    except (ValueError, AttributeError):
-        raise ConfigurationError("SSEKMSEncryptionContext is base64 of a JSON object of text") from None
+    if not isinstance(pairs, dict):
+        # Not in the handler: Python's own error holds the pairs.
+        raise ConfigurationError("SSEKMSEncryptionContext is base64 of a JSON object of text")
+    _guarded(guard, {str(name): str(value) for name, value in pairs.items()}, "SSE-KMS context")
 
 
 def check_object_key(guard: PhiGuard | None, object_key: str) -> None:

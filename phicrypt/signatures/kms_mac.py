@@ -12,6 +12,7 @@ from phicrypt.core.kms_arn import configured_key_arn
 from phicrypt.core.kms_calls import KmsAnswer
 from phicrypt.core.materials import KeyHolder
 from phicrypt.core.primitives import random_bytes
+from phicrypt.core.strict_json import parse_json
 from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, KeyAccessError
 from phicrypt.keys.kms.calls import call_kms
 from phicrypt.keys.kms.clients import KmsClients
@@ -117,10 +118,8 @@ def _envelope_context(key_id: str, purpose: str) -> dict[str, str]:
 
 
 def _read_envelope(envelope: bytes) -> tuple[str, bytes]:
-    if len(envelope) > MAX_ENVELOPE_LENGTH_BYTES:
-        raise FormatError("too long for an enveloped MAC key", field="MAC key envelope")
+    members = parse_json(envelope, field="MAC key envelope", max_bytes=MAX_ENVELOPE_LENGTH_BYTES)
     try:
-        members = json.loads(envelope)
         key_id, text = members["localMacKey"], members["ciphertext"]
         bytes.fromhex(key_id)
         if len(key_id) != 2 * _KEY_ID_LENGTH_BYTES:

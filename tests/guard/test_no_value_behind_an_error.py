@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -10,6 +11,9 @@ from phicrypt.core.context import parse_context, serialize_context
 from phicrypt.core.location import location_pair
 from phicrypt.errors import PhiCryptError
 from phicrypt.formats.dbesdk.attributes import deserialize, serialize, serialize_attributes
+from phicrypt.formats.s3ec.envelope import parse_instruction_file
+from phicrypt.formats.signatures import strict_json
+from phicrypt.s3.in_clear import check_sse_context
 
 SECRET = "Jane Roe \ud800"
 NOT_UTF8 = b"Jane Roe \xff"
@@ -42,3 +46,21 @@ def test_rule_32_no_refused_text_is_kept_behind_an_error(refused: Callable[[], o
     for error in chain_of(caught.value):
         assert not isinstance(error, UnicodeError)
         assert "Jane" not in repr(error)
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        lambda: strict_json(b'{"name": "Jane Roe" x', "statement"),
+        lambda: strict_json(NOT_UTF8, "statement"),
+        lambda: parse_instruction_file(b'{"x-amz-t": "Jane Roe" x'),
+        lambda: check_sse_context(None, base64.b64encode(b'{"name": "Jane Roe" x').decode()),
+        lambda: check_sse_context(None, base64.b64encode(NOT_UTF8).decode()),
+        lambda: check_sse_context(None, base64.b64encode(b'["Jane Roe"]').decode()),
+    ],
+)
+def test_rule_32_no_refused_json_is_kept_behind_an_error(refused: Callable[[], object]) -> None:
+    with pytest.raises(PhiCryptError) as caught:
+        refused()
+    assert "Jane" not in repr(caught.value)
+    assert caught.value.__context__ is None

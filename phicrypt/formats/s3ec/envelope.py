@@ -28,6 +28,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from phicrypt.core.strict_json import parse_json
 from phicrypt.core.suites import AlgorithmSuite, Kdf
 from phicrypt.errors import ConfigurationError, FormatError, LimitExceededError, UnsupportedOperationError
 
@@ -277,15 +278,7 @@ def _context_field(fields: Mapping[str, str], name: str, cipher: str) -> dict[st
 
 
 def _json_text_pairs(text: str | bytes, field: str) -> dict[str, str]:
-    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        if len({name for name, _ in pairs}) != len(pairs):
-            raise FormatError("a name stands there twice", field=field)
-        return dict(pairs)
-
-    try:
-        value = json.loads(text, object_pairs_hook=unique)
-    except (ValueError, RecursionError):
-        raise FormatError("a JSON object was expected", field=field) from None
+    value = parse_json(text, field=field)
     if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
         raise FormatError("a JSON object of text was expected", field=field)
     return value

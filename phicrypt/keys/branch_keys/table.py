@@ -252,11 +252,13 @@ class BranchKeyTable:
 
         try:
             answer: dict[str, Any] = getattr(self._client(region_index), method)(**parameters)
+            return answer
         except ClientError as error:
-            raise self._refusal(error, method) from None
+            refusal = self._refusal(error, method)
         except BotoCoreError as error:
-            raise self._no_answer(error, method) from None
-        return answer
+            refusal = self._no_answer(error, method)
+        # Not in the handlers: botocore's errors quote parameters, branch key ids among them (rule 32).
+        raise refusal
 
     def ask(self, request: TableRequest) -> dict[str, Any]:
         """Make the call of a request; see :meth:`call`."""

@@ -138,6 +138,7 @@ def call_kms(client: KMSClient, operation: str, *, key_arn: str | None, **parame
     present = {
         name: value for name, value in parameters.items() if value is not None and value not in ((), {}, [])
     }
+    refusal = None
     with tagged_call() as call:
         try:
             response = method(**present)
@@ -147,7 +148,9 @@ def call_kms(client: KMSClient, operation: str, *, key_arn: str | None, **parame
             )
             if refusal is None:
                 raise
-            raise refusal from None
+    if refusal is not None:
+        # Not in the handler: botocore's error quotes parameters, and AWS's text may quote the context (rule 32).
+        raise refusal from None
     request_ids = tuple(call.request_ids)
     if not request_ids and (only := response.get("ResponseMetadata", {}).get("RequestId")):
         request_ids = (only,)

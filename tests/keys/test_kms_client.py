@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import copy
 import re
+import threading
 from typing import Any
 
 import pytest
@@ -221,6 +223,43 @@ def test_own_connections_share_no_pool_with_the_handed_client(kms: StrictKms) ->
     generate(clone, arn)
     assert len(client._endpoint.http_session._manager.pools.keys()) == 0
     assert len(clone._endpoint.http_session._manager.pools.keys()) == 1
+
+
+class _CopiedSlowly:
+    """A client's events, whose copy is made only once another thread had time to change them."""
+
+    def __init__(self, events: Any) -> None:
+        self._events = events
+        self.copying, self.changed = threading.Event(), threading.Event()
+        self.was_changed_meanwhile = False
+
+    def __copy__(self) -> Any:
+        if not self.copying.is_set():
+            self.copying.set()
+            self.was_changed_meanwhile = self.changed.wait(0.5)
+        return copy.copy(self._events)
+
+    def register_last(self, *arguments: Any, **options: Any) -> None:
+        self._events.register_last(*arguments, **options)
+        self.changed.set()
+
+
+def test_one_client_that_two_threads_tag_at_once_is_not_changed_while_its_events_are_copied(
+    kms: StrictKms,
+) -> None:
+    client: Any = kms.client()
+    events = client.meta.events = _CopiedSlowly(client.meta.events)
+    first = threading.Thread(target=tagged, args=(client,))
+    first.start()
+    assert events.copying.wait(10)
+    second = threading.Thread(target=tagged, args=(client,))
+    second.start()
+    first.join(10)
+    second.join(10)
+    # botocore would raise "dictionary changed size during iteration", in the first use of a key.
+    assert not events.was_changed_meanwhile
+    generate(tagged(client), kms.create_key())
+    assert kms.requests[-1].user_agent.count("phicrypt-id/") == 1
 
 
 # --- errors --------------------------------------------------------------------------------------

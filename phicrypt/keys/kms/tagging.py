@@ -10,7 +10,9 @@ the caller's own calls stay as they were. All of it goes through botocore's publ
 from __future__ import annotations
 
 import copy
+import os
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -49,6 +51,7 @@ class TaggedCall:
         return max(0, self.attempts - len(self.request_ids))
 
 
+_one_at_a_time = threading.RLock()
 _current_call: ContextVar[TaggedCall | None] = ContextVar("phicrypt_call", default=None)
 
 
@@ -120,11 +123,13 @@ class _Tag:
 
     def events(self) -> Any:
         """An emitter for the clone: the handed client's hooks, and one that marks requests as ours."""
-        own = copy.copy(self.handed_events)
+        # One at a time: botocore's emitter cannot be copied while another thread registers with it.
+        with _one_at_a_time:
+            own = copy.copy(self.handed_events)
+            # The root of the event tree runs last, after botocore rebuilt its user agent for the attempt.
+            self.handed_events.register_last("request-created", _set_user_agent, unique_id="phicrypt-user-agent")
+            self.handed_events.register_last("response-received", _remember_attempt, unique_id="phicrypt-attempts")
         own.register_last("before-call", self.mark_request)
-        # The root of the event tree runs last, after botocore rebuilt its user agent for the attempt.
-        self.handed_events.register_last("request-created", _set_user_agent, unique_id="phicrypt-user-agent")
-        self.handed_events.register_last("response-received", _remember_attempt, unique_id="phicrypt-attempts")
         return own
 
     def mark_request(self, context: dict[str, Any], **_: object) -> None:
@@ -177,3 +182,12 @@ def _give_own_connections(clone: Any) -> None:
             "version of botocore: give client_factory= or session= instead, or make the client in the child"
         ) from None
     clone._endpoint = endpoint
+
+
+def _renew_lock() -> None:
+    global _one_at_a_time
+    _one_at_a_time = threading.RLock()
+
+
+# Another thread of the parent may have held it.
+os.register_at_fork(after_in_child=_renew_lock)

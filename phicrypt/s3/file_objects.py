@@ -128,7 +128,7 @@ class S3Reader(KeyHolder, io.RawIOBase):
         piece = memoryview(self._held)[start : start + len(view)]
         view[: len(piece)] = piece
         self._position += len(piece)
-        self._message.use.count(len(piece))
+        self._message.count(len(piece))
         return len(piece)
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,6 +16,7 @@ from support.s3_support import WatchedS3, flip
 
 from phicrypt import PhiCrypt, RawAesKeyring
 from phicrypt.audit.sinks.memory import RecordingSink
+from phicrypt.audit.uses import Use
 from phicrypt.errors import AuthenticationError, FormatError, PhiCryptError, UnsupportedOperationError
 from phicrypt.formats.esdk.frames import FramedLayout, layout_of_body
 from phicrypt.s3.client import S3Client
@@ -190,3 +192,26 @@ def test_a_file_is_still_a_buffered_reader(s3: S3Client, bucket: str) -> None:
     with s3.open(f"s3://{bucket}/k") as file:
         assert isinstance(file, io.BufferedReader)
         assert list(file) == [b"one\n", b"two\n"]
+
+
+def test_rule_20_bytes_by_place_and_by_position_are_counted_one_after_the_other(
+    s3: S3Client, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3.put_object(Bucket=bucket, Key="k", Body=b"one\ntwo\n")
+    counting, begun, at_once = threading.Lock(), threading.Event(), threading.Event()
+
+    def count(use: Use, byte_count: int) -> None:
+        if not counting.acquire(blocking=False):
+            at_once.set()  # a sum of two threads would lose one of them
+            return
+        begun.set()
+        at_once.wait(0.3)
+        counting.release()
+
+    monkeypatch.setattr(Use, "count", count)
+    with s3.open(f"s3://{bucket}/k") as file, ThreadPoolExecutor(2) as pool:
+        by_place = pool.submit(file.read_at, 0, 3)
+        assert begun.wait(10)
+        by_position = pool.submit(file.read, 3)
+        assert by_place.result(10) == by_position.result(10) == b"one"
+    assert not at_once.is_set()

@@ -131,9 +131,13 @@ class FramedMessage(ProcessBound):
         frames raise.
         """
         plaintext = self.open_at(offset_bytes, length_bytes)
-        with self._counting:
-            self.use.count(len(plaintext))
+        self.count(len(plaintext))
         return plaintext
+
+    def count(self, byte_count: int) -> None:
+        """That much plaintext is given out, by one of several threads."""
+        with self._counting:
+            self.use.count(byte_count)
 
     def open_at(self, offset_bytes: int, length_bytes: int) -> bytes:
         """:meth:`read_at` for who counts what is given out."""

@@ -214,9 +214,13 @@ class VerifiedObject(ProcessBound):
     def read_at(self, offset_bytes: int, length_bytes: int) -> bytes:
         """The plaintext at an offset; fewer bytes only at the end (rule 43)."""
         plaintext = self.open_at(offset_bytes, length_bytes)
-        with self._one_at_a_time:
-            self.use.count(len(plaintext))
+        self.count(len(plaintext))
         return plaintext
+
+    def count(self, byte_count: int) -> None:
+        """That much plaintext is given out, by one of several threads."""
+        with self._one_at_a_time:
+            self.use.count(byte_count)
 
     def open_at(self, offset_bytes: int, length_bytes: int) -> bytes:
         """:meth:`read_at` for who counts what is given out."""

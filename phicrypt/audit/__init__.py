@@ -1,7 +1,7 @@
-"""The audit trail: events, sinks with hash chains, anchors in CloudTrail, and the join of both sides.
+"""The audit trail: events, who acts and why, and sinks with hash chains.
 
-Each name is loaded when it is first used. Verification, the join and break-glass are in
-:mod:`phicrypt.evidence.verify`, :mod:`phicrypt.evidence.join` and :mod:`phicrypt.recovery.break_glass`.
+Each name is loaded when it is first used. Anchors in CloudTrail, resource tokens, verification, the join and
+break-glass are in :mod:`phicrypt.witness`, :mod:`phicrypt.evidence` and :mod:`phicrypt.recovery.break_glass`.
 """
 
 from __future__ import annotations

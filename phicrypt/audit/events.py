@@ -118,7 +118,7 @@ class AuditEvent(NamedTuple):
         break_glass: the id of the break-glass grant under which this happened.
         application: the program, as the trail was told.
         principal: the AWS principal whose credentials called KMS, as the trail was told.
-        resource: the resource's token, see :class:`phicrypt.audit.ResourceTokens`.
+        resource: the resource's token, see :class:`phicrypt.witness.ResourceTokens`.
         error: the class of the error, for whatever did not succeed.
         reason: the error's short stable word, or AWS's error code.
         byte_count: plaintext bytes.

@@ -114,7 +114,7 @@ def verify(
 
     Args:
         path: the log file, or a folder of segments fetched from S3.
-        anchors: what CloudTrail shows, from :func:`phicrypt.witness.anchors.anchors_in`; each one of a
+        anchors: what CloudTrail shows, from :func:`phicrypt.evidence.anchors.anchors_in`; each one of a
             chain in this log must match. None leaves the log unanchored.
         expect_all_chains: anchors of chains that the log does not hold are faults (rule 24). False makes
             them remarks, for anchors that are known to be of several logs.

@@ -134,7 +134,7 @@ class StreamReader:
     def _make_room(self, capacity_bytes: int) -> None:
         """Move what is held to where the memory has room for this many bytes from there on.
 
-        Bytes stand at the same place of a page as in the source, see :mod:`phicrypt.core.page_memory`.
+        Bytes stand at the same place of a page as in the source, see :mod:`phicrypt.core.memory`.
         """
         held = self._memory[self._start : self._end]
         start = self.offset % PAGE_BYTES

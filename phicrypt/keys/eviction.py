@@ -108,22 +108,26 @@ class BoundedEntries(Generic[E]):
         if len(self._newcomers) > self._max_newcomers or not others_established:
             self._judge_newcomer()
             return
-        oldest, _ = self._established.popitem(last=False)
+        oldest = next(iter(self._established))
         entry = self.by_key.get(oldest)
         if entry is not None and (entry.returns or oldest == newest):
             entry.returns = max(0, entry.returns - 1)
-            self._established[oldest] = None
+            self._established.move_to_end(oldest)
         else:
             self.by_key.pop(oldest, None)
+            self._established.pop(oldest, None)
 
     def _judge_newcomer(self) -> None:
-        oldest, _ = self._newcomers.popitem(last=False)
+        # The queue last: what an interrupt leaves in by_key alone would never go, and would keep others out.
+        oldest = next(iter(self._newcomers))
         entry = self.by_key.get(oldest)
         if entry is not None and entry.returns:
             entry.returns = 0
             self._established[oldest] = None
+            self._newcomers.pop(oldest, None)
             return
         self.by_key.pop(oldest, None)
+        self._newcomers.pop(oldest, None)
         self._left[hash(oldest)] = None
         if len(self._left) > self._max_entries:
             self._left.popitem(last=False)

@@ -10,7 +10,9 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 import pytest
+from support.interrupts import Interrupted, interrupted_everywhere
 
+from phicrypt.keys import eviction
 from phicrypt.keys.cache import CachePolicy, KeyCache
 
 BOUND = 1_000
@@ -91,3 +93,19 @@ def test_a_cache_with_room_says_nothing(caplog):
         cache.get_or_load(tenant, lambda tenant=tenant: tenant)
     assert not cache.stats().is_too_small
     assert not caplog.records
+
+
+@pytest.mark.parametrize("bound", [1, 2, 5])
+@pytest.mark.parametrize("uses", [1, 3])
+def test_an_interrupt_wherever_it_comes_leaves_nothing_that_keeps_others_out(bound, uses):
+    def run(interrupted: Interrupted) -> None:
+        cache: KeyCache[int] = KeyCache(CachePolicy(max_entries=bound))
+        for tenant in in_turn(bound, uses, 2):
+            cache.get_or_load(tenant, lambda tenant=tenant: tenant)
+        interrupted(lambda: cache.get_or_load(bound, lambda: bound))
+        for tenant in in_turn(3 * bound + 1, 2, 2):
+            cache.get_or_load(tenant, lambda tenant=tenant: tenant)
+            assert cache.find(tenant) == tenant
+        assert cache.stats().entries <= bound
+
+    assert interrupted_everywhere(eviction, run) > 5

@@ -115,6 +115,7 @@ def kms() -> Iterator[StrictKms]:
 
 COMMANDS_WITHOUT_KEYS = {
     *("audit verify", "audit join", "audit actor", "audit incident", "audit break-glass", "audit review"),
+    "audit export",
     *("keystore create-table", "keystore list", "keystore show", "s3 ls", "s3 abort-incomplete"),
     "s3 clean-partial",
     *("inspect", "doctor", "demo", "policy key", "policy writer", "policy reader", "policy auditor"),

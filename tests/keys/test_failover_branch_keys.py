@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from botocore.config import Config
 from support.key_stores import CONTEXT, KeyStores, key_stores, opened, refusal_of, to_decrypt, to_encrypt
 
 from phicrypt import BranchKeyStore, HierarchicalKeyring, PhiCrypt
 from phicrypt.errors import ConfigurationError
 from phicrypt.keys.branch_keys.kms import KeyDiscovery
 from phicrypt.keys.branch_keys.store import FailoverRegion
+from phicrypt.keys.kms.keyring import KmsKeyring
 
 ID = "clinic-7"
 EAST, WEST = "us-east-1", "us-west-2"
@@ -172,6 +175,36 @@ def test_a_failover_client_of_another_region_is_refused(stores: KeyStores) -> No
         stores.another(
             "any", arn, multi_region=True, failover=[FailoverRegion(WEST, kms_client=stores.kms.client(EAST))]
         )
+
+
+def test_clients_that_a_keyring_lends_serve_the_next_region_as_well(
+    stores: KeyStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")  # no other credentials are at hand
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+    two = TwoRegions(stores)
+    lending = KmsKeyring(
+        two.east_arn,
+        session=two.kms.session(),
+        endpoint_url=two.kms.endpoint_url,
+        application="ward-app",
+        config=Config(retries={"total_max_attempts": 1}),
+    )
+    store = BranchKeyStore(
+        two.table_name,
+        "clinic-keys",
+        two.east_arn,
+        multi_region=True,
+        kms_clients=lending.kms_clients,
+        dynamodb_client=stores.dynamodb,
+        failover=[FailoverRegion(WEST, dynamodb_client=stores.dynamodb)],
+    )
+    two.kms.fail(status=500, region=EAST)
+    assert store.fetch_active(ID).version
+    assert two.regions_called() == [EAST, WEST]
+    assert all("phicrypt-app/ward-app" in request.user_agent for request in two.kms.requests)
 
 
 def test_a_region_that_hangs_is_left_within_the_stated_timeout(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from phicrypt.core.kms_arn import KmsArn, parse_kms_arn
@@ -87,7 +88,7 @@ class BranchKeyKms:
         self._key = key
         self._multi_region = multi_region
         self._grant_tokens = list(grant_tokens)
-        make = _impatient_client if failover else None
+        make = partial(_impatient_client, like=clients or KmsClients()) if failover else None
         self.clients = clients or KmsClients(client_factory=make)
         self._failover = tuple(
             (region, KmsClients(client=given, client_factory=None if given is not None else make))
@@ -221,10 +222,16 @@ class BranchKeyKms:
         return answer
 
 
-def _impatient_client(region: str) -> KMSClient:
-    """A client that gives up soon, because another Region is waiting to be asked."""
+def _impatient_client(region: str, like: KmsClients) -> KMSClient:
+    """A client that gives up soon, because another Region is waiting to be asked.
+
+    With the credentials, the local stack and the application of the first Region's, where they can be lent.
+    """
     return kms_client(
         region,
+        session=like.boto3_session,
+        endpoint_url=like.local_endpoint_url,
+        application=like.application,
         connect_timeout_seconds=FAILOVER_CONNECT_TIMEOUT_SECONDS,
         read_timeout_seconds=FAILOVER_READ_TIMEOUT_SECONDS,
         max_attempts=FAILOVER_ATTEMPTS,

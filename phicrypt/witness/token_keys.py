@@ -18,8 +18,9 @@ from phicrypt.audit.trail import NO_TRAIL, Trail
 from phicrypt.core.limits import ReadLimits
 from phicrypt.core.primitives import random_bytes
 from phicrypt.core.spool import CiphertextSpool
+from phicrypt.core.strict_json import parse_json
 from phicrypt.core.suites import AES_256_GCM_HKDF_SHA512_COMMIT_KEY, check_demands
-from phicrypt.errors import ConfigurationError
+from phicrypt.errors import ConfigurationError, FormatError
 from phicrypt.formats.esdk.header import parse_header
 from phicrypt.formats.esdk.opening import open_message
 from phicrypt.formats.esdk.sealing import DEFAULT_FRAME_LENGTH_BYTES, seal_message
@@ -123,9 +124,12 @@ def _spool() -> CiphertextSpool:
 
 def _entries(path: Path) -> list[dict[str, str]]:
     try:
-        document = json.loads(path.read_text())
+        document = parse_json(path.read_bytes(), field="token key file")
         if document["version"] != 1:
             raise ValueError("unknown version")
-        return [{"id": str(entry["id"]), "sealed": str(entry["sealed"])} for entry in document["token_keys"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        entries = [{"id": str(entry["id"]), "sealed": str(entry["sealed"])} for entry in document["token_keys"]]
+        for entry in entries:
+            base64.b64decode(entry["sealed"], validate=True)
+        return entries
+    except (FormatError, OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigurationError(f"no token key file: {type(error).__name__}") from None

@@ -370,6 +370,21 @@ def test_rule_23_the_key_file_is_sealed_by_kms(kms: StrictKms, tmp_path: Path) -
         ResourceTokens.load(path, KmsKeyring(key_arn, client=kms.client()))
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"version": 1, "token_keys": [{"id": "a", "sealed": "abc"}]}',
+        '{"version": 1, "token_keys": [{"id": "a", "sealed": "\u00e9"}]}',
+        '{"version": 1, "token_keys": [], "token_keys": [{"id": "a", "sealed": "YWJj"}]}',
+        "[" * 100_000,
+    ],
+)
+def test_rule_32_a_changed_token_key_file_is_refused_in_our_own_words(content: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="no token key file"):
+        ResourceTokens.load(tmp_path / "bad.json", RawAesKeyring("n", "k", bytes(32)))
+
+
 def test_bad_token_key_files_and_keys_are_refused(tmp_path: Path) -> None:
     keyring = RawAesKeyring("n", "k", bytes(32))
     (tmp_path / "bad.json").write_text("{}")

@@ -529,3 +529,13 @@ def test_a_forked_child_starts_with_an_empty_cache_and_its_own_connections(store
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert stores.kms.operations_called() == [("Decrypt", "us-east-1")] * 2
     assert opened(keyring, sealed)
+
+
+def test_a_source_that_gives_the_same_key_each_time_collects_no_calls() -> None:
+    store = StaticBranchKeyStore(ID, VERSION, BRANCH_KEY, bytes(32))
+    keyring = HierarchicalKeyring(store, ID)
+    for _ in range(3):
+        keyring.clear_cache()
+        sealed = keyring.on_encrypt(to_encrypt())
+        assert sealed.origin is not None and len(sealed.origin.other_calls) == 1
+    assert store.fetch_active(ID).origin.other_calls == ()

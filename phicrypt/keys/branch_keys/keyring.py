@@ -247,9 +247,18 @@ class HierarchicalKeyring(SteppedKeyring):
             was_cached = False
             if not compare_digest(active.key_bytes, version.key_bytes):
                 raise _versions_disagree(active)
-        if not was_cached:
-            active.origin = joined_origin(active.origin, version.origin)
-        return active
+        if was_cached:
+            return active
+        # A key of our own: the source's may be one that it gives each time, and would collect the calls.
+        agreed = BranchKey(
+            branch_key_id,
+            active.version,
+            active.key_bytes,
+            create_time=active.create_time,
+            context=active.context,
+        )
+        agreed.origin = joined_origin(active.origin, version.origin)
+        return agreed
 
     def _cache_key(self, branch_key_id: str, version: str | None) -> Hashable:
         # The active key and its version are two entries: a key learned by decrypting never encrypts (rule 11).

@@ -17,7 +17,7 @@ decided in the generators, once for both ways of calling.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
@@ -126,18 +126,42 @@ def run(steps: Steps[T], call: Callable[[Any], Any] = ask) -> T:
     A refusal that ``call`` raises is thrown into the steps, which may go on in another Region. Raises what
     the steps raise.
     """
+
+    async def answer_to(request: Request) -> Any:
+        return request.answer() if isinstance(request, LocalRequest) else call(request)
+
+    driven = _drive(steps, answer_to)
+    try:
+        driven.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    finally:
+        driven.close()
+    raise AssertionError("nothing in here waits for an event loop")
+
+
+async def arun(steps: Steps[T], call: Callable[[Any], Awaitable[Any]]) -> T:
+    """``await arun(keyring.encrypt_steps(materials), call)``: as :func:`run`, with a ``call`` that is awaited."""
+
+    async def answer_to(request: Request) -> Any:
+        return await (request.answer_async() if isinstance(request, LocalRequest) else call(request))
+
+    return await _drive(steps, answer_to)
+
+
+async def _drive(steps: Steps[T], answer_to: Callable[[Request], Coroutine[Any, Any, Any]]) -> T:
     answer: Any = None
     refusal: Exception | None = None
     try:
-        request = next(steps)
         while True:
-            try:
-                answer = request.answer() if isinstance(request, LocalRequest) else call(request)
-            except Exception as error:  # noqa: BLE001  (the steps judge it)
-                refusal = error
-            # Outside of the except clause, so that what the steps raise has no context that it did not choose.
             request = steps.send(answer) if refusal is None else steps.throw(refusal)
             answer = refusal = None
+            try:
+                answer = await answer_to(request)
+            except Exception as error:  # noqa: BLE001  (the steps judge it)
+                refusal = error
+            # Told outside of the except clause, so that what the steps raise has no context of ours.
     except StopIteration as done:
         result: T = done.value
         return result
@@ -147,25 +171,23 @@ def run(steps: Steps[T], call: Callable[[Any], Any] = ask) -> T:
         steps.close()
 
 
-async def arun(steps: Steps[T], call: Callable[[Any], Awaitable[Any]]) -> T:
-    """``await arun(keyring.encrypt_steps(materials), call)``: as :func:`run`, with a ``call`` that is awaited."""
-    answer: Any = None
-    refusal: Exception | None = None
-    try:
-        request = next(steps)
-        while True:
-            try:
-                answer = await (request.answer_async() if isinstance(request, LocalRequest) else call(request))
-            except Exception as error:  # noqa: BLE001  (the steps judge it)
-                refusal = error
-            request = steps.send(answer) if refusal is None else steps.throw(refusal)
-            answer = refusal = None
-    except StopIteration as done:
-        result: T = done.value
-        return result
-    finally:
-        answer = refusal = None
-        steps.close()
+class KeyringBase(KeyHolder):
+    """What most keyrings have in common; see :class:`phicrypt.core.materials.Keyring`."""
+
+    __slots__ = ()
+
+    _identity: Hashable
+
+    @property
+    def identity(self) -> Hashable:
+        return self._identity
+
+    @property
+    def caches_data_keys(self) -> bool:
+        return True
+
+    def prepare(self, encrypted_data_keys: Sequence[EncryptedDataKey]) -> None:
+        pass
 
 
 def shell_of(steps: str) -> Callable[[Shell], Shell]:
@@ -178,7 +200,7 @@ def shell_of(steps: str) -> Callable[[Shell], Shell]:
     return mark
 
 
-class SteppedKeyring(KeyHolder):
+class SteppedKeyring(KeyringBase):
     """A keyring whose work is steps; these are its synchronous shells.
 
     See :class:`phicrypt.core.materials.Keyring` for what they mean.

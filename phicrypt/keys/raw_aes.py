@@ -7,12 +7,13 @@ AWS Encryption SDK opens what it wraps with the same namespace, name and wrappin
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from phicrypt.core.key_origin import KeyOrigin, joined_origin
-from phicrypt.core.materials import DecryptionMaterials, EncryptedDataKey, EncryptionMaterials, KeyHolder
+from phicrypt.core.materials import DecryptionMaterials, EncryptedDataKey, EncryptionMaterials
 from phicrypt.core.primitives import open_gcm, random_bytes, seal_gcm
+from phicrypt.core.steps import KeyringBase
 from phicrypt.errors import AuthenticationError, ConfigurationError, KeyAccessError
 from phicrypt.keys.wrapping import UnwrappedDataKey, unwrap_data_key, wrap_data_key
 
@@ -20,7 +21,7 @@ _IV_LENGTH_BYTES: Final = 12
 _TAG_LENGTH_BYTES: Final = 16
 
 
-class RawAesKeyring(KeyHolder):
+class RawAesKeyring(KeyringBase):
     """Wraps data keys with AES-GCM under a local wrapping key of 16, 24 or 32 bytes.
 
     The encrypted data key's provider id is the namespace; its provider info is::
@@ -56,17 +57,6 @@ class RawAesKeyring(KeyHolder):
 
     def __repr__(self) -> str:
         return f"<RawAesKeyring {self.namespace!r} {self.name!r}>"
-
-    @property
-    def identity(self) -> Hashable:
-        return self._identity
-
-    @property
-    def caches_data_keys(self) -> bool:
-        return True
-
-    def prepare(self, encrypted_data_keys: Sequence[EncryptedDataKey]) -> None:
-        pass
 
     def on_encrypt(self, materials: EncryptionMaterials) -> EncryptionMaterials:
         iv = random_bytes(_IV_LENGTH_BYTES)

@@ -146,15 +146,8 @@ class HierarchicalKeyring(SteppedKeyring):
         return clients
 
     @property
-    def identity(self) -> Hashable:
-        return self._identity
-
-    @property
     def caches_data_keys(self) -> bool:
         return False
-
-    def prepare(self, encrypted_data_keys: Sequence[EncryptedDataKey]) -> None:
-        pass
 
     def clear_cache(self) -> None:
         """Forget every branch key now; the next use asks the store and KMS again."""

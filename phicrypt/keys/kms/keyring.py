@@ -13,7 +13,7 @@ The encryption context goes to KMS with every call and stands in CloudTrail.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Unpack, cast
 
 from phicrypt.core.key_origin import KMS_PROVIDER_ID, joined_origin
@@ -205,14 +205,6 @@ class KmsKeyring(SteppedKeyring):
     def kms_clients(self) -> KmsClients:
         """The AWS side of this keyring: client, session, endpoint and application, for others to use."""
         return self._clients
-
-    @property
-    def identity(self) -> Hashable:
-        return self._identity
-
-    @property
-    def caches_data_keys(self) -> bool:
-        return True
 
     def prepare(self, encrypted_data_keys: Sequence[EncryptedDataKey]) -> None:
         """Let ``client_factory`` make the clients that these encrypted data keys need."""

@@ -15,7 +15,7 @@ signed suites, which would pretend to, are refused.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
 from phicrypt.core.key_origin import KeyOrigin, joined_origin
@@ -110,17 +110,6 @@ class KmsRsaKeyring(SteppedKeyring):
     def kms_clients(self) -> KmsClients | None:
         """The AWS side of this keyring, for others to use; None where it only writes."""
         return self._clients
-
-    @property
-    def identity(self) -> Hashable:
-        return self._identity
-
-    @property
-    def caches_data_keys(self) -> bool:
-        return True
-
-    def prepare(self, encrypted_data_keys: Sequence[EncryptedDataKey]) -> None:
-        pass
 
     def encrypt_steps(self, materials: EncryptionMaterials) -> Steps[EncryptionMaterials]:
         yield from ()  # the public key is at hand: nobody is asked

@@ -37,14 +37,18 @@ def check_client(client: object, parameter: str = "client=", *, service: str | N
     client whose methods are coroutines.
     """
     redact_kms_logs()
-    if is_botocore_client(client):
+    made = type(client)
+    # Also of a class that botocore made: a hook of it may have put another base into the class.
+    has_coroutines = any(
+        inspect.iscoroutinefunction(member) for one in made.__mro__ for member in vars(one).values()
+    )
+    if is_botocore_client(client) and not has_coroutines:
         found = client.meta.service_model.service_name  # type: ignore[attr-defined]
         if service not in (None, found):
             raise ConfigurationError(f"{parameter} takes a client of {service}, and one of {found} came")
         return
-    made = type(client)
     name = f"{made.__module__}.{made.__qualname__}"
-    if any(inspect.iscoroutinefunction(member) for one in made.__mro__ for member in vars(one).values()):
+    if has_coroutines:
         raise ConfigurationError(
             f"{parameter} takes a synchronous boto3 client, and {name} came, whose methods are coroutines: give "
             "what boto3.client() makes"

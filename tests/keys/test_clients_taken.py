@@ -225,6 +225,19 @@ def test_a_marked_double_whose_methods_are_coroutines_is_refused_all_the_same() 
         check_client(Fake(), "client=")
 
 
+def test_rule_41_a_client_that_botocore_made_of_coroutines_is_refused() -> None:
+    class Asynchronous:
+        async def _make_api_call(self, *_: object) -> None: ...
+
+    session = boto3.Session(region_name="us-east-1")
+    session.events.register(
+        "creating-client-class.kms", lambda base_classes, **_: base_classes.insert(0, Asynchronous)
+    )
+    client = session.client("kms", aws_access_key_id="a", aws_secret_access_key="b")
+    with pytest.raises(ConfigurationError, match="coroutines"):
+        check_client(client)
+
+
 def test_a_mark_ends_with_its_object() -> None:
     """Another object may get the same place in memory."""
     for _ in range(200):

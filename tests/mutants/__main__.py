@@ -106,7 +106,9 @@ def as_result(mutant: Mutant, place: Place | Gone, ending: Ending | None) -> Res
     if isinstance(place, Gone) or ending is None:
         return result | {"status": "gone", "why": place.why if isinstance(place, Gone) else ""}
     if not ending.has_run:
-        raise SystemExit(f"mutant {mutant.number}: no test ran; is the area's folder of tests named in trial.py?")
+        raise SystemExit(
+            f"mutant {mutant.number}: no test ran to its end (stopped by others, or its area has none)"
+        )
     status = "dies" if ending.is_noticed else "lives"
     where = {"how": place.how, "file": place.statement.file, "line": place.statement.line}
     return result | {"status": status, **where, "by": ending.by, "seconds": ending.seconds}

@@ -38,6 +38,8 @@ _MEMORY_BYTES: Final = 12 * 2**30
 _FILE_BYTES: Final = 2 * 2**30
 _NO_TESTS: Final = (4, 5)
 """pytest's exit codes for names that it does not know, and for no test at all."""
+_ENDED_BY_OTHERS: Final = (-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
+"""How a process ends that somebody else stopped: that says nothing about the mistake."""
 _FAILED: Final = re.compile(r"^(?:FAILED|ERROR) (tests/.+?)(?: - .*)?$", re.MULTILINE)
 _BEGUN: Final = re.compile(r"^(tests/\S+?::.+?) ?$")
 
@@ -134,7 +136,7 @@ def run_tests(copy: Path, arguments: Sequence[str], timeout_seconds: float) -> E
         text = output.read()
     shutil.rmtree(copy / ".hypothesis", ignore_errors=True)
     seconds = round(time.monotonic() - started, 1)
-    if code in _NO_TESTS:
+    if code in _NO_TESTS or code in _ENDED_BY_OTHERS:
         return Ending(False, "", seconds, has_run=False)
     return Ending(code != 0, _noticed_by(text, code), seconds)
 

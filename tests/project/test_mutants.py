@@ -292,6 +292,13 @@ def test_no_test_at_all_is_not_taken_for_a_pass(tree: Path) -> None:
     assert not trial_of(tree, "return 2 * x", "return 1 * x", "tests/s3", "-k", "absent").has_run
 
 
+def test_tests_that_somebody_else_stopped_are_not_taken_for_a_notice(tree: Path) -> None:
+    stopping = "import os, signal\ndef test_stopped():\n    os.kill(os.getpid(), signal.SIGTERM)\n"
+    (tree / "tests/s3/test_numbers.py").write_text(stopping)
+    ending = trial_of(tree, "return 2 * x", "return 1 * x")
+    assert (ending.is_noticed, ending.has_run) == (False, False)
+
+
 def test_the_test_that_noticed_it_is_found_in_another_file(tree: Path) -> None:
     killed = replace(MUTANT, killed_by="hang: tests/s3/test_old.py::TestThem::test_something[a::b]")
     assert known_killer(tree, killed) == ["tests/s3/test_numbers.py", "-k", "test_something"]

@@ -96,3 +96,10 @@ def benchmarks(session: nox.Session) -> None:
     """The benchmark suite, quickly, or as the arguments say (``-- --only parts``)."""
     _enter(session, "-e", ".[bench]")
     _python(session, "-m", "benchmarks", *(session.posargs or BENCHMARK_ARGUMENTS))
+
+
+@nox.session(python=OLDEST)
+def mutants(session: nox.Session) -> None:
+    """Seeded mistakes: what a test noticed once is noticed now (``-- --only 7 8`` for some)."""
+    _enter(session, "-e", ".[test]")
+    _python(session, "-m", "tests.mutants", *session.posargs)

@@ -24,7 +24,8 @@ UNGUARDED = PhiCrypt(RawAesKeyring("clinic", "key-1", WRAPPING_KEY), guard=None)
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).filter(
     lambda name: not name.startswith(("aws-crypto-", "phicrypt-"))
 )
-contexts = st.dictionaries(names, st.text(st.characters(exclude_categories=["Cs"]), max_size=30), max_size=5)
+values = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
+contexts = st.dictionaries(names, values, max_size=5)
 frame_lengths = st.one_of(st.integers(1, 40), st.sampled_from([4096, 65536]))
 
 

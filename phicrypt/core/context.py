@@ -28,6 +28,11 @@ RESERVED_PREFIXES: Final = ("aws-crypto-", "phicrypt-")
 PUBLIC_KEY_NAME: Final = "aws-crypto-public-key"
 """The name under which signed suites carry their verification key."""
 MAX_FIELD_LENGTH_BYTES: Final = 0xFFFF
+MAX_WRITTEN_FIELD_LENGTH_BYTES: Final = 0x7FFF
+"""The longest name or value that AWS's library for Java reads: it takes the length for a signed number."""
+
+_SHOWN_LENGTH: Final = 100
+"""How much of a context name stands in an error about its value."""
 
 
 class AnyContext:
@@ -98,6 +103,27 @@ def plain_context(context: Mapping[str, str] | AuditContext | None) -> dict[str,
             )
         checked[name] = value
     return checked
+
+
+def check_bindable(context: Mapping[str, str]) -> None:
+    """Raise ConfigurationError for pairs that AWS's library for Java does not read (rule 34).
+
+    For what is about to be written. Readers take such pairs, because other libraries write them.
+    """
+    for name, value in context.items():
+        for field, what in ((name, "a context name"), (value, f"the context value of {name[:_SHOWN_LENGTH]!r}")):
+            if not field:
+                raise ConfigurationError(
+                    f"{what} is empty: AWS's library for Java does not read such a message; leave the pair out"
+                )
+            # A character has 4 bytes at most. What UTF-8 cannot hold, serialize_context refuses.
+            if len(field) * 4 > MAX_WRITTEN_FIELD_LENGTH_BYTES:
+                length = len(field.encode(errors="surrogatepass"))
+                if length > MAX_WRITTEN_FIELD_LENGTH_BYTES:
+                    raise ConfigurationError(
+                        f"{what} has {length} bytes: AWS's library for Java reads "
+                        f"{MAX_WRITTEN_FIELD_LENGTH_BYTES} at most; bind something shorter, such as a hash"
+                    )
 
 
 def serialize_context(context: Mapping[str, str]) -> bytes:

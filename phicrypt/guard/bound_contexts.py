@@ -14,6 +14,7 @@ from phicrypt.core.context import (
     PUBLIC_KEY_NAME,
     AnyContext,
     AuditContext,
+    check_bindable,
     expected_context,
     plain_context,
     serialize_context,
@@ -56,6 +57,7 @@ class ContextBinding:
         pairs = plain_context(context)
         if self._guard is not None:
             pairs = dict(self._guard.check(pairs))
+        check_bindable(pairs)
         # Read-only, because keyrings see it, and later messages are bound to the same pairs.
         checked = (MappingProxyType(pairs), serialize_context(pairs))
         if memo_key is not None and len(checked[1]) <= _MAX_REMEMBERED_BYTES:

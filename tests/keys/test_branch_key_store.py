@@ -143,6 +143,17 @@ def test_create_refuses_what_looks_like_phi_before_any_call(
     assert lenient.create_key(branch_key_id, context) == branch_key_id
 
 
+@pytest.mark.parametrize("context", [{"department": ""}, {"department": "v" * 32_768}])
+def test_rule_34_create_refuses_a_context_that_java_does_not_read(
+    stores: KeyStores, context: dict[str, str]
+) -> None:
+    store = stores.new_store()
+    stores.kms.requests.clear()
+    with pytest.raises(ConfigurationError, match="Java"):
+        store.create_key("clinic-9", context)
+    assert stores.kms.requests == []
+
+
 @pytest.mark.parametrize("wrong", ["", "x" * 2049, 7, "\ud800"])
 def test_refuses_an_id_that_no_row_can_have(stores: KeyStores, wrong: Any) -> None:
     store = stores.another("any", stores.kms.create_key())

@@ -420,3 +420,33 @@ def test_a_server_that_answers_another_range_is_refused(
 
     with pytest.raises(FormatError):
         client_of(raw=Liar(raw)).get_object(Bucket=bucket, Key="k", Range="bytes=5-6")
+
+
+@pytest.mark.parametrize("pairs", [{"dataset": ""}, {"dataset": "v" * 32_768}])
+def test_rule_34_s3_writes_no_context_that_java_does_not_read(
+    raw: Any, bucket: str, client_of: Callable[..., S3Client], pairs: dict[str, str]
+) -> None:
+    s3 = client_of(bind_location=False)
+    of_all = client_of(bind_location=False, context=pairs)
+    for refused in (
+        lambda: s3.put_object(Bucket=bucket, Key="a", Body=b"x", EncryptionContext=pairs),
+        lambda: of_all.put_object(Bucket=bucket, Key="a", Body=b"x"),
+        lambda: s3.upload_fileobj(io.BytesIO(b"x"), bucket, "a", ExtraArgs={"EncryptionContext": pairs}),
+        lambda: s3.create_multipart_upload(Bucket=bucket, Key="a", EncryptionContext=pairs),
+        lambda: s3.open(f"s3://{bucket}/a", "wb", context=pairs),
+    ):
+        with pytest.raises(ConfigurationError, match="Java"):
+            refused()
+    assert "Contents" not in raw.list_objects_v2(Bucket=bucket)
+    assert "Uploads" not in raw.list_multipart_uploads(Bucket=bucket)
+
+
+def test_rule_34_s3_reads_an_object_with_an_empty_context_value(
+    raw: Any, bucket: str, client_of: Callable[..., S3Client]
+) -> None:
+    sdk = aws_encryption_sdk.EncryptionSDKClient()
+    pairs = {"tenant": "7", "dataset": ""}
+    message, _ = sdk.encrypt(source=b"payload", encryption_context=pairs, key_provider=raw_provider())
+    raw.put_object(Bucket=bucket, Key="a", Body=message)
+    s3 = client_of(bind_location=False)
+    assert s3.get_object(Bucket=bucket, Key="a", EncryptionContext=pairs)["Body"].read() == b"payload"

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from phicrypt.audit.events import BRANCH_KEY_FORMAT
 from phicrypt.audit.trail import NO_TRAIL
-from phicrypt.core.context import AuditContext, plain_context
+from phicrypt.core.context import AuditContext, check_bindable, plain_context
 from phicrypt.core.key_origin import KMS_PROVIDER_ID, KeyOrigin, branch_key_origin
 from phicrypt.core.kms_arn import KmsArn, configured_key_arn
 from phicrypt.core.kms_calls import KmsCalls
@@ -200,6 +200,7 @@ class BranchKeyStore(KeyHolder):
         branch_key_id = check_branch_key_id(branch_key_id if branch_key_id is not None else str(uuid.uuid4()))
         with self._recorded("create-branch-key", branch_key_id) as use:
             custom_context = plain_context(context)
+            check_bindable(custom_context)
             self._guard.check({PARTITION_KEY: branch_key_id, **custom_context}, where="branch key")
             version = run(self.steps.create(branch_key_id, custom_context, use.calls))
             use.name = f"{branch_key_id}/{version}"

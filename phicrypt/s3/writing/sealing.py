@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
 from phicrypt.audit.uses import Use
-from phicrypt.core.context import plain_context
+from phicrypt.core.context import check_bindable, plain_context
 from phicrypt.core.location import location_pair
 from phicrypt.core.materials import EncryptionMaterials
 from phicrypt.core.streams import ReadableStream
@@ -153,6 +153,7 @@ def check_new_object(
     pairs = {**options.context, **plain_context(own.get("EncryptionContext"))}
     if guard is not None:
         pairs = dict(guard.check(pairs))
+    check_bindable(pairs)
     if options.format == "s3ec":
         pairs = kms_context_of(pairs, S3EC_V3_SUITE)
     elif options.bind_location:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
 import threading
@@ -12,6 +13,7 @@ from phicrypt.errors import ConfigurationError, UnsupportedOperationError
 
 T = TypeVar("T")
 
+_BARE_WRITE: Final = getattr(io.RawIOBase, "write", None)
 MAX_ATTEMPTS: Final = 5
 """How often a range is asked for when the connection breaks while it is read, as boto3 does."""
 
@@ -42,18 +44,39 @@ def read_into(source: ReadableStream, room: memoryview) -> int:
 def read_some_into(source: ReadableStream, room: memoryview) -> int:
     """One read; 0 at the end."""
     own_read_into = getattr(source, "readinto", None)
-    if own_read_into is not None:
-        count = own_read_into(room)
-    else:
-        data = source.read(len(room))
-        count = None if data is None else _checked_length(data, len(room))
-        if count:
-            room[:count] = data
+    try:
+        count = own_read_into(room) if own_read_into is not None else _read_by_copy(source, room)
+        is_implemented = True
+    except NotImplementedError:  # io.RawIOBase's, which a class with a read() of its own inherits
+        is_implemented = False
+    if not is_implemented:
+        count = _read_by_copy(source, room)
     if count is None:
         raise ConfigurationError("the source is non-blocking; a blocking binary file object is expected")
     if not 0 <= count <= len(room):
         raise ConfigurationError(f"the source's readinto() of {len(room)} bytes returned {count}")
     return int(count)
+
+
+def _read_by_copy(source: ReadableStream, room: memoryview) -> int | None:
+    try:
+        data = source.read(len(room))
+        is_implemented = True
+    except NotImplementedError:
+        is_implemented = False
+    except AttributeError:
+        if hasattr(source, "read"):
+            raise
+        is_implemented = False
+    if not is_implemented:
+        raise ConfigurationError(
+            f"the source, a {type(source).__name__}, has no read(); a binary file is expected"
+        )
+    if data is None:
+        return None
+    count = _checked_length(data, len(room))
+    room[:count] = data
+    return count
 
 
 def _checked_length(data: object, room: int) -> int:
@@ -99,12 +122,22 @@ def write_all(sink: WritableStream, piece: memoryview | bytes) -> int:
     Real file objects take views, since they keep no reference to what they are given. Any other
     sink might keep one, and the view's buffer is reused for the next frame: it gets bytes.
 
-    Raises ConfigurationError for a sink that takes nothing, or says that it took more than it got.
+    Raises ConfigurationError for a sink of text, one that takes nothing, or says that it took more than it got.
     """
     is_file = isinstance(sink, io.IOBase)
     rest: memoryview | bytes = memoryview(piece) if is_file else bytes(piece)
     while len(rest):
-        written = sink.write(rest)
+        try:
+            written = sink.write(rest)
+            is_binary = True
+        except (NotImplementedError, TypeError, AttributeError):
+            if not _takes_no_bytes(sink):
+                raise
+            is_binary = False
+        if not is_binary:
+            raise ConfigurationError(
+                f"the sink ({type(sink).__name__}) takes no bytes; a binary file is expected, opened with 'wb'"
+            )
         if written is None:
             if is_file:
                 raise ConfigurationError("the sink is non-blocking; a blocking binary file object is expected")
@@ -115,6 +148,15 @@ def write_all(sink: WritableStream, piece: memoryview | bytes) -> int:
             )
         rest = rest[written:]
     return len(piece)
+
+
+def _takes_no_bytes(sink: object) -> bool:
+    """Whether it is the sink's kind that was wrong: an error in the code of another sink is its own."""
+    write = getattr(sink, "write", None)
+    is_text = isinstance(sink, io.TextIOBase | codecs.StreamWriter | codecs.StreamReaderWriter)
+    is_bare = isinstance(sink, io.RawIOBase) and getattr(type(sink), "write", None) is _BARE_WRITE
+    # The wrappers of tempfile are no TextIOBase, and show the file's encoding.
+    return write is None or is_text or is_bare or getattr(sink, "encoding", None) is not None
 
 
 class PieceSource:

@@ -160,12 +160,16 @@ class LimitExceededError(PhiCryptError):
     Attributes:
         limit: the bound.
         actual: what was found (or ``None`` where finding out would pass the bound).
+        setting: what raises the bound, such as ``"ReadLimits.max_spool_bytes"``; empty for a bound that is fixed.
     """
 
-    def __init__(self, message: str, *, limit: int, actual: int | None) -> None:
-        super().__init__(f"{message} (limit {limit}, found {'more' if actual is None else actual})")
+    def __init__(self, message: str, *, limit: int, actual: int | None, setting: str = "") -> None:
+        found = "more" if actual is None else actual
+        raised_by = f"; {setting} sets it" if setting else ""
+        super().__init__(f"{message} (limit {limit}, found {found}{raised_by})")
         self.limit = limit
         self.actual = actual
+        self.setting = setting
 
 
 class AuditError(PhiCryptError):

@@ -101,11 +101,7 @@ class PhiCryptMaterialsManager(CryptoMaterialsManager):  # type: ignore[misc]
             raise ConfigurationError(f"{suite.name} does not commit to its key; allow_uncommitted=True opens it")
         if (PUBLIC_KEY_NAME in request.encryption_context) != suite.is_signed:
             raise FormatError("present exactly when the suite signs was expected", field=PUBLIC_KEY_NAME)
-        bound = phi_session.limits.max_encrypted_data_keys
-        if len(request.encrypted_data_keys) > bound:
-            raise LimitExceededError(
-                "too many encrypted data keys", limit=bound, actual=len(request.encrypted_data_keys)
-            )
+        _check_count(len(request.encrypted_data_keys), phi_session.limits.max_encrypted_data_keys)
         check_expected_pairs(request.encryption_context, request.reproduced_encryption_context)
         encrypted_data_keys = sorted(
             EncryptedDataKey(key.key_provider.provider_id, key.key_provider.key_info, key.encrypted_data_key)
@@ -132,6 +128,12 @@ class PhiCryptMaterialsManager(CryptoMaterialsManager):  # type: ignore[misc]
             ),
             verification_key=verification_key,
         )
+
+
+def _check_count(count: int, bound: int) -> None:
+    if count > bound:
+        setting = "ReadLimits.max_encrypted_data_keys"
+        raise LimitExceededError("too many encrypted data keys", limit=bound, actual=count, setting=setting)
 
 
 def _sdk_encryption_materials(

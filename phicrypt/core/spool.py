@@ -46,7 +46,12 @@ class CiphertextSpool:
         """Keep one chunk; raises LimitExceededError beyond ``max_bytes`` and OSError of a full disk."""
         self._length += len(chunk)
         if self._length > self._max_bytes:
-            raise LimitExceededError("the spooled body is too long in bytes", limit=self._max_bytes, actual=None)
+            raise LimitExceededError(
+                "the spooled body is too long in bytes",
+                limit=self._max_bytes,
+                actual=None,
+                setting="ReadLimits.max_spool_bytes",
+            )
         if self._file is None:
             # Beyond max_size this becomes a TemporaryFile: mode 0600, unlinked before it is written.
             self._file = tempfile.SpooledTemporaryFile(max_size=self._memory_bytes)  # noqa: SIM115

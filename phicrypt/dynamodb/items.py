@@ -172,7 +172,10 @@ def _seal(phi_session: Session, item: Mapping[str, Any], table: TableConfig, use
     materials, _ = phi_session.provider.encryption_materials(suite, context, plaintext_length_bytes=None)
     if (count := len(materials.encrypted_data_keys)) > (limit := phi_session.limits.max_encrypted_data_keys):
         raise LimitExceededError(
-            "more encrypted data keys than phicrypt's own reader accepts", limit=limit, actual=count
+            "more encrypted data keys than phicrypt's own reader accepts",
+            limit=limit,
+            actual=count,
+            setting="ReadLimits.max_encrypted_data_keys",
         )
     stored = {name: value for name, value in materials.context.items() if name not in context}
     signed = list(terminals.values())

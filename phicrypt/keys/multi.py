@@ -134,6 +134,7 @@ class MultiKeyring(SteppedKeyring):
                 "the keyrings wrote too many encrypted data keys",
                 limit=self._max_encrypted_data_keys,
                 actual=len(materials.encrypted_data_keys),
+                setting="MultiKeyring(max_encrypted_data_keys=)",
             )
         return materials
 

@@ -70,6 +70,7 @@ def parse_header(header_bytes: bytes, limits: ReadLimits) -> Header:
             "the item's header is too long in bytes",
             limit=limits.max_header_length_bytes,
             actual=len(header_bytes),
+            setting="ReadLimits.max_header_length_bytes",
         )
     length = len(header_bytes)
     if length < _BEGINNING.size:
@@ -172,6 +173,7 @@ def _parse_stored_context(header_bytes: bytes, start: int, limits: ReadLimits) -
             "the header's encryption context is too long in bytes",
             limit=limits.max_context_length_bytes,
             actual=end - start,
+            setting="ReadLimits.max_context_length_bytes",
         )
     serialized = header_bytes[start:end]
     context = parse_context(serialized, offset=start)
@@ -192,6 +194,7 @@ def _parse_encrypted_data_keys(
             "the item's header has too many encrypted data keys",
             limit=limits.max_encrypted_data_keys,
             actual=count,
+            setting="ReadLimits.max_encrypted_data_keys",
         )
     keys = []
     for _ in range(count):

@@ -195,7 +195,12 @@ class _HeaderParts:
     def take(self, length_bytes: int, field: str) -> bytes:
         self.length += length_bytes
         if self.length > self._limit:
-            raise LimitExceededError("the message header is too long in bytes", limit=self._limit, actual=None)
+            raise LimitExceededError(
+                "the message header is too long in bytes",
+                limit=self._limit,
+                actual=None,
+                setting="ReadLimits.max_header_length_bytes",
+            )
         piece = bytes(self._reader.take(length_bytes, field))
         self._pieces.append(piece)
         return piece
@@ -222,7 +227,10 @@ def _parse_context_field(parts: _HeaderParts, limits: ReadLimits) -> tuple[bytes
     length = int.from_bytes(parts.take(2, "context length"), "big")
     if length > limits.max_context_length_bytes:
         raise LimitExceededError(
-            "the encryption context is too long in bytes", limit=limits.max_context_length_bytes, actual=length
+            "the encryption context is too long in bytes",
+            limit=limits.max_context_length_bytes,
+            actual=length,
+            setting="ReadLimits.max_context_length_bytes",
         )
     offset = parts.start + parts.length
     context = parse_context(parts.take(length, "encryption context"), offset=offset)
@@ -235,7 +243,10 @@ def _parse_encrypted_data_keys(parts: _HeaderParts, limits: ReadLimits) -> tuple
         raise parts.wrong("at least one encrypted data key was expected", "encrypted data key count", 2)
     if count > limits.max_encrypted_data_keys:
         raise LimitExceededError(
-            "too many encrypted data keys", limit=limits.max_encrypted_data_keys, actual=count
+            "too many encrypted data keys",
+            limit=limits.max_encrypted_data_keys,
+            actual=count,
+            setting="ReadLimits.max_encrypted_data_keys",
         )
     encrypted_data_keys = []
     for _ in range(count):
@@ -278,4 +289,5 @@ def _check_frame_length(
             "the frame length in bytes is too large",
             limit=limits.max_frame_length_bytes,
             actual=frame_length_bytes,
+            setting="ReadLimits.max_frame_length_bytes",
         )

@@ -131,7 +131,12 @@ class MessageOpener(ProcessBound):
         iv, length = head[:IV_LENGTH_BYTES], int.from_bytes(head[IV_LENGTH_BYTES:], "big")
         bound = min(limits.max_spool_bytes, MAX_NON_FRAMED_LENGTH_BYTES)
         if length > bound:
-            raise LimitExceededError("the non-framed body is too long in bytes", limit=bound, actual=length)
+            raise LimitExceededError(
+                "the non-framed body is too long in bytes",
+                limit=bound,
+                actual=length,
+                setting="" if bound == MAX_NON_FRAMED_LENGTH_BYTES else "ReadLimits.max_spool_bytes",
+            )
         aad = single_block_aad(self.header.message_id, length)
         self._sign_over(head)
         verifier = GcmStreamOpener(self._message_key, iv, aad)

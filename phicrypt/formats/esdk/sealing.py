@@ -170,6 +170,7 @@ def header_part_of(materials: EncryptionMaterials, frame_length_bytes: int, limi
             "more encrypted data keys than phicrypt's own reader accepts",
             limit=limits.max_encrypted_data_keys,
             actual=len(materials.encrypted_data_keys),
+            setting="ReadLimits.max_encrypted_data_keys",
         )
     part = constant_header_part_v2(materials.context_bytes, materials.encrypted_data_keys, frame_length_bytes)
     fixed_length = 3 + _MESSAGE_ID_LENGTH_BYTES + 32 + 16
@@ -178,6 +179,7 @@ def header_part_of(materials: EncryptionMaterials, frame_length_bytes: int, limi
             "the message header is longer in bytes than phicrypt's own reader accepts",
             limit=limits.max_header_length_bytes,
             actual=len(part) + fixed_length,
+            setting="ReadLimits.max_header_length_bytes",
         )
     materials.header_parts[frame_length_bytes] = part
     return part

@@ -44,6 +44,9 @@ _OF_ONE_FILE: Final = (
     PermissionError,
 )
 """Errors of one file of a folder; the others (a refused key, a full disk) would meet every file."""
+_NUMBERS_OF_ONE_FILE: Final = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.EILSEQ)
+"""As above, of those that Python has no class for: names that the target cannot hold, and files that became
+something else meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +184,9 @@ def for_each_file(files: Iterable[SourceFile], work: Callable[[SourceFile], None
             try:
                 work(file)
                 done += 1
-            except _OF_ONE_FILE as error:
+            except (*_OF_ONE_FILE, OSError) as error:
+                if not isinstance(error, _OF_ONE_FILE) and error.errno not in _NUMBERS_OF_ONE_FILE:
+                    raise
                 complain(f"in {file.shown}:")
                 first_failure = first_failure or exit_code_of(error) or CHECK_EXIT_CODE
             advance(1)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from phicrypt import ANY_CONTEXT, KmsKeyring, PhiCrypt
+from phicrypt.cli import transfers
 from phicrypt.core.output_file import offers_unnamed_files
 
 CONTEXT = ("--context", "tenant=clinic-7")
@@ -278,6 +279,37 @@ class TestFolders:
         assert str(tmp_path / "sealed" / "a.txt.esdk") in ending.error
         assert names(tmp_path / "out") == ["deep"]
         assert (tmp_path / "out" / "deep" / "er" / "b.txt").exists()
+
+    @pytest.mark.parametrize("length", [251, 255])
+    def test_a_name_without_room_for_the_suffix_is_named_and_the_rest_goes_on(
+        self, phicrypt, tree, tmp_path, length
+    ):
+        (tree / ("a" * length)).write_bytes(b"x")
+        (tree / ("b" * 250)).write_bytes(b"x")
+        ending = phicrypt("encrypt", tree, tmp_path / "sealed", *CONTEXT)
+        assert ending.code == 9
+        assert f"in {tree / ('a' * length)}:" in ending.error
+        assert "too long" in ending.error
+        assert names(tmp_path / "sealed") == ["a.txt.esdk", "b" * 250 + ".esdk", "deep"]
+        assert (tmp_path / "sealed" / "deep" / "er" / "b.txt.esdk").exists()
+
+    def test_a_file_that_became_a_link_meanwhile_is_named_and_the_rest_goes_on(
+        self, phicrypt, tree, tmp_path, monkeypatch
+    ):
+        found = transfers.source_files
+
+        def source_files(*arguments, **options):
+            for file in found(*arguments, **options):
+                if file.name == "a.txt":
+                    (tree / "a.txt").unlink()
+                    (tree / "a.txt").symlink_to("/etc/hostname")
+                yield file
+
+        monkeypatch.setattr(transfers, "source_files", source_files)
+        ending = phicrypt("encrypt", tree, tmp_path / "sealed", *CONTEXT)
+        assert ending.code == 9
+        assert f"in {tree / 'a.txt'}:" in ending.error
+        assert names(tmp_path / "sealed") == ["deep"]
 
     def test_a_refused_key_ends_the_command_at_the_first_file(self, phicrypt, aws, tree, tmp_path):
         phicrypt("encrypt", tree, tmp_path / "sealed", *CONTEXT)

@@ -264,7 +264,7 @@ def check_body(operation: str, body: bytes | str | None, book: TableBook) -> Non
         return
     try:
         puts, updates = _writes(operation, json.loads(body or b""))
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         puts = None
     # Not in the handler, because Python's error holds the body.
     if puts is None:

@@ -61,7 +61,7 @@ def check_sse_context(guard: PhiGuard | None, encoded: str | None) -> None:
     if not encoded:
         return
     pairs = None
-    with suppress(ValueError, RecursionError):
+    with suppress(TypeError, ValueError, RecursionError):
         pairs = json.loads(base64.b64decode(encoded, validate=True))
     if not isinstance(pairs, dict):
         # Not in the handler: Python's own error holds the pairs.

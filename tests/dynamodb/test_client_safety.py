@@ -648,6 +648,8 @@ def deep(value: Any) -> Any:
     "refuse",
     [
         lambda phi: layer.check_body("PutItem", b'{"Item": "canary', TableBook([])),
+        lambda phi: layer.check_body("PutItem", b'{"Item": "canary\xff"}', TableBook([])),
+        lambda phi: layer.check_body("PutItem", b'{"Item": ["canary"' + b",[" * 100_000, TableBook([])),
         lambda phi: phi.dynamodb.encrypt_item({"patient_id": "p-1", "visit": 1, "name": Canary()}, VISITS),
         lambda phi: phi.dynamodb.encrypt_item({"patient_id": "p-1", "visit": 1, "name": {"canary", 1}}, VISITS),
         lambda phi: phi.dynamodb.encrypt_item({"patient_id": "p-1", "visit": 1, "name": deep("canary")}, VISITS),

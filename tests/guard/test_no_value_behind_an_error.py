@@ -14,6 +14,7 @@ from phicrypt.formats.dbesdk.attributes import deserialize, serialize, serialize
 from phicrypt.formats.s3ec.envelope import parse_instruction_file
 from phicrypt.formats.signatures import strict_json
 from phicrypt.s3.in_clear import check_sse_context
+from phicrypt.s3.writing.put import in_memory
 
 SECRET = "Jane Roe \ud800"
 NOT_UTF8 = b"Jane Roe \xff"
@@ -38,6 +39,7 @@ def chain_of(error: BaseException | None) -> Iterator[BaseException]:
         lambda: serialize_context({"name": SECRET}),
         lambda: parse_context(b"\0\1\0\1a\0\x0a" + NOT_UTF8),
         lambda: location_pair("bucket", SECRET, {}),
+        lambda: in_memory(SECRET),
     ],
 )
 def test_rule_32_no_refused_text_is_kept_behind_an_error(refused: Callable[[], object]) -> None:
@@ -57,6 +59,9 @@ def test_rule_32_no_refused_text_is_kept_behind_an_error(refused: Callable[[], o
         lambda: check_sse_context(None, base64.b64encode(b'{"name": "Jane Roe" x').decode()),
         lambda: check_sse_context(None, base64.b64encode(NOT_UTF8).decode()),
         lambda: check_sse_context(None, base64.b64encode(b'["Jane Roe"]').decode()),
+        lambda: check_sse_context(None, "Jane Roe \ud800"),
+        lambda: check_sse_context(None, {"name": "Jane Roe"}),  # type: ignore[arg-type]
+        lambda: check_sse_context(None, base64.b64encode(b'["Jane Roe",' * 100_000).decode()),
     ],
 )
 def test_rule_32_no_refused_json_is_kept_behind_an_error(refused: Callable[[], object]) -> None:

@@ -450,3 +450,18 @@ def test_rule_34_s3_reads_an_object_with_an_empty_context_value(
     raw.put_object(Bucket=bucket, Key="a", Body=message)
     s3 = client_of(bind_location=False)
     assert s3.get_object(Bucket=bucket, Key="a", EncryptionContext=pairs)["Body"].read() == b"payload"
+
+
+def test_rule_32_a_body_that_utf_8_cannot_hold_is_not_kept_behind_the_error(
+    raw: Any, bucket: str, client_of: Callable[..., S3Client]
+) -> None:
+    s3 = client_of()
+    with pytest.raises(ConfigurationError, match="surrogate") as caught:
+        s3.put_object(Bucket=bucket, Key="a", Body="Jane Roe \ud800")
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="b")["UploadId"]
+    with pytest.raises(ConfigurationError, match="surrogate") as caught_part:
+        s3.upload_part(Bucket=bucket, Key="b", UploadId=upload, PartNumber=1, Body="Jane Roe \ud800")
+    for error in (caught.value, caught_part.value):
+        assert "Jane" not in repr(error)
+        assert error.__cause__ is None and error.__context__ is None
+    assert "Contents" not in raw.list_objects_v2(Bucket=bucket)

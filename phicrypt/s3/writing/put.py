@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import IO, Any
 
 from phicrypt.audit.uses import Use
@@ -77,7 +78,7 @@ def seal_to_spool(outgoing: OutgoingObject, source: Any, use: Use, max_memory_by
 def in_memory(body: Any) -> Any:
     """The body as bytes where it is in memory, else the file object itself."""
     if isinstance(body, str):
-        return body.encode()
+        return _encoded(body)
     if isinstance(body, memoryview):
         return body.cast("B") if body.c_contiguous else body.tobytes()
     if isinstance(body, bytes | bytearray):
@@ -87,6 +88,15 @@ def in_memory(body: Any) -> Any:
     if not hasattr(body, "read"):
         raise ConfigurationError(f"Body is bytes, text or a binary file object, not {type(body).__name__}")
     return body
+
+
+def _encoded(body: str) -> bytes:
+    with suppress(UnicodeEncodeError):
+        return body.encode()
+    # Not in the handler: Python's own error holds the whole body (rule 32).
+    raise ConfigurationError(
+        "Body is text with half a surrogate pair, which UTF-8 cannot hold; pass bytes, or text without it"
+    )
 
 
 def _length_in_memory(plaintext: Any) -> int | None:

@@ -12,6 +12,7 @@ import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -27,11 +28,15 @@ from support.key_stores import (
     to_encrypt,
     with_ciphertext,
 )
+from support.keyring_support import EAST
 
 from phicrypt import ANY_CONTEXT, HierarchicalKeyring, MultiKeyring, PhiCrypt, RawAesKeyring
+from phicrypt.audit import RecordingSink
 from phicrypt.core.context import serialize_context
+from phicrypt.core.key_origin import KeyOrigin
 from phicrypt.core.suites import AlgorithmSuite
 from phicrypt.errors import AuthenticationError, ConfigurationError, KeyAccessError
+from phicrypt.keys.branch_keys import BranchKey
 from phicrypt.testing import StaticBranchKeyStore
 
 ID = "clinic-7"
@@ -348,7 +353,7 @@ class Flipping(StaticBranchKeyStore):
         if self.openings not in self.changed:
             return branch_key
         flipped = bytes([branch_key.key_bytes[0] ^ 1]) + branch_key.key_bytes[1:]
-        return type(branch_key)(branch_key.branch_key_id, branch_key.version, flipped)
+        return BranchKey(branch_key.branch_key_id, branch_key.version, flipped)
 
     def fetch_active(self, branch_key_id: str) -> Any:
         return self.opened(super().fetch_active(branch_key_id))
@@ -372,6 +377,32 @@ def test_rule_28_nothing_is_sealed_while_the_openings_disagree(changed: tuple[in
     with pytest.raises(KeyAccessError) as refused:
         phi.encrypt(b"note", context={"tenant": "a"})
     assert (refused.value.code, refused.value.is_retryable) == ("BranchKeyVersionsDisagree", False)
+
+
+class Calling(Flipping):
+    """The same, where each opening is a call of KMS with a request id: 1, 2, …"""
+
+    def opened(self, branch_key: Any) -> Any:
+        found = super().opened(branch_key)
+        number = str(self.openings)
+        call = KeyOrigin("aws-kms", EAST, request_ids=(number,), correlation_id=number, operation="Decrypt")
+        return BranchKey(found.branch_key_id, found.version, found.key_bytes, call=call)
+
+
+@pytest.mark.parametrize(
+    ("changed", "calls"),
+    [((), "12"), ((1,), "1234"), ((2,), "1234"), ((1, 3), "1234")],
+    ids=["agreed", "the active row", "the version's row", "for good"],
+)
+def test_rule_22_every_call_of_both_openings_is_recorded(changed: tuple[int, ...], calls: str) -> None:
+    """CloudTrail shows those whose answers were not believed as well."""
+    sink = RecordingSink()
+    with PhiCrypt(HierarchicalKeyring(Calling(*changed), ID), audit=[sink]) as phi, suppress(KeyAccessError):
+        phi.encrypt(b"note", context={"tenant": "a"})
+    origin = sink.events[-1].origin
+    assert origin is not None
+    recorded = [call.request_ids for call in (origin, *origin.other_calls)]
+    assert sorted(recorded) == [(number,) for number in calls]
 
 
 def test_rule_28_the_second_opening_serves_the_decryptions_that_follow() -> None:

@@ -24,7 +24,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from phicrypt.core.context import PUBLIC_KEY_NAME
-from phicrypt.core.key_origin import HIERARCHY_PROVIDER_ID, joined_origin
+from phicrypt.core.key_origin import HIERARCHY_PROVIDER_ID, KeyOrigin, joined_origin
 from phicrypt.core.materials import DecryptionMaterials, EncryptedDataKey, EncryptionMaterials
 from phicrypt.core.primitives import kdf_counter_mode_sha256, open_gcm, random_bytes, seal_gcm
 from phicrypt.core.steps import SteppedKeyring, Steps, run, shell_of
@@ -231,17 +231,19 @@ class HierarchicalKeyring(SteppedKeyring):
         One changed bit in one answer would otherwise seal everything of a time to live under a key that
         nobody has. The second opening is of the version's own row, and serves the decryptions that follow.
         """
-        active = yield from fetch_steps(self._store, branch_key_id, None)
-        version, was_cached = yield from self._branch_key(branch_key_id, active.version)
-        if not compare_digest(active.key_bytes, version.key_bytes):
-            self.cache.forget(self._cache_key(branch_key_id, active.version))
-            active = yield from fetch_steps(self._store, branch_key_id, None)
-            version = yield from fetch_steps(self._store, branch_key_id, active.version)
-            was_cached = False
+        calls: list[KeyOrigin] = []
+        try:
+            active, version = yield from self._opened_twice(branch_key_id, calls)
             if not compare_digest(active.key_bytes, version.key_bytes):
-                raise _versions_disagree(active)
-        if was_cached:
-            return active
+                self.cache.forget(self._cache_key(branch_key_id, active.version))
+                active = yield from self._opened(branch_key_id, None, calls)
+                version = yield from self._opened(branch_key_id, active.version, calls)
+                if not compare_digest(active.key_bytes, version.key_bytes):
+                    raise _versions_disagree(active)
+        except KeyAccessError as refusal:
+            made = (one for call in calls for one in (call, *call.other_calls))
+            refusal.earlier_calls = (*made, *refusal.earlier_calls)
+            raise
         # A key of our own: the source's may be one that it gives each time, and would collect the calls.
         agreed = BranchKey(
             branch_key_id,
@@ -250,8 +252,23 @@ class HierarchicalKeyring(SteppedKeyring):
             create_time=active.create_time,
             context=active.context,
         )
-        agreed.origin = joined_origin(active.origin, version.origin)
+        calls.remove(active.origin)
+        agreed.origin = joined_origin(active.origin, *calls)
         return agreed
+
+    def _opened_twice(self, branch_key_id: str, calls: list[KeyOrigin]) -> Steps[tuple[BranchKey, BranchKey]]:
+        """The ACTIVE key and its version, the latter from the cache where it was opened before."""
+        active = yield from self._opened(branch_key_id, None, calls)
+        version, was_cached = yield from self._branch_key(branch_key_id, active.version)
+        if not was_cached:
+            calls.append(version.origin)
+        return active, version
+
+    def _opened(self, branch_key_id: str, version: str | None, calls: list[KeyOrigin]) -> Steps[BranchKey]:
+        """One opening. Its call is noted, whether its answer is believed or not: CloudTrail shows it (rule 22)."""
+        branch_key = yield from fetch_steps(self._store, branch_key_id, version)
+        calls.append(branch_key.origin)
+        return branch_key
 
     def _cache_key(self, branch_key_id: str, version: str | None) -> Hashable:
         # The active key and its version are two entries: a key learned by decrypting never encrypts (rule 11).

@@ -172,8 +172,8 @@ def test_a_programs_standard_output_verifies_as_cloudwatch_exports_it(output: li
 @pytest.mark.parametrize(
     "content",
     [
-        gzip.compress(b"nothing of ours\n"),
-        gzip.compress(b'2026-01-31T12:00:00Z {"phicrypt-audit":1\n')[:-6],
+        gzip.compress(b"nothing of ours\n", mtime=0),
+        gzip.compress(b'2026-01-31T12:00:00Z {"phicrypt-audit":1\n', mtime=0)[:-6],
         b"2026-01-31T12:00:00Z hello\n",
         b'{"events": [{"message": 5}]}',
         b'{"events": [{"message": "x"}',

@@ -104,3 +104,20 @@ def test_no_vectors_and_no_secrets_files_are_committed():
 def test_no_catch_all_module_names():
     names = {path.stem for path in (ROOT / "phicrypt").rglob("*.py")}
     assert not names & {"utils", "util", "helpers", "helper", "manager", "misc", "common"}
+
+
+def test_cases_of_a_test_have_the_same_names_in_every_process():
+    """Cases made of time or chance have other names in each process: parallel runs then refuse to start."""
+    changing = {"urandom", "uuid4", "now", "time", "time_ns", "token_bytes", "token_hex"}
+    found = []
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        for function in ast.walk(ast.parse(path.read_text())):
+            for decorator in getattr(function, "decorator_list", ()):
+                for node in ast.walk(decorator):
+                    if not isinstance(node, ast.Call):
+                        continue
+                    name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+                    dated = ast.unparse(node.func) == "gzip.compress" and "mtime=0" not in ast.unparse(node)
+                    if name in changing or dated:
+                        found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {name}")
+    assert found == []

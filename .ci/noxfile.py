@@ -88,6 +88,13 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session(python=OLDEST)
+def atheris(session: nox.Session) -> None:
+    """Every parser under Atheris, guided by coverage, or some (``-- esdk-header --runs 100000``)."""
+    _enter(session, "-e", ".[test]", "atheris>=3.0")
+    _python(session, "-m", "tests.fuzz", *session.posargs)
+
+
+@nox.session(python=OLDEST)
 def coverage(session: nox.Session) -> None:
     """Branch coverage of formats/ and keys/ by the tests about them; fails below the bound in pyproject.toml."""
     _enter(session, "-e", ".[test]", "coverage>=7.6")

@@ -8,7 +8,9 @@
     ├── FormatError                not a valid message: .field, .offset
     ├── NotEncryptedError          the object or item is plaintext
     ├── AuthenticationError        changed bytes, wrong data key or wrong context; .reason for audit
-    │   └── ManifestMismatchError  signed, but not what lies there (phicrypt.formats.manifests)
+    │   ├── ManifestMismatchError  signed, but not what lies there (phicrypt.formats.manifests)
+    │   ├── NoteSignatureError     not the checkpoint of that log (phicrypt.formats.checkpoints)
+    │   └── ProofMismatchError     a record, proof and checkpoint that do not belong together (….merkle)
     ├── ContextMismatchError       the message lacks an expected context pair: .names
     ├── PhiInContextError          a value looks like PHI: .names
     ├── KeyAccessError             KMS or the key store refused: .key_arn, .operation, .code, …

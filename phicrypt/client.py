@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Self, Unpack
 
 from phicrypt.audit.trail import NO_TRAIL
 from phicrypt.core.limits import ReadLimits
@@ -20,6 +20,10 @@ from phicrypt.messages.verbs import MessageClient
 from phicrypt.session import Session
 
 if TYPE_CHECKING:
+    from boto3 import Session as Boto3Session
+    from mypy_boto3_kms.client import KMSClient
+    from mypy_boto3_s3.client import S3Client as AwsS3Client
+
     from phicrypt.audit.delivery import AuditSink, WithPolicy
     from phicrypt.audit.events import Purpose
     from phicrypt.audit.trail import AuditTrail
@@ -124,8 +128,8 @@ class PhiCrypt(MessageClient):
         actor: str,
         reason: str,
         expires_in_seconds: int,
-        session: Any = None,
-        client: Any = None,
+        session: Boto3Session | None = None,
+        client: KMSClient | None = None,
         keyring: Keyring | None = None,
         principal: str | None = None,
     ) -> AbstractContextManager[BreakGlass]:
@@ -145,7 +149,7 @@ class PhiCrypt(MessageClient):
 
     def s3(
         self,
-        client_or_session: Any = None,
+        client_or_session: AwsS3Client | Boto3Session | None = None,
         *,
         require_private_bucket: bool = False,
         **settings: Unpack[S3Settings],

@@ -9,10 +9,14 @@ on ``sts:RoleSessionName`` and ``sts:SourceIdentity``.
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from phicrypt.core.aws_clients import check_client
 from phicrypt.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from boto3 import Session as Boto3Session
+    from mypy_boto3_sts.client import STSClient
 
 _NAME: Final = re.compile(r"[\w+=,.@-]{2,64}", re.ASCII)
 
@@ -22,10 +26,10 @@ def assume_role(
     *,
     actor: str,
     duration_seconds: int = 3_600,
-    client: Any = None,
-    session: Any = None,
+    client: STSClient | None = None,
+    session: Boto3Session | None = None,
     set_source_identity: bool = True,
-) -> Any:
+) -> Boto3Session:
     """A ``boto3.Session`` with credentials of the role whose session name and source identity are the actor.
 
     Pass it as ``session=`` to a keyring: each actor then has a session, a keyring and a cache of its

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -33,6 +33,9 @@ from phicrypt.core.context import ANY_CONTEXT, AnyContext
 from phicrypt.core.materials import Keyring
 from phicrypt.errors import ConfigurationError
 from phicrypt.recovery.drill import DrillReport, Sample, digest_of, parse_digests, rehearse
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
 
 PATHS = ("rsa", "kms", "keystore")
 _CHUNK_LENGTH_BYTES = 1024 * 1024
@@ -207,7 +210,7 @@ def _read_file(path: Path, phi: PhiCrypt, expected: Expected, take_piece: TakePi
 
 
 def _read_object(
-    s3: Any,
+    s3: S3Client,
     bucket: str,
     name: str,
     logical_buckets: dict[str, str],

@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from phicrypt.dynamodb.config import KmsContextWarning, TableConfig
 from phicrypt.dynamodb.items import open_item, seal_item
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     import boto3
+    from mypy_boto3_dynamodb.client import DynamoDBClient
 
     from phicrypt.core.materials import Keyring
     from phicrypt.dynamodb.boto3_types import (
@@ -158,7 +159,7 @@ class DynamoDb:
         class EncryptsAtBirth:
             def __init__(self, *arguments: Any, **options: Any) -> None:
                 super().__init__(*arguments, **options)
-                attach_layer(phi_session, self, book, check_tables)
+                attach_layer(phi_session, cast("DynamoDBClient", self), book, check_tables)
 
         def make_class_encrypt(**event: Any) -> None:
             event["base_classes"].insert(0, EncryptsAtBirth)
@@ -190,7 +191,7 @@ class DynamoDb:
 
     def update_encrypted(
         self,
-        client: Any,
+        client: DynamoDBClient,
         table_name: str,
         key_attributes: Mapping[str, Any],
         change: Callable[[Item], Item | None],
@@ -203,7 +204,7 @@ class DynamoDb:
         model: type[Model],
         *,
         table_name: str | None = None,
-        client: Any = None,
+        client: DynamoDBClient | None = None,
         **settings: Unpack[TableSettings],
     ) -> TypedTable[Model]:
         """The typed table whose schema is a model: ``patients = phi.dynamodb.table(Patient)``.

@@ -40,6 +40,8 @@ from phicrypt.dynamodb.tokens import TokenLedger
 from phicrypt.errors import ConfigurationError, LimitExceededError, UnsupportedOperationError
 
 if TYPE_CHECKING:
+    from mypy_boto3_dynamodb.client import DynamoDBClient
+
     from phicrypt.session import Session
 
 _CONTEXT_NAME: Final = "phicrypt"
@@ -81,7 +83,9 @@ class Layer:
         is_of_resource: boto3's resource will turn the answers into Python values.
     """
 
-    def __init__(self, phi_session: Session, client: Any, book: TableBook, check_tables: CheckTables) -> None:
+    def __init__(
+        self, phi_session: Session, client: DynamoDBClient, book: TableBook, check_tables: CheckTables
+    ) -> None:
         self.phi_session = phi_session
         self.book = book
         self.is_of_resource = False
@@ -90,9 +94,9 @@ class Layer:
         self._tokens = TokenLedger()
         self._checks = TableChecks(self.call, check_tables)
 
-    def register(self, client: Any) -> None:
+    def register(self, client: DynamoDBClient) -> None:
         """Hook into the client's events. The client is changed from here on."""
-        events = client.meta.events
+        events: Any = client.meta.events  # one hook answers: the stubs know of none that does
         events.register("provide-client-params.dynamodb", _own_parameters, unique_id="phicrypt-parameters")
         events.register_last("before-parameter-build.dynamodb", self._before_build, unique_id="phicrypt-seal")
         events.register_last("before-send.dynamodb", self._before_send, unique_id="phicrypt-last-check")
@@ -215,7 +219,7 @@ _layers: WeakKeyDictionary[Any, Layer] = WeakKeyDictionary()
 _layers_lock = threading.Lock()
 
 
-def layer_of(client: Any) -> Layer:
+def layer_of(client: DynamoDBClient) -> Layer:
     """The layer of an encrypting client, resource or resource's table; ConfigurationError without one."""
     meta = getattr(client, "meta", None)
     layer = _layers.get(getattr(meta, "client", client))
@@ -227,7 +231,9 @@ def layer_of(client: Any) -> Layer:
     return layer
 
 
-def attach_layer(phi_session: Session, client: Any, book: TableBook, check_tables: CheckTables) -> Layer:
+def attach_layer(
+    phi_session: Session, client: DynamoDBClient, book: TableBook, check_tables: CheckTables
+) -> Layer:
     """Make a botocore client encrypt from now on; see :func:`phicrypt.dynamodb.client.attach`."""
     check_client(client, "phi.dynamodb", service="dynamodb")
     with _layers_lock:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from phicrypt.dynamodb.config import PlaintextPolicy, TableConfig
 from phicrypt.dynamodb.layer import Layer, layer_of
@@ -33,6 +33,9 @@ from phicrypt.errors import (
     PhiCryptError,
     UnsupportedOperationError,
 )
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb.client import DynamoDBClient
 
 MAX_SEGMENTS: Final = 64
 _UNREADABLE: Final = (AuthenticationError, FormatError, LimitExceededError, UnsupportedOperationError)
@@ -125,7 +128,7 @@ Progress = Callable[[int], None]
 
 
 def migrate_table(
-    client: Any,
+    client: DynamoDBClient,
     table_name: str,
     options: WalkOptions = WalkOptions(),
     *,
@@ -164,7 +167,7 @@ def migrate_table(
 
 
 def verify_table(
-    client: Any,
+    client: DynamoDBClient,
     table_name: str,
     options: WalkOptions = WalkOptions(),
     *,
@@ -371,7 +374,7 @@ class _Walk:
         return parameters
 
 
-def _layer_and_table(client: Any, table_name: str) -> tuple[Layer, TableConfig]:
+def _layer_and_table(client: DynamoDBClient, table_name: str) -> tuple[Layer, TableConfig]:
     layer = layer_of(client)
     table = layer.book.resolve(table_name, "The walk over the table")
     if table is None:

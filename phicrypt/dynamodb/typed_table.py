@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
@@ -12,7 +12,11 @@ from phicrypt.dynamodb.layer import layer_of
 from phicrypt.dynamodb.model_values import to_attribute
 from phicrypt.dynamodb.models import FieldRole, PhiModel, without_values
 from phicrypt.dynamodb.shapes import Item
+from phicrypt.dynamodb.updates import update_encrypted
 from phicrypt.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb.client import DynamoDBClient
 
 Model = TypeVar("Model", bound=PhiModel)
 
@@ -24,7 +28,7 @@ class TypedTable(Generic[Model]):
     :meth:`update` if the model names them in ``retired``. :meth:`put` replaces the whole item.
     """
 
-    def __init__(self, model: type[Model], config: TableConfig, client: Any) -> None:
+    def __init__(self, model: type[Model], config: TableConfig, client: DynamoDBClient) -> None:
         # A client that does not encrypt, or encrypts other tables, would store plaintext or nothing.
         if layer_of(client).book.resolve(config.table_name, "A typed table") is None:
             raise ConfigurationError(f"the table {config.table_name!r} is in the client's plaintext_tables")
@@ -118,9 +122,7 @@ class TypedTable(Generic[Model]):
             changed = change(draft)
             return self._merged(item, before, draft if changed is None else changed)
 
-        item = self.client.update_encrypted(
-            TableName=self.config.table_name, Key=self._key(partition, *sort), change=change_item
-        )
+        item = update_encrypted(self.client, self.config.table_name, self._key(partition, *sort), change_item)
         return None if item is None else self.model.from_item(item)
 
     def set_unsigned(self, partition: Any, sort: Any = None, /, **values: Any) -> None:

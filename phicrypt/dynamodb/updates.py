@@ -13,7 +13,7 @@ import copy
 import random
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from phicrypt.dynamodb.answers import key_of
 from phicrypt.dynamodb.config import TableConfig
@@ -23,6 +23,9 @@ from phicrypt.dynamodb.shapes import Item
 from phicrypt.dynamodb.tables import FOOTER, HEADER, carries_beacons, check_no_beacons, signed_names
 from phicrypt.errors import AuthenticationError, ConfigurationError, UnsupportedOperationError
 
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb.client import DynamoDBClient
+
 MAX_ATTEMPTS: Final = 12
 _OPERATION: Final = "update_encrypted"
 _BACKOFF_SECONDS: Final = 0.01
@@ -30,7 +33,10 @@ _MAX_BACKOFF_SECONDS: Final = 0.5
 
 
 def update_encrypted(
-    client: Any, table_name: str, key_attributes: Mapping[str, Any], change: Callable[[Item], Item | None]
+    client: DynamoDBClient,
+    table_name: str,
+    key_attributes: Mapping[str, Any],
+    change: Callable[[Item], Item | None],
 ) -> Item | None:
     """Change signed attributes of one item; see the module's head for how.
 

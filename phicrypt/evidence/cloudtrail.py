@@ -13,12 +13,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from phicrypt.audit.events import parse_time
 from phicrypt.core.strict_json import InflatedStream, JsonArray, parse_json
 from phicrypt.errors import ConfigurationError, FormatError
 from phicrypt.evidence.trail_events import KMS_SOURCE, TrailEvent, parse_record, printable
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudtrail.client import CloudTrailClient
+    from mypy_boto3_s3.client import S3Client
 
 __all__ = [
     "KMS_SOURCE",
@@ -102,7 +106,7 @@ def log_files_below(path: Path, reading: Reading | None = None) -> Iterator[Path
 
 
 def read_bucket(
-    s3_client: Any,
+    s3_client: S3Client,
     location: str,
     *,
     since_ns: int | None = None,
@@ -120,13 +124,13 @@ def read_bucket(
     for object_key in log_keys(s3_client, location, since_ns, until_ns):
         name = object_key.rpartition("/")[2]
         try:
-            body = s3_client.get_object(Bucket=bucket, Key=object_key)["Body"]
+            body = cast("BinaryIO", s3_client.get_object(Bucket=bucket, Key=object_key)["Body"])
             yield from _within(read_file(body, name, reading), since_ns, until_ns)
         except ClientError as error:
             reading.add_problem(name, f"cannot be fetched ({error.response['Error']['Code']})")
 
 
-def log_keys(s3_client: Any, location: str, since_ns: int | None, until_ns: int | None) -> Iterator[str]:
+def log_keys(s3_client: S3Client, location: str, since_ns: int | None, until_ns: int | None) -> Iterator[str]:
     """Keys of the log files under ``s3://bucket/prefix`` that may hold records of the time."""
     for object_key in keys_below(s3_client, location):
         is_log = object_key.endswith(_LOG_NAMES) and not is_digest(object_key)
@@ -134,7 +138,7 @@ def log_keys(s3_client: Any, location: str, since_ns: int | None, until_ns: int 
             yield object_key
 
 
-def keys_below(s3_client: Any, location: str) -> Iterator[str]:
+def keys_below(s3_client: S3Client, location: str) -> Iterator[str]:
     """The key of every object under ``s3://bucket/prefix``."""
     bucket, prefix = split_location(location)
     for page in s3_client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
@@ -211,7 +215,7 @@ def _unwrapped(element: Any) -> Any:
 
 
 def look_up(
-    cloudtrail_client: Any,
+    cloudtrail_client: CloudTrailClient,
     *,
     since_ns: int | None = None,
     until_ns: int | None = None,
@@ -247,7 +251,7 @@ def look_up(
         question["NextToken"] = token
 
 
-def _ask_patiently(client: Any, question: dict[str, Any], sleep: Callable[[float], None]) -> Any:
+def _ask_patiently(client: CloudTrailClient, question: dict[str, Any], sleep: Callable[[float], None]) -> Any:
     from botocore.exceptions import ClientError
 
     for attempt in range(_MAX_LOOKUP_RETRIES):

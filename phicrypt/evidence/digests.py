@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, cast
 
 from phicrypt.core.primitives import verify_rsa_pkcs1_sha256
 from phicrypt.core.strict_json import InflatedStream, inflated, parse_json
@@ -37,6 +37,10 @@ from phicrypt.evidence.cloudtrail import (
 )
 from phicrypt.evidence.coverage import Link, UnlistedFile, cover
 from phicrypt.evidence.trail_events import printable
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudtrail.client import CloudTrailClient
+    from mypy_boto3_s3.client import S3Client
 
 _KEYS_SINCE: Final = datetime(2013, 11, 1, tzinfo=UTC)
 """CloudTrail's beginning: ListPublicKeys gives today's key only, unless it is asked for older ones."""
@@ -248,9 +252,9 @@ def verify_folder(
 
 
 def verify_bucket(
-    s3_client: Any,
+    s3_client: S3Client,
     location: str,
-    cloudtrail_client: Any,
+    cloudtrail_client: CloudTrailClient,
     *,
     since_ns: int | None = None,
     until_ns: int | None = None,
@@ -297,7 +301,7 @@ def verify_bucket(
     )
 
 
-def _public_keys(cloudtrail_client: Any) -> dict[str, bytes]:
+def _public_keys(cloudtrail_client: CloudTrailClient) -> dict[str, bytes]:
     question: dict[str, Any] = {"StartTime": _KEYS_SINCE}
     found: dict[str, bytes] = {}
     while True:
@@ -308,11 +312,11 @@ def _public_keys(cloudtrail_client: Any) -> dict[str, bytes]:
         question["NextToken"] = answer["NextToken"]
 
 
-def _fetched(s3_client: Any, bucket: str, object_key: str) -> Iterator[BinaryIO]:
+def _fetched(s3_client: S3Client, bucket: str, object_key: str) -> Iterator[BinaryIO]:
     from botocore.exceptions import ClientError
 
     try:
-        yield s3_client.get_object(Bucket=bucket, Key=object_key)["Body"]
+        yield cast("BinaryIO", s3_client.get_object(Bucket=bucket, Key=object_key)["Body"])
     except ClientError as error:
         if error.response["Error"]["Code"] not in ("NoSuchKey", "404"):
             code = error.response["Error"]["Code"]

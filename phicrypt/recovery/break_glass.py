@@ -15,7 +15,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, Required, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Final, Required, TypedDict, Unpack
 
 from phicrypt.audit.acting import acting_as
 from phicrypt.audit.events import AuditEvent, Kind, Outcome, Purpose, describe_error
@@ -28,10 +28,15 @@ from phicrypt.formats.esdk.frames import Buffer
 from phicrypt.formats.esdk.summary import MessageSummary
 from phicrypt.guard.bound_contexts import Context
 from phicrypt.guard.phi_guard import PhiGuard
+from phicrypt.keys.kms.clients import KmsClients
 from phicrypt.keys.kms.rsa_keyring import KmsRsaKeyring
 from phicrypt.messages.streams import DecryptingReader
 from phicrypt.messages.verbs import MessageClient
 from phicrypt.session import Session
+
+if TYPE_CHECKING:
+    from boto3 import Session as Boto3Session
+    from mypy_boto3_kms.client import KMSClient
 
 MAX_EXPIRY_SECONDS: Final = 12 * 3_600
 _MIN_REASON_LENGTH: Final = 10
@@ -110,8 +115,8 @@ def break_glass(
     actor: str,
     reason: str,
     expires_in_seconds: int,
-    session: Any = None,
-    client: Any = None,
+    session: Boto3Session | None = None,
+    client: KMSClient | None = None,
     keyring: Keyring | None = None,
     principal: str | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -147,7 +152,7 @@ def break_glass(
     if principal is not None or session is not None or client is not None:
         trail = copy.copy(trail)  # the same sinks, for calls under other credentials
         trail.principal = principal
-    emergency = keyring or _emergency_keyring(phi_session.provider.keyring, session, client)
+    emergency = keyring or _emergency_keyring(phi_session, session, client)
     PhiGuard().check({"reason": reason}, where="break-glass reason")
     guard = phi_session.guard
     if guard is not None and guard.mode == "refuse":  # it may know the house's own record numbers
@@ -178,9 +183,9 @@ def record_review(trail: AuditTrail, grant_id: str, *, reviewer: str, note: str 
         trail.write(_event(trail, Kind.BREAK_GLASS_REVIEW, grant_id, reviewer, note=note[:_MAX_REASON_LENGTH]))
 
 
-def _emergency_keyring(keyring: Keyring, session: Any, client: Any) -> Keyring:
+def _emergency_keyring(phi_session: Session, session: Boto3Session | None, client: KMSClient | None) -> Keyring:
     """The RSA recipient among the keyrings, with the emergency role's session or client."""
-    recipients = [one for one in _all_of(keyring) if isinstance(one, KmsRsaKeyring)]
+    recipients = [one for one in _all_of(phi_session.provider.keyring) if isinstance(one, KmsRsaKeyring)]
     if len(recipients) != 1:
         raise ConfigurationError(
             f"break-glass needs one KmsRsaKeyring among the keyrings, there are {len(recipients)}: write messages "
@@ -188,7 +193,8 @@ def _emergency_keyring(keyring: Keyring, session: Any, client: Any) -> Keyring:
         )
     if session is None and client is None:
         return recipients[0]
-    return KmsRsaKeyring(recipients[0].key_arn, algorithm=recipients[0].algorithm, session=session, client=client)
+    place = recipients[0].kms_clients or phi_session.kms_clients or KmsClients()
+    return recipients[0].opening_with(place.under_role(session=session, client=client))
 
 
 def _all_of(keyring: Keyring) -> Iterator[Keyring]:

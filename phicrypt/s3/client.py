@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, cast, overload
 
 from phicrypt.core.aws_clients import check_client
 from phicrypt.core.context import AnyContext, AuditContext
@@ -35,7 +35,11 @@ from phicrypt.session import Session
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from boto3 import Session as Boto3Session
+    from mypy_boto3_s3.client import S3Client as AwsS3Client
+
     from phicrypt.s3.boto3_types import TypedVerbs as Boto3Verbs
+    from phicrypt.s3.session import Boto3S3
 else:
     Boto3Verbs = ForwardedOperations
 
@@ -74,12 +78,12 @@ class S3Client(Boto3Verbs):
     def __init__(
         self,
         phi_session: Session,
-        client: Any = None,
+        client: AwsS3Client | Boto3Session | None = None,
         write_guard: WriteGuard | None = None,
         **settings: Unpack[S3Settings],
     ) -> None:
         options = S3Options.checked(phi_session.limits, phi_session.frame_length_bytes, **settings)
-        self._s3_session = S3Session(phi_session, raw_client(client), options, write_guard)
+        self._s3_session = S3Session(phi_session, cast("Boto3S3", raw_client(client)), options, write_guard)
         self._uploads = MultipartUploads(self._s3_session)
 
     def __repr__(self) -> str:
@@ -301,7 +305,7 @@ class S3Client(Boto3Verbs):
         return download(self._s3_session, parameters, demands, settings)
 
 
-def raw_client(client_or_session: Any) -> Any:
+def raw_client(client_or_session: AwsS3Client | Boto3Session | None) -> AwsS3Client:
     """A boto3 client as it is, or a new one from a session, with connections enough for transfers.
 
     Raises ConfigurationError for a client of another service, an asynchronous one, a proxy and a fake

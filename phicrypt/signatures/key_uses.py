@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from phicrypt.audit.events import SIGNATURE_FORMAT
 from phicrypt.audit.trail import NO_TRAIL, Trail, Use
 from phicrypt.keys.kms.clients import KmsClients
 
 if TYPE_CHECKING:
+    from mypy_boto3_kms.client import KMSClient
+
     from phicrypt.core.key_origin import KeyOrigin
     from phicrypt.guard.phi_guard import PhiGuard
     from phicrypt.session import Session
@@ -34,7 +36,7 @@ def key_use(
 
 
 def lent(
-    phi_session: Session | None, client: Any, guard: PhiGuard | None, trail: Trail | None
+    phi_session: Session | None, client: KMSClient | None, guard: PhiGuard | None, trail: Trail | None
 ) -> tuple[KmsClients, PhiGuard | None, Trail]:
     """KMS clients, guard and trail: as given, else the session's and those of its keyring, else none."""
     if phi_session is None:

@@ -11,7 +11,7 @@ import base64
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, TypedDict
+from typing import TYPE_CHECKING, Final, TypedDict
 
 from phicrypt.audit.trail import NO_TRAIL, Trail, Use
 from phicrypt.core.key_origin import KeyOrigin
@@ -33,6 +33,8 @@ from phicrypt.signatures.key_uses import key_use, lent
 from phicrypt.signatures.kms_mac import MAC_ALGORITHMS, KmsMacKey, LocalMacKey
 
 if TYPE_CHECKING:
+    from mypy_boto3_kms.client import KMSClient
+
     from phicrypt.session import Session
 
 _MAX_LOCAL_KEYS: Final = 64
@@ -45,7 +47,7 @@ Source = bytes | bytearray | memoryview | Readable
 class MacSettings(TypedDict, total=False):
     """Settings of :class:`Mac`, as ``phi.mac`` takes them."""
 
-    client: Any
+    client: KMSClient | None
     algorithm: str
     guard: PhiGuard | None
     trail: Trail | None
@@ -68,7 +70,7 @@ class Mac:
         self,
         key_arn: str,
         *,
-        client: Any = None,
+        client: KMSClient | None = None,
         algorithm: str = "HMAC_SHA_256",
         guard: PhiGuard | None = None,
         trail: Trail | None = None,

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from phicrypt.audit.trail import Trail, Use
 from phicrypt.core.key_origin import KMS_PROVIDER_ID, KeyOrigin
@@ -45,6 +45,8 @@ from phicrypt.signatures.key_uses import key_use, lent
 from phicrypt.signatures.kms_signing import KmsSigningKey
 
 if TYPE_CHECKING:
+    from mypy_boto3_kms.client import KMSClient
+
     from phicrypt.session import Session
 
 Source = bytes | bytearray | memoryview | Readable
@@ -154,7 +156,7 @@ class _SignersVerifier(Verifier):
 class SignerSettings(TypedDict, total=False):
     """Settings of :class:`Signer`, as ``phi.signer`` takes them."""
 
-    client: Any
+    client: KMSClient | None
     algorithm: str | None
     digest: str
     public_key_ttl_seconds: float
@@ -187,7 +189,7 @@ class Signer:
         self,
         key_arn: str,
         *,
-        client: Any = None,
+        client: KMSClient | None = None,
         algorithm: str | None = None,
         digest: str = "sha256",
         public_key_ttl_seconds: float = 3600.0,

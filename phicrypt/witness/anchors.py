@@ -19,7 +19,7 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from phicrypt._lazy import lazy_names
 from phicrypt.audit.events import AuditEvent, Kind, describe_error, refused_origin
@@ -29,6 +29,9 @@ from phicrypt.core.key_origin import KeyOrigin
 from phicrypt.core.kms_arn import parse_kms_arn
 from phicrypt.errors import ConfigurationError, KeyAccessError
 from phicrypt.keys.kms.calls import call_kms, kms_client, safe_kms_client, tagged
+
+if TYPE_CHECKING:
+    from mypy_boto3_kms.client import KMSClient
 
 _log = logging.getLogger("phicrypt.audit")
 ANCHOR_OPERATION: Final = "GenerateDataKeyWithoutPlaintext"
@@ -56,7 +59,7 @@ class AnchoredSink:
         sink: JsonlSink,
         key_arn: str,
         *,
-        client: Any = None,
+        client: KMSClient | None = None,
         every_records: int = 10_000,
         every_seconds: float = 300,
     ) -> None:

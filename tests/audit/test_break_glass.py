@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from support.cloudtrail_records import ROLE_ARN, record_of
 from support.recovery_keys import key_pair
@@ -15,6 +16,7 @@ from support.recovery_keys import key_pair
 from phicrypt import ANY_CONTEXT, KmsKeyring, MultiKeyring, PhiCrypt, RawAesKeyring
 from phicrypt.audit import AuditEvent, AuditTrail, RecordingSink, assume_role
 from phicrypt.core.limits import ReadLimits
+from phicrypt.core.materials import Keyring
 from phicrypt.errors import (
     AuditError,
     ConfigurationError,
@@ -292,6 +294,43 @@ def test_a_grant_demands_the_context() -> None:
         pytest.raises(ConfigurationError, match="context"),
     ):
         grant.decrypt(message)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("whose", ["the recipient's own", "the everyday keyring's"])
+def test_a_grant_under_a_roles_session_asks_where_the_clients_keyrings_ask(
+    kms: StrictKms, recipient: tuple[str, bytes], whose: str
+) -> None:
+    """Endpoint and application were given once, to a keyring; the role gives credentials only."""
+    place = {"endpoint_url": kms.endpoint_url, "application": "ward"}
+    everyday: Keyring = RawAesKeyring("clinic", "everyday", b"e" * 32)
+    emergency = KmsRsaKeyring(recipient[0], public_key=recipient[1])
+    if whose == "the recipient's own":
+        emergency = KmsRsaKeyring(recipient[0], public_key=recipient[1], **place)
+    else:
+        everyday = KmsKeyring(kms.create_key(), session=kms.session(), **place)
+    phi = PhiCrypt(MultiKeyring(everyday, emergency), audit=[RecordingSink()])
+    message = phi.encrypt(b"the record", context={"tenant": "clinic-7"})
+    role = boto3.Session(
+        aws_access_key_id="AKIDEMERGENCY", aws_secret_access_key="secret", region_name="us-east-1"
+    )
+    with phi.break_glass(actor="d", reason=REASON, expires_in_seconds=60, session=role) as grant:
+        assert grant.decrypt(message, context={"tenant": "clinic-7"}) == b"the record"
+    asked = kms.requests[-1]
+    assert (asked.operation, asked.access_key_id) == ("Decrypt", "AKIDEMERGENCY")
+    assert "phicrypt-app/ward" in asked.user_agent
+
+
+def test_a_grant_shows_the_grant_tokens_of_its_recipient(kms: StrictKms, recipient: tuple[str, bytes]) -> None:
+    emergency = KmsRsaKeyring(recipient[0], public_key=recipient[1], grant_tokens=["unknown here"])
+    phi = PhiCrypt(
+        MultiKeyring(RawAesKeyring("clinic", "everyday", b"e" * 32), emergency), audit=[RecordingSink()]
+    )
+    message = phi.encrypt(b"the record", context={"tenant": "clinic-7"})
+    with (
+        phi.break_glass(actor="d", reason=REASON, expires_in_seconds=60, client=kms.client()) as grant,
+        pytest.raises(KeyAccessError, match="a grant token is not valid"),
+    ):
+        grant.decrypt(message, context={"tenant": "clinic-7"})
 
 
 def test_a_denied_role_opens_nothing_and_leaves_its_attempt(kms: StrictKms, recipient: tuple[str, bytes]) -> None:

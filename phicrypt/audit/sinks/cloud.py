@@ -12,13 +12,17 @@ import threading
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from phicrypt.audit.delivery import SinkError
 from phicrypt.audit.events import AuditEvent
 from phicrypt.audit.sinks.chain import Chain, ChainHead
 from phicrypt.core.aws_clients import check_client
 from phicrypt.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from mypy_boto3_logs.client import CloudWatchLogsClient
+    from mypy_boto3_s3.client import S3Client
 
 SIX_YEARS_DAYS: Final = 2_192
 """HIPAA's retention of documentation (45 CFR 164.316), with leap days."""
@@ -98,9 +102,9 @@ class S3SegmentSink(_ChainedSink):
         bucket: str,
         prefix: str = "phicrypt-audit",
         *,
-        client: Any = None,
+        client: S3Client | None = None,
         retention_days: int = SIX_YEARS_DAYS,
-        mode: str = "COMPLIANCE",
+        mode: Literal["COMPLIANCE", "GOVERNANCE"] = "COMPLIANCE",
     ) -> None:
         if mode not in ("COMPLIANCE", "GOVERNANCE") or retention_days < 1:
             raise ConfigurationError("mode is COMPLIANCE or GOVERNANCE, retention_days at least 1")
@@ -143,7 +147,9 @@ class CloudWatchLogsSink(_ChainedSink):
         client: a boto3 CloudWatch Logs client; None makes one.
     """
 
-    def __init__(self, log_group: str, *, stream_prefix: str = "phicrypt-audit", client: Any = None) -> None:
+    def __init__(
+        self, log_group: str, *, stream_prefix: str = "phicrypt-audit", client: CloudWatchLogsClient | None = None
+    ) -> None:
         if client is not None:
             check_client(client, service="logs")
         super().__init__()
@@ -154,12 +160,15 @@ class CloudWatchLogsSink(_ChainedSink):
     def __repr__(self) -> str:
         return f"<CloudWatchLogsSink to {self._log_group!r}>"
 
-    def _begin(self, chain: Chain) -> None:
+    def _logs(self) -> CloudWatchLogsClient:
         if self._client is None:
             import boto3
 
             self._client = boto3.client("logs")
-        self._client.create_log_stream(logGroupName=self._log_group, logStreamName=self._stream(chain.chain_id))
+        return self._client
+
+    def _begin(self, chain: Chain) -> None:
+        self._logs().create_log_stream(logGroupName=self._log_group, logStreamName=self._stream(chain.chain_id))
 
     def _store(self, chain_id: str, first: int, events: Sequence[AuditEvent], lines: list[bytes]) -> None:
         if max(map(len, lines)) > _MAX_EVENT_BYTES - _OVERHEAD_BYTES:
@@ -174,7 +183,7 @@ class CloudWatchLogsSink(_ChainedSink):
                 if size > _MAX_BATCH_BYTES:
                     break
                 end += 1
-            answer = self._client.put_log_events(
+            answer = self._logs().put_log_events(
                 logGroupName=self._log_group,
                 logStreamName=self._stream(chain_id),
                 logEvents=[{"timestamp": now, "message": line.decode().rstrip("\n")} for line in lines[start:end]],

@@ -158,6 +158,18 @@ class KmsClients:
         # Default credentials may differ from one moment to the next, so they equal only themselves.
         return (tuple(SameObject(one) for one in handed or [self]), settings)
 
+    def under_role(self, *, session: Boto3Session | None, client: KMSClient | None) -> KmsClients:
+        """Others for the same place under other credentials: endpoint, FIPS and application stay."""
+        if client is not None:  # it has an endpoint already
+            return KmsClients(client=client, session=session, application=self.application)
+        return KmsClients(
+            session=session,
+            endpoint_url=self.endpoint_url or self.local_endpoint_url,
+            use_fips_endpoint=self._settings["use_fips_endpoint"],
+            application=self.application,
+            config=self._settings["config"],
+        )
+
     def give_up_early(self) -> None:
         """Clients made here leave a Region that does not answer after about 7 seconds: another one may serve."""
         self._settings |= {"connect_timeout_seconds": 1.0, "read_timeout_seconds": 2.0, "max_attempts": 2}

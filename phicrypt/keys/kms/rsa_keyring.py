@@ -15,7 +15,7 @@ signed suites, which would pretend to, are refused.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
 from phicrypt.core.key_origin import KeyOrigin, joined_origin
@@ -89,14 +89,7 @@ class KmsRsaKeyring(SteppedKeyring):
                 application=application,
             )
             self._clients.check_region(self._key.region)
-        self._identity = (
-            RSA_PROVIDER_ID,
-            str(self._key),
-            algorithm,
-            self._public_key.der if self._public_key else None,
-            self._clients.authority if self._clients else None,
-            tuple(hashlib.sha256(token.encode()).digest() for token in self._grant_tokens),
-        )
+        self._identity = self._identify()
 
     def __repr__(self) -> str:
         return f"<KmsRsaKeyring {self._key}>"
@@ -110,6 +103,25 @@ class KmsRsaKeyring(SteppedKeyring):
     def kms_clients(self) -> KmsClients | None:
         """The AWS side of this keyring, for others to use; None where it only writes."""
         return self._clients
+
+    def opening_with(self, clients: KmsClients) -> KmsRsaKeyring:
+        """The same key, padding and grant tokens with other clients; it opens only."""
+        other = KmsRsaKeyring(str(self._key), algorithm=self.algorithm, grant_tokens=self._grant_tokens)
+        clients.check_region(self._key.region)
+        other._clients = clients
+        other._identity = other._identify()
+        return other
+
+    def _identify(self) -> Hashable:
+        """What its cached data keys are told apart by (rule 11)."""
+        return (
+            RSA_PROVIDER_ID,
+            str(self._key),
+            self.algorithm,
+            self._public_key.der if self._public_key else None,
+            self._clients.authority if self._clients else None,
+            tuple(hashlib.sha256(token.encode()).digest() for token in self._grant_tokens),
+        )
 
     def encrypt_steps(self, materials: EncryptionMaterials) -> Steps[EncryptionMaterials]:
         yield from ()  # the public key is at hand: nobody is asked

@@ -9,10 +9,13 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from phicrypt.errors import ConfigurationError
 from phicrypt.posture.rules.findings import Unread
+
+if TYPE_CHECKING:
+    from boto3 import Session as Boto3Session
 
 _DENIED: Final = frozenset(
     ("AccessDenied", "AccessDeniedException", "403", "Forbidden", "UnauthorizedOperation", "AuthorizationError")
@@ -50,7 +53,7 @@ class AwsAccount:
 
     def __init__(
         self,
-        session: Any = None,
+        session: Boto3Session | None = None,
         *,
         region: str = "us-east-1",
         endpoint_url: str | None = None,
@@ -65,7 +68,7 @@ class AwsAccount:
             require_safe_endpoint(endpoint_url)
         self.region = region
         self.workers = workers
-        self._session = session
+        self._session: Any = session  # the stubs know no client of a service whose name is a value
         self._endpoint_url = endpoint_url
         self._make_client = client_factory or self._new_client
         self._clients: dict[tuple[str, str], Any] = {}

@@ -281,7 +281,7 @@ def abort_incomplete_uploads(
     as_json: JsonOption = False,
 ) -> None:
     """Abort multipart uploads that a killed process left behind. Exit code 1 with --dry-run if there are any."""
-    from phicrypt.s3.writing.multipart import abort_incomplete, incomplete_uploads
+    from phicrypt.s3.writing.incomplete_uploads import aborted_uploads, incomplete_uploads
 
     bucket, prefix = _split(name)
     raw = aws.client("s3")
@@ -296,7 +296,7 @@ def abort_incomplete_uploads(
         if found:
             fail(f"{len(found)} incomplete uploads", CHECK_EXIT_CODE)
         return
-    complain(f"{abort_incomplete(raw, found)} incomplete uploads aborted")
+    complain(f"{len(aborted_uploads(raw, found))} incomplete uploads aborted")
 
 
 @app.command("clean-partial")

@@ -14,8 +14,6 @@ from phicrypt.errors import ConfigurationError, UnsupportedOperationError
 T = TypeVar("T")
 
 _BARE_WRITE: Final = getattr(io.RawIOBase, "write", None)
-MAX_ATTEMPTS: Final = 5
-"""How often a range is asked for when the connection breaks while it is read, as boto3 does."""
 
 
 class ReadableStream(Protocol):
@@ -207,18 +205,3 @@ class RejoinedStream:
 
     def close(self) -> None:
         self._stream.close()
-
-
-def with_retries(attempt: Callable[[], T]) -> T:
-    """Call ``attempt`` again while connections to AWS break under it; never after bytes failed to verify.
-
-    The connection's timeouts are botocore's errors; a TimeoutError is the caller's own (an alarm).
-    """
-    from botocore.exceptions import HTTPClientError, IncompleteReadError, ResponseStreamingError
-
-    for _ in range(MAX_ATTEMPTS - 1):
-        try:
-            return attempt()
-        except (HTTPClientError, IncompleteReadError, ResponseStreamingError, ConnectionError):
-            continue
-    return attempt()

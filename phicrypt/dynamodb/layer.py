@@ -19,9 +19,7 @@ from __future__ import annotations
 
 import json
 import logging
-import random
 import threading
-import time
 from collections.abc import Mapping, MutableMapping, Sequence
 from contextvars import ContextVar, copy_context
 from functools import cache, partial
@@ -29,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary, ref
 
 from phicrypt.core.aws_clients import check_client
+from phicrypt.core.backoff import back_off
 from phicrypt.dynamodb.answers import Answer
 from phicrypt.dynamodb.config import TableConfig
 from phicrypt.dynamodb.items import OpenedItem, SealedItem, open_item, seal_item
@@ -47,7 +46,8 @@ if TYPE_CHECKING:
 _CONTEXT_NAME: Final = "phicrypt"
 MAX_KEYS_PER_BATCH: Final = 100
 MAX_BATCH_ATTEMPTS: Final = 10
-_BACKOFF_SECONDS: Final = 0.05
+_FIRST_PAUSE_SECONDS: Final = 0.05
+_LONGEST_PAUSE_SECONDS: Final = 30.0
 _RESOURCE_LOGGER: Final = "boto3.resources.action"
 _ITEM_MEMBERS: Final = frozenset({"Attributes", "Item", "Items", "Responses", "UnprocessedItems"})
 _REMOVED: Final = "<removed by phicrypt>"
@@ -142,7 +142,7 @@ class Layer:
                 pending = answer.get("UnprocessedKeys") or {}
                 if not pending:
                     break
-                time.sleep(random.uniform(0, _BACKOFF_SECONDS * 2**attempt))  # noqa: S311 - not a secret
+                back_off(attempt, first_seconds=_FIRST_PAUSE_SECONDS, longest_seconds=_LONGEST_PAUSE_SECONDS)
             else:
                 raise LimitExceededError(
                     "DynamoDB left keys of a batch unread again and again; ask for fewer items",

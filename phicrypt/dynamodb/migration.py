@@ -23,7 +23,7 @@ from phicrypt.dynamodb.layer import Layer, layer_of
 from phicrypt.dynamodb.shapes import Item
 from phicrypt.dynamodb.survey import MAX_ITEM_BYTES, Checkpoint, ItemKind, Pace, Tally, item_size_bytes, kind_of
 from phicrypt.dynamodb.tables import carries_beacons, check_no_beacons
-from phicrypt.dynamodb.updates import MAX_ATTEMPTS, back_off, replacing_update
+from phicrypt.dynamodb.updates import MAX_ATTEMPTS, pause_of_colliding_writers, replacing_update
 from phicrypt.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -249,7 +249,7 @@ class _Migration:
                 return
             if self._encrypt(stored):
                 return
-            back_off(attempt)
+            pause_of_colliding_writers(attempt)
             again = self._layer.call(
                 "GetItem",
                 {

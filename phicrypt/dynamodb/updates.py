@@ -10,11 +10,11 @@ on the new item.
 from __future__ import annotations
 
 import copy
-import random
-import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from phicrypt.core.backoff import back_off
 from phicrypt.dynamodb.answers import key_of
 from phicrypt.dynamodb.config import TableConfig
 from phicrypt.dynamodb.layer import Layer, layer_of
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 MAX_ATTEMPTS: Final = 12
 _OPERATION: Final = "update_encrypted"
-_BACKOFF_SECONDS: Final = 0.01
-_MAX_BACKOFF_SECONDS: Final = 0.5
+pause_of_colliding_writers: Final = partial(back_off, first_seconds=0.01, longest_seconds=0.5)
+"""Wait before an update is tried again: collided writers part."""
 
 
 def update_encrypted(
@@ -73,7 +73,7 @@ def update_encrypted(
                 raise
         else:
             return changed
-        back_off(attempt)
+        pause_of_colliding_writers(attempt)
     raise AssertionError("unreachable")
 
 
@@ -168,12 +168,6 @@ class _Expression:
         placeholder = f":v{len(self.values)}"
         self.values[placeholder] = value
         return placeholder
-
-
-def back_off(attempt: int) -> None:
-    """Wait a random moment that grows with the attempts, so that colliding writers part."""
-    longest = min(_MAX_BACKOFF_SECONDS, _BACKOFF_SECONDS * 2**attempt)
-    time.sleep(random.uniform(0, longest))  # noqa: S311 - not a secret
 
 
 def _same(left: Any, right: Any) -> bool:

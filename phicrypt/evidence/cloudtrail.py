@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from phicrypt.audit.events import parse_time
+from phicrypt.core.backoff import back_off
 from phicrypt.core.strict_json import InflatedStream, JsonArray, parse_json
 from phicrypt.errors import ConfigurationError, FormatError
 from phicrypt.evidence.trail_events import KMS_SOURCE, TrailEvent, parse_record, printable
@@ -260,7 +261,7 @@ def _ask_patiently(client: CloudTrailClient, question: dict[str, Any], sleep: Ca
         except ClientError as error:
             if "Throttling" not in error.response["Error"]["Code"] or attempt == _MAX_LOOKUP_RETRIES - 1:
                 raise
-            sleep(min(30.0, 0.5 * 2**attempt))
+            back_off(attempt, first_seconds=1.0, longest_seconds=30.0, sleep=sleep)
     raise AssertionError("unreachable")
 
 

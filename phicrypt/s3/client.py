@@ -28,6 +28,12 @@ from phicrypt.s3.reading.s3ec_objects import VerifiedObject
 from phicrypt.s3.session import S3Session, WriteGuard
 from phicrypt.s3.transfer import DEFAULT_CONCURRENCY, TransferSettings, download, upload
 from phicrypt.s3.writing import copy as copying
+from phicrypt.s3.writing.incomplete_uploads import (
+    DEFAULT_AGE_SECONDS,
+    IncompleteUpload,
+    aborted_uploads,
+    incomplete_uploads,
+)
 from phicrypt.s3.writing.multipart import MultipartUploads
 from phicrypt.s3.writing.put import put_object
 from phicrypt.session import Session
@@ -236,6 +242,26 @@ class S3Client(Boto3Verbs):
             raise ConfigurationError('mode is "rb" or "wb", and only reading takes a version_id')
         own = self._own_of_new_object(parameters)
         return S3Writer(self._s3_session, parameters, own, TransferSettings.of(self._s3_session.options))
+
+    # --- what others left ----------------------------------------------------------------------------
+
+    def abort_incomplete(
+        self,
+        bucket: str,
+        prefix: str = "",
+        *,
+        older_than_seconds: float = DEFAULT_AGE_SECONDS,
+        dry_run: bool = False,
+    ) -> list[IncompleteUpload]:
+        """``s3.abort_incomplete("scans", "2026/")``: abort multipart uploads that a killed process left behind.
+
+        Whoever's they are, under the prefix, begun at least so many seconds ago (a day): younger ones may
+        still be running. Returns those that were aborted; with ``dry_run`` those that would be, and aborts
+        none. No key is used. Raises ConfigurationError for a negative age, boto3's ClientError.
+        """
+        client = self._s3_session.client
+        found = incomplete_uploads(client, bucket, prefix, older_than_seconds=older_than_seconds)
+        return found if dry_run else aborted_uploads(client, found)
 
     # --- change of key -----------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
 
 from phicrypt.audit.uses import Use
-from phicrypt.core.byte_ranges import Span
+from phicrypt.core.broken_connections import MendedBody
 from phicrypt.errors import ConfigurationError
 from phicrypt.s3.in_clear import clear_parameters
 from phicrypt.s3.operations import OPERATIONS
@@ -258,10 +258,11 @@ def download(
     found = open_by_probe(s3_session, parameters, demands)
     if not isinstance(found, Opened):
         stored, envelope = found
-        return _in_order(open_s3ec(s3_session, stored, envelope, demands, stored.body())[0])
+        body = MendedBody(stored.body, 0, stored.length_bytes)
+        return _in_order(open_s3ec(s3_session, stored, envelope, demands, body)[0])
     header = found.opener.header
     if header.suite.is_signed or not header.is_framed:
-        rest = found.stored.body(Span(header.length_bytes, found.stored.length_bytes))
+        rest = MendedBody(found.stored.body, header.length_bytes, found.stored.length_bytes)
         return _in_order(whole_plaintext(s3_session, found, rest).body)
     return _parallel(FramedMessage(found), settings)
 

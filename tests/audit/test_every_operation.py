@@ -426,6 +426,7 @@ def test_clients_of_tables_leave_one_use_per_item(local_phi: tuple[PhiCrypt, Rec
 # Objects
 
 OBJECTS_WITHOUT_KEYS = {
+    "abort_incomplete": "sweeps what killed uploads left",
     "abort_multipart_upload": "ends an upload: test_an_aborted_upload_ends_as_interrupted",
     "create_multipart_upload": "begins the use that complete_multipart_upload ends",
     "head_object": "stored lengths only",

@@ -20,8 +20,9 @@ from botocore.exceptions import ClientError
 from support import s3_process
 
 from phicrypt.core.output_file import offers_unnamed_files
+from phicrypt.errors import ConfigurationError
 from phicrypt.s3.client import S3Client
-from phicrypt.s3.writing.multipart import abort_incomplete, incomplete_uploads
+from phicrypt.s3.writing.incomplete_uploads import aborted_uploads, incomplete_uploads
 
 KILLS = int(os.environ.get("PHICRYPT_KILLS", "6"))
 ROOT = Path(__file__).parents[2]
@@ -59,7 +60,7 @@ def test_killed_uploads_leave_no_object_and_are_found(
             assert stored == data
     left = incomplete_uploads(raw, bucket, "", older_than_seconds=0)
     assert len(left) == len(raw.list_multipart_uploads(Bucket=bucket).get("Uploads", []))
-    assert abort_incomplete(raw, left) == len(left)
+    assert aborted_uploads(raw, left) == left
     assert "Uploads" not in raw.list_multipart_uploads(Bucket=bucket)
 
 
@@ -84,11 +85,25 @@ def test_uploads_elsewhere_are_left_alone(raw: Any, bucket: str) -> None:
         raw.create_multipart_upload(Bucket=bucket, Key=name)
     found = incomplete_uploads(raw, bucket, "scans/", older_than_seconds=0)
     assert [upload.object_key for upload in found] == ["scans/a", "scans/b"]
-    assert abort_incomplete(raw, found) == 2
-    assert abort_incomplete(raw, found) == 0, "an upload that is gone already is not counted"
+    assert aborted_uploads(raw, found) == found
+    assert not aborted_uploads(raw, found), "an upload that is gone already is not counted"
     assert [upload.object_key for upload in incomplete_uploads(raw, bucket, "", older_than_seconds=0)] == ["other"]
     with pytest.raises(ClientError):
         incomplete_uploads(raw, f"{bucket}-absent", "", older_than_seconds=0)
+
+
+def test_abort_incomplete_of_a_client_aborts_what_the_command_would(s3: S3Client, raw: Any, bucket: str) -> None:
+    for name in ("scans/jane-doe", "other"):
+        raw.create_multipart_upload(Bucket=bucket, Key=name)
+    found = s3.abort_incomplete(bucket, "scans/", older_than_seconds=0, dry_run=True)
+    assert [upload.object_key for upload in found] == ["scans/jane-doe"]
+    assert "jane" not in repr(found)
+    assert len(raw.list_multipart_uploads(Bucket=bucket)["Uploads"]) == 2, "a dry run changes nothing"
+    assert s3.abort_incomplete(bucket, "scans/", older_than_seconds=0) == found
+    assert [one["Key"] for one in raw.list_multipart_uploads(Bucket=bucket)["Uploads"]] == ["other"]
+    assert s3.abort_incomplete(bucket, "scans/", older_than_seconds=0) == []
+    with pytest.raises(ConfigurationError, match="older_than_seconds"):
+        s3.abort_incomplete(bucket, older_than_seconds=-1)
 
 
 def test_uploads_that_are_young_are_left_alone() -> None:

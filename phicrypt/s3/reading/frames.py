@@ -14,11 +14,12 @@ from functools import partial
 from typing import Any, Final, NamedTuple, NoReturn
 
 from phicrypt.audit.uses import Use
+from phicrypt.core.broken_connections import with_retries
 from phicrypt.core.byte_ranges import RangeRequest, Span, body_of_range
 from phicrypt.core.materials import KeyHolder
 from phicrypt.core.memory import filled_bytes
 from phicrypt.core.process import ProcessBound
-from phicrypt.core.streams import OneThread, with_retries
+from phicrypt.core.streams import OneThread
 from phicrypt.errors import FormatError, PhiCryptError, UnsupportedOperationError
 from phicrypt.formats.esdk.frames import FrameCipher, FramedLayout, frames_in_run, layout_of_body
 from phicrypt.formats.esdk.opening import MessageOpener

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final, NamedTuple
 
+from phicrypt.core.broken_connections import MendedBody, with_retries
 from phicrypt.core.byte_ranges import RangeRequest, Span, answered_range, body_of_range
 from phicrypt.core.context import AnyContext, plain_context, serialize_context
 from phicrypt.core.location import location_pair
-from phicrypt.core.streams import RejoinedStream, with_retries
+from phicrypt.core.streams import RejoinedStream
 from phicrypt.core.suites import check_demands
 from phicrypt.errors import (
     AuthenticationError,
@@ -93,16 +94,30 @@ class Plaintext(NamedTuple):
 def open_whole(s3_session: S3Session, parameters: Mapping[str, Any], own: Mapping[str, Any]) -> Plaintext:
     """All of an object, in one request."""
     demands = demands_of(s3_session, own)
+    stored, body, begun = with_retries(lambda: _begun_whole(s3_session, parameters))
+    try:
+        if isinstance(begun, S3ecEnvelope):
+            verified, _, length = open_s3ec(s3_session, stored, begun, demands, body)
+            return Plaintext(stored, f"s3ec-v{begun.version}", verified, length)
+        opened = _opened(s3_session, stored, begun, demands)
+        return whole_plaintext(s3_session, opened, body)
+    except BaseException:
+        body.close()
+        raise
+
+
+def _begun_whole(
+    s3_session: S3Session, parameters: Mapping[str, Any]
+) -> tuple[StoredObject, Any, S3ecEnvelope | MessageHeader]:
+    """The first request, what the object is, and the stream of its bytes, of a message those behind the header."""
     stored, body = find(s3_session.client, parameters)
     try:
         envelope = detect(s3_session, stored)
         if envelope is not None:
-            verified, _, length = open_s3ec(s3_session, stored, envelope, demands, body)
-            return Plaintext(stored, f"s3ec-v{envelope.version}", verified, length)
+            return stored, body, envelope
         joined = RejoinedStream(body)
         header = read_header(s3_session, stored, StreamReader(joined, read_ahead_bytes=HEADER_STEP_BYTES))
-        opened = _opened(s3_session, stored, header, demands)
-        return whole_plaintext(s3_session, opened, joined.behind(header.length_bytes))
+        return stored, joined.behind(header.length_bytes), header
     except BaseException:
         body.close()
         raise
@@ -118,7 +133,8 @@ def open_range(
         stream, span, total = ranged_plaintext(found, request)
         return Plaintext(found.stored, "esdk", stream, span.length, span, total)
     stored, envelope = found
-    verified, span, total = open_s3ec(s3_session, stored, envelope, demands, stored.body(), request)
+    body = MendedBody(stored.body, 0, stored.length_bytes)
+    verified, span, total = open_s3ec(s3_session, stored, envelope, demands, body, request)
     return Plaintext(stored, f"s3ec-v{envelope.version}", verified, span.length, span, total)
 
 
@@ -181,6 +197,11 @@ def find(client: Boto3S3, parameters: Mapping[str, Any], span: Span | None = Non
     answered, total = answered_range(response)
     body = body_of_range(response, Span(0, answered.end), total)
     return _stored(client, parameters, response, total), body
+
+
+def _found(client: Boto3S3, parameters: Mapping[str, Any], first_bytes: int) -> tuple[StoredObject, bytes]:
+    stored, body = find(client, parameters, Span(0, first_bytes))
+    return stored, body.read()
 
 
 def find_by_head(client: Boto3S3, parameters: Mapping[str, Any]) -> StoredObject:
@@ -292,8 +313,9 @@ class HeaderProbe:
         self, s3_session: S3Session, parameters: Mapping[str, Any], first_bytes: int = _FIRST_PROBE_BYTES
     ) -> None:
         self._s3_session = s3_session
-        self.stored, body = find(s3_session.client, parameters, Span(0, first_bytes))
-        self._held: bytes = body.read()
+        self.stored: StoredObject
+        self._held: bytes
+        self.stored, self._held = with_retries(lambda: _found(s3_session.client, parameters, first_bytes))
         self._position = 0
 
     def header(self) -> MessageHeader:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any, Final
 
 from phicrypt.audit.uses import Use
+from phicrypt.core.broken_connections import MendedBody, with_retries
 from phicrypt.core.byte_ranges import RangeRequest, Span
 from phicrypt.core.materials import DataKey, EncryptedDataKey
 from phicrypt.core.process import ProcessBound
@@ -79,14 +81,17 @@ def _instruction_file(stored: StoredObject) -> dict[str, str] | None:
     beside = {name: value for name, value in stored.request.keywords.items() if name not in _UNPINNED}
     beside["Key"] += INSTRUCTION_SUFFIX
     try:
-        response = stored.request.func(**beside)
+        return parse_instruction_file(with_retries(lambda: _beginning(stored.request.func(**beside)["Body"])))
     except ClientError as error:
         if error.response.get("Error", {}).get("Code") == "NoSuchKey":
             return None
         raise
-    body = response["Body"].read(MAX_INSTRUCTION_LENGTH_BYTES + 1)
-    response["Body"].close()
-    return parse_instruction_file(body)
+
+
+def _beginning(body: Any) -> bytes:
+    with closing(body):
+        content: bytes = body.read(MAX_INSTRUCTION_LENGTH_BYTES + 1)
+    return content
 
 
 def open_data_key(
@@ -195,7 +200,7 @@ class VerifiedObject(ProcessBound):
         self, s3_session: S3Session, stored: StoredObject, envelope: S3ecEnvelope, demands: Demands
     ) -> None:
         super().__init__()
-        body = stored.body()
+        body = MendedBody(stored.body, 0, stored.length_bytes)
         self.claimed_length_bytes, data_key, self.use = _begun(s3_session, stored, envelope, demands, body)
         spool, self._release = spool_for(body, s3_session.options.limits)
         try:

@@ -95,6 +95,13 @@ def atheris(session: nox.Session) -> None:
 
 
 @nox.session(python=OLDEST)
+def faults(session: nox.Session) -> None:
+    """Mixed calls under a faulty network for a minute (``-- --minutes 30 --seed 7``)."""
+    _enter(session, "-e", ".[test]")
+    _python(session, "-m", "tests.faults", *(session.posargs or ("--minutes", "1")))
+
+
+@nox.session(python=OLDEST)
 def coverage(session: nox.Session) -> None:
     """Branch coverage of formats/ and keys/ by the tests about them; fails below the bound in pyproject.toml."""
     _enter(session, "-e", ".[test]", "coverage>=7.6")

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from phicrypt.evidence.verify import verify
-from phicrypt.s3.writing.multipart import abort_incomplete, incomplete_uploads
 
 from .calls import KEYS, TABLE
 from .contents import bytes_of, named
@@ -231,10 +230,10 @@ class _Laboratory:
 
     def _check_uploads(self, ledger: Ledger) -> None:
         """What is left over is found and aborted by the sweep, as for a process that was killed."""
-        raw = self.stage.client("s3")
-        left = incomplete_uploads(raw, BUCKET, "", older_than_seconds=0)
-        ledger.counts["uploads that the sweep aborted"] = abort_incomplete(raw, left)
-        if incomplete_uploads(raw, BUCKET, "", older_than_seconds=0):
+        true = Desk(self.stage, "", self.workers[0].desk.branch_key_id)
+        left = true.s3.abort_incomplete(BUCKET, older_than_seconds=0)
+        ledger.counts["uploads that the sweep aborted"] = len(left)
+        if true.s3.abort_incomplete(BUCKET, older_than_seconds=0, dry_run=True):
             ledger.violated("multipart", "uploads are left after the sweep")
 
     def _check_log(self, ledger: Ledger) -> None:

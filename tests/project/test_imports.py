@@ -145,14 +145,17 @@ def test_a_crossing_inside_a_function_or_for_type_checkers_is_seen(planted):
     assert f"{module} imports phicrypt.s3.client" in crossings(crossing)
 
 
-def test_only_primitives_imports_cryptography():
+IMPORTERS_OF_CRYPTOGRAPHY = {"phicrypt.core.primitives", "phicrypt.core.key_pairs"}
+
+
+def test_only_primitives_and_key_pairs_import_cryptography():
     importers = {
         module
         for module, source in SOURCES.items()
         if any(name.split(".")[0] == "cryptography" for name in imported_names(source))
         and room_of(module) != "testing"  # the strict KMS for tests has keys of its own, as AWS's has
     }
-    assert importers == {"phicrypt.core.primitives"}
+    assert importers <= IMPORTERS_OF_CRYPTOGRAPHY
 
 
 def test_formats_are_pure():

@@ -19,9 +19,12 @@ if TYPE_CHECKING:
     from phicrypt.keys.branch_keys.keyring import HierarchicalKeyring
     from phicrypt.keys.branch_keys.store import BranchKeyStore
     from phicrypt.keys.cache import CachePolicy
+    from phicrypt.keys.kms.ecdh_keyring import KmsEcdhKeyring
     from phicrypt.keys.kms.keyring import KmsKeyring
     from phicrypt.keys.multi import MultiKeyring
     from phicrypt.keys.raw_aes import RawAesKeyring
+    from phicrypt.keys.raw_ecdh import RawEcdhKeyring
+    from phicrypt.keys.raw_rsa import RawRsaKeyring
 
 _HOMES = {
     "ANY_CONTEXT": "phicrypt.core.context",
@@ -29,12 +32,15 @@ _HOMES = {
     "BranchKeyStore": "phicrypt.keys.branch_keys.store",
     "CachePolicy": "phicrypt.keys.cache",
     "HierarchicalKeyring": "phicrypt.keys.branch_keys.keyring",
+    "KmsEcdhKeyring": "phicrypt.keys.kms.ecdh_keyring",
     "KmsKeyring": "phicrypt.keys.kms.keyring",
     "MultiKeyring": "phicrypt.keys.multi",
     "PhiCrypt": "phicrypt.client",
     "PhiCryptError": "phicrypt.errors",
     "Purpose": "phicrypt.audit.events",
     "RawAesKeyring": "phicrypt.keys.raw_aes",
+    "RawEcdhKeyring": "phicrypt.keys.raw_ecdh",
+    "RawRsaKeyring": "phicrypt.keys.raw_rsa",
 }
 
 __all__ = [
@@ -43,12 +49,15 @@ __all__ = [
     "BranchKeyStore",
     "CachePolicy",
     "HierarchicalKeyring",
+    "KmsEcdhKeyring",
     "KmsKeyring",
     "MultiKeyring",
     "PhiCrypt",
     "PhiCryptError",
     "Purpose",
     "RawAesKeyring",
+    "RawEcdhKeyring",
+    "RawRsaKeyring",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -97,8 +97,10 @@ def hkdf(hash_name: str, salt: bytes, input_key: bytes, info: bytes, length_byte
     return hkdf_expand(hash_name, hkdf_extract(hash_name, salt, input_key), info, length_bytes)
 
 
-def kdf_counter_mode_sha256(derivation_key: bytes, label: bytes, context: bytes, length_bytes: int) -> bytes:
-    """NIST SP 800-108r1 KDF in counter mode with HMAC-SHA-256.
+def kdf_counter_mode(
+    hash_name: str, derivation_key: bytes, label: bytes, context: bytes, length_bytes: int
+) -> bytes:
+    """NIST SP 800-108r1 KDF in counter mode with HMAC.
 
     Each block is HMAC(key, counter ‖ label ‖ 0x00 ‖ context ‖ length), with a 32-bit counter from 1
     and the length in bits as 32 bits, all big-endian.
@@ -107,6 +109,11 @@ def kdf_counter_mode_sha256(derivation_key: bytes, label: bytes, context: bytes,
     output = b""
     counter = 1
     while len(output) < length_bytes:
-        output += hmac_digest("sha256", derivation_key, counter.to_bytes(4, "big") + fixed)
+        output += hmac_digest(hash_name, derivation_key, counter.to_bytes(4, "big") + fixed)
         counter += 1
     return output[:length_bytes]
+
+
+def kdf_counter_mode_sha256(derivation_key: bytes, label: bytes, context: bytes, length_bytes: int) -> bytes:
+    """:func:`kdf_counter_mode` with HMAC-SHA-256."""
+    return kdf_counter_mode("sha256", derivation_key, label, context, length_bytes)

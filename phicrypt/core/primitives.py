@@ -1,4 +1,4 @@
-"""The cryptographic primitives, and the only importer of ``cryptography``.
+"""The cryptographic primitives, and beside :mod:`phicrypt.core.key_pairs` the only importer of ``cryptography``.
 
 Those that need hashes alone stand in :mod:`phicrypt.core.keyed_hashes` and are offered here too.
 
@@ -31,7 +31,7 @@ from phicrypt.core.keyed_hashes import (
     kdf_counter_mode_sha256,
 )
 from phicrypt.core.suites import Curve
-from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError
+from phicrypt.errors import AuthenticationError, FormatError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -41,7 +41,6 @@ __all__ = [
     "GcmStreamOpener",
     "GcmStreamSealer",
     "InvalidTag",
-    "RsaPublicKey",
     "SIGNING_ALGORITHMS",
     "SignaturePublicKey",
     "SigningKey",
@@ -135,48 +134,6 @@ def aes_ctr_keystream(cipher_key: bytes, initial_counter: bytes, length_bytes: i
     """The first bytes of the AES-256-CTR keystream that starts at a 16-byte counter block."""
     encryptor = Cipher(algorithms.AES256(cipher_key), _counter_mode(initial_counter)).encryptor()
     return encryptor.update(bytes(length_bytes))
-
-
-class RsaPublicKey:
-    """An RSA public key, read from SubjectPublicKeyInfo in DER or PEM.
-
-    Attributes:
-        der: its canonical DER form.
-        modulus_length_bits: length of the modulus.
-
-    Raises ConfigurationError for anything else.
-    """
-
-    __slots__ = ("_public_key", "der", "modulus_length_bits")
-
-    def __init__(self, encoded: bytes) -> None:
-        from cryptography.exceptions import UnsupportedAlgorithm
-        from cryptography.hazmat.primitives.asymmetric import rsa
-        from cryptography.hazmat.primitives.serialization import (
-            Encoding,
-            PublicFormat,
-            load_der_public_key,
-            load_pem_public_key,
-        )
-
-        load = load_pem_public_key if encoded.lstrip().startswith(b"-----BEGIN") else load_der_public_key
-        try:
-            public_key = load(encoded)
-        except (ValueError, UnsupportedAlgorithm):
-            public_key = None
-        if not isinstance(public_key, rsa.RSAPublicKey):
-            raise ConfigurationError("an RSA public key is given as SubjectPublicKeyInfo, in DER or PEM")
-        self._public_key = public_key
-        self.der = public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        self.modulus_length_bits = public_key.key_size
-
-    def encrypt_oaep(self, plaintext: bytes, *, hash_name: str) -> bytes:
-        """RSAES-OAEP with MGF1 of the same hash (``"sha1"`` or ``"sha256"``), empty label."""
-        from cryptography.hazmat.primitives import hashes
-        from cryptography.hazmat.primitives.asymmetric import padding
-
-        algorithm: hashes.HashAlgorithm = {"sha1": hashes.SHA1, "sha256": hashes.SHA256}[hash_name]()
-        return self._public_key.encrypt(plaintext, padding.OAEP(padding.MGF1(algorithm), algorithm, None))
 
 
 def _hash_name(curve: Curve) -> str:

@@ -17,7 +17,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
 from phicrypt.testing.strict_kms_operations import KeyRecord, KmsError, Operations, Request
 
@@ -59,7 +59,7 @@ _KEY_PAIRS: dict[str, Callable[[], Any]] = {
 
 
 class AsymmetricOperations(Operations):
-    """GetPublicKey, Decrypt under RSA keys, Sign, Verify, GenerateMac and VerifyMac."""
+    """GetPublicKey, Decrypt under RSA keys, DeriveSharedSecret, Sign, Verify, GenerateMac and VerifyMac."""
 
     def new_key_pair(self, spec: str) -> Any:
         return _KEY_PAIRS[spec]() if spec in _KEY_PAIRS else None
@@ -72,11 +72,10 @@ class AsymmetricOperations(Operations):
         if key.key_pair is None:
             raise KmsError("UnsupportedOperationException", f"{key.arn} is not an asymmetric key.")
         der = key.key_pair.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        algorithms = (
-            {"SigningAlgorithms": ALGORITHMS[key.spec]}
-            if key.usage == "SIGN_VERIFY"
-            else {"EncryptionAlgorithms": sorted(_OAEP_HASHES)}
-        )
+        algorithms = {
+            "SIGN_VERIFY": {"SigningAlgorithms": ALGORITHMS.get(key.spec, [])},
+            "KEY_AGREEMENT": {"KeyAgreementAlgorithms": ["ECDH"]},
+        }.get(key.usage, {"EncryptionAlgorithms": sorted(_OAEP_HASHES)})
         return {
             "KeyId": key.arn,
             "PublicKey": _b64(der),
@@ -102,6 +101,25 @@ class AsymmetricOperations(Operations):
         except ValueError:
             raise KmsError("InvalidCiphertextException") from None
         return {"KeyId": key.arn, "Plaintext": _b64(plaintext), "EncryptionAlgorithm": algorithm}
+
+    def DeriveSharedSecret(self, request: Request) -> dict[str, Any]:
+        parameters = request.parameters
+        key = self.usable(request, parameters["KeyId"], "KEY_AGREEMENT")
+        if parameters["KeyAgreementAlgorithm"] != "ECDH":
+            raise KmsError(
+                "ValidationException", "1 validation error detected: Value at 'keyAgreementAlgorithm' …"
+            )
+        try:
+            counterpart = load_der_public_key(base64.b64decode(parameters["PublicKey"]))
+            secret = key.key_pair.exchange(ec.ECDH(), counterpart)
+        except (ValueError, TypeError):
+            raise KmsError("ValidationException", "The public key is not valid for the key agreement.") from None
+        return {
+            "KeyId": key.arn,
+            "SharedSecret": _b64(secret),
+            "KeyAgreementAlgorithm": "ECDH",
+            "KeyOrigin": "AWS_KMS",
+        }
 
     def Sign(self, request: Request) -> dict[str, Any]:
         key, algorithm, message, is_digest = self._signing(request)

@@ -14,10 +14,19 @@ from typing import Any
 
 import pytest
 from support.keyring_support import kms_keyring, to_decrypt, to_encrypt
+from support.recipient_keys import ec_pair, private_pem, public_pem, rsa_pair
 from support.recovery_keys import RecoveryKey
 
 import phicrypt.keys
-from phicrypt import HierarchicalKeyring, MultiKeyring, PhiCrypt, RawAesKeyring
+from phicrypt import (
+    HierarchicalKeyring,
+    KmsEcdhKeyring,
+    MultiKeyring,
+    PhiCrypt,
+    RawAesKeyring,
+    RawEcdhKeyring,
+    RawRsaKeyring,
+)
 from phicrypt.core.steps import AwsRequest, arun, ask, decrypt_steps, encrypt_steps
 from phicrypt.errors import ContextMismatchError
 from phicrypt.keys.kms.rsa_keyring import KmsRsaKeyring
@@ -41,12 +50,28 @@ def rsa(kms: StrictKms) -> Any:
     return KmsRsaKeyring(recovery.arn, public_key=recovery.public_key, client=recovery.client)
 
 
+def kms_ecdh(kms: StrictKms) -> Any:
+    arn = kms.create_key(KeySpec="ECC_NIST_P256", KeyUsage="KEY_AGREEMENT")
+    return KmsEcdhKeyring(arn, recipient_public_key=public_pem(ec_pair()), client=kms.client())
+
+
+def raw_ecdh(kms: StrictKms) -> Any:
+    return RawEcdhKeyring.static(private_key=private_pem(ec_pair()), recipient_public_key=public_pem(ec_pair()))
+
+
+def raw_rsa(kms: StrictKms) -> Any:
+    return RawRsaKeyring("clinic", "recovery-1", public_key=public_pem(rsa_pair()), private_key=rsa_pair())
+
+
 EXAMPLES: dict[str, Callable[[StrictKms], Any]] = {
     "HierarchicalKeyring": hierarchical,
+    "KmsEcdhKeyring": kms_ecdh,
     "KmsKeyring": lambda kms: kms_keyring(kms, kms.create_key()),
     "KmsRsaKeyring": rsa,
     "MultiKeyring": lambda kms: MultiKeyring(raw_aes(kms), kms_keyring(kms, kms.create_key())),
     "RawAesKeyring": raw_aes,
+    "RawEcdhKeyring": raw_ecdh,
+    "RawRsaKeyring": raw_rsa,
 }
 """A new keyring needs an example here."""
 

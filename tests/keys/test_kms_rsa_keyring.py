@@ -13,7 +13,7 @@ from support.key_stores import CONTEXT, SUITES, opened, refusal_of, to_decrypt, 
 from support.recovery_keys import RecoveryKey
 
 from phicrypt import ANY_CONTEXT, HierarchicalKeyring, MultiKeyring, PhiCrypt
-from phicrypt.core.primitives import RsaPublicKey
+from phicrypt.core.key_pairs import RsaPublicKey
 from phicrypt.core.suites import AlgorithmSuite
 from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, KeyAccessError
 from phicrypt.keys.kms.rsa_keyring import KmsRsaKeyring

@@ -8,12 +8,16 @@ from typing import Any
 
 import pytest
 from support.keyring_support import CONTEXT, EAST, WEST, in_region, opens, to_decrypt, to_encrypt
+from support.recipient_keys import CURVES, KMS_SPECS, ec_pair, private_pem, public_der, public_pem, rsa_pair
 
 from phicrypt.core.materials import EncryptedDataKey, Keyring
 from phicrypt.core.suites import DBE_SUITES, ESDK_SUITES, AlgorithmSuite
+from phicrypt.keys.kms.ecdh_keyring import KmsEcdhKeyring
 from phicrypt.keys.kms.keyring import KmsKeyring
 from phicrypt.keys.multi import MultiKeyring
 from phicrypt.keys.raw_aes import RawAesKeyring
+from phicrypt.keys.raw_ecdh import RawEcdhKeyring
+from phicrypt.keys.raw_rsa import RawRsaKeyring
 from phicrypt.testing import StrictKms
 
 pytest.importorskip("aws_cryptographic_material_providers.mpl", reason="the MPL is not installed")
@@ -158,3 +162,111 @@ def test_multi_keyring_both_ways(mpl: Any, stage: SimpleNamespace, suite: Algori
     sealed = MultiKeyring(stage.ours, local).on_encrypt(to_encrypt(suite=suite))
     read = theirs_decrypts(mpl, their_raw_aes(mpl, bytes(32)), suite, sealed.encrypted_data_keys)
     assert bytes(read.plaintext_data_key) == opens(local, sealed).data_key.key_bytes
+
+
+PADDINGS = {
+    "pkcs1": "PKCS1",
+    "oaep-sha1": "OAEP_SHA1_MGF1",
+    "oaep-sha256": "OAEP_SHA256_MGF1",
+    "oaep-sha384": "OAEP_SHA384_MGF1",
+    "oaep-sha512": "OAEP_SHA512_MGF1",
+}
+
+
+@pytest.mark.parametrize("suite", SUITES, ids=lambda suite: f"{suite.suite_id:04x}")
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_raw_rsa_both_ways(mpl: Any, suite: AlgorithmSuite, padding: Any) -> None:
+    from aws_cryptographic_material_providers.mpl import models
+
+    pair = rsa_pair()
+    theirs = mpl.create_raw_rsa_keyring(
+        models.CreateRawRsaKeyringInput(
+            key_namespace="clinic",
+            key_name="schlüssel-1",
+            padding_scheme=PADDINGS[padding],
+            public_key=public_pem(pair).encode(),
+            private_key=private_pem(pair),
+        )
+    )
+    ours = RawRsaKeyring("clinic", "schlüssel-1", public_key=public_pem(pair), private_key=pair, padding=padding)
+    passes_both_ways(mpl, ours, theirs, suite)
+
+
+def their_raw_ecdh(mpl: Any, curve: str, configuration: Any) -> Any:
+    from aws_cryptographic_material_providers.mpl import models
+
+    return mpl.create_raw_ecdh_keyring(
+        models.CreateRawEcdhKeyringInput(key_agreement_scheme=configuration, curve_spec=KMS_SPECS[curve])
+    )
+
+
+@pytest.mark.parametrize("suite", SUITES, ids=lambda suite: f"{suite.suite_id:04x}")
+@pytest.mark.parametrize("curve", CURVES)
+def test_raw_ecdh_both_ways(mpl: Any, suite: AlgorithmSuite, curve: str) -> None:
+    from aws_cryptographic_material_providers.mpl import models
+
+    ours, theirs = ec_pair(curve), ec_pair(curve)
+    static = their_raw_ecdh(
+        mpl,
+        curve,
+        models.RawEcdhStaticConfigurationsRawPrivateKeyToStaticPublicKey(
+            models.RawPrivateKeyToStaticPublicKeyInput(
+                sender_static_private_key=private_pem(theirs), recipient_public_key=public_der(ours)
+            )
+        ),
+    )
+    ring = RawEcdhKeyring.static(private_key=private_pem(ours), recipient_public_key=public_pem(theirs))
+    passes_both_ways(mpl, ring, static, suite)
+    discovery = their_raw_ecdh(
+        mpl,
+        curve,
+        models.RawEcdhStaticConfigurationsPublicKeyDiscovery(
+            models.PublicKeyDiscoveryInput(recipient_static_private_key=private_pem(theirs))
+        ),
+    )
+    sealed = RawEcdhKeyring.ephemeral(recipient_public_key=public_pem(theirs)).on_encrypt(to_encrypt(suite=suite))
+    read = theirs_decrypts(mpl, discovery, suite, sealed.encrypted_data_keys)
+    assert bytes(read.plaintext_data_key) == sealed.data_key.key_bytes
+    ephemeral = their_raw_ecdh(
+        mpl,
+        curve,
+        models.RawEcdhStaticConfigurationsEphemeralPrivateKeyToStaticPublicKey(
+            models.EphemeralPrivateKeyToStaticPublicKeyInput(recipient_public_key=public_der(ours))
+        ),
+    )
+    written = theirs_encrypts(mpl, ephemeral, suite)
+    (one,) = written.encrypted_data_keys
+    data_key = EncryptedDataKey(one.key_provider_id, bytes(one.key_provider_info), bytes(one.ciphertext))
+    opened = RawEcdhKeyring.discovery(private_key=private_pem(ours)).on_decrypt(
+        to_decrypt(suite=suite), [data_key]
+    )
+    assert opened.data_key.key_bytes == bytes(written.plaintext_data_key)
+
+
+@pytest.mark.parametrize("suite", SUITES, ids=lambda suite: f"{suite.suite_id:04x}")
+def test_kms_ecdh_both_ways(mpl: Any, kms: StrictKms, suite: AlgorithmSuite) -> None:
+    from aws_cryptographic_material_providers.mpl import models
+
+    ours = kms.create_key(KeySpec="ECC_NIST_P384", KeyUsage="KEY_AGREEMENT")
+    theirs = kms.create_key(KeySpec="ECC_NIST_P384", KeyUsage="KEY_AGREEMENT")
+    public_keys = {arn: public_der(kms.key(arn).key_pair) for arn in (ours, theirs)}
+    static = models.KmsEcdhStaticConfigurationsKmsPrivateKeyToStaticPublicKey(
+        models.KmsPrivateKeyToStaticPublicKeyInput(
+            sender_kms_identifier=theirs,
+            sender_public_key=public_keys[theirs],
+            recipient_public_key=public_keys[ours],
+        )
+    )
+    their_keyring = mpl.create_aws_kms_ecdh_keyring(
+        models.CreateAwsKmsEcdhKeyringInput(
+            key_agreement_scheme=static, curve_spec="ECC_NIST_P384", kms_client=kms.client(EAST)
+        )
+    )
+    ring = KmsEcdhKeyring(
+        ours, public_key=public_keys[ours], recipient_public_key=public_keys[theirs], client=kms.client()
+    )
+    passes_both_ways(mpl, ring, their_keyring, suite)
+    our_write, their_read, their_write, our_read = (one.parameters for one in kms.requests)
+    assert set(our_write) == set(our_read) == {name for name, value in their_read.items() if value != []}
+    assert our_write["PublicKey"] == our_read["PublicKey"]
+    assert their_write["PublicKey"] == their_read["PublicKey"]

@@ -19,12 +19,15 @@ CONTRACT = {
     "BranchKeyStore",
     "CachePolicy",
     "HierarchicalKeyring",
+    "KmsEcdhKeyring",
     "KmsKeyring",
     "MultiKeyring",
     "PhiCrypt",
     "PhiCryptError",
     "Purpose",
     "RawAesKeyring",
+    "RawEcdhKeyring",
+    "RawRsaKeyring",
 }
 LAZY = [
     package

@@ -35,6 +35,7 @@ Module                  What it doubles or holds
 ``module_path``         the modules that one call goes through, in order
 ``official_vectors``    where the official test vectors are
 ``posture_accounts``    an AWS account as the doctor wants it, and answers put before single calls
+``recipient_keys``      key pairs of recipients in the forms that people have them
 ``recovery_keys``       an RSA recovery key whose pair is made once for all tests
 ``s3_memory``           a process that measures its peak memory while it moves an object
 ``s3_process``          a process that uploads or downloads, to be killed

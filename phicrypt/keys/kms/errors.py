@@ -28,8 +28,8 @@ ADVICE: Final = {
     "and the endpoint",
     "InvalidCiphertextException": _WRONG_CIPHERTEXT,
     "IncorrectKeyException": _WRONG_CIPHERTEXT,
-    "InvalidKeyUsageException": "the key is made for another use: encryption needs KeyUsage ENCRYPT_DECRYPT and a "
-    "suitable key spec",
+    "InvalidKeyUsageException": "the key is made for another use: encryption needs KeyUsage ENCRYPT_DECRYPT, a "
+    "shared secret KEY_AGREEMENT, and a suitable key spec",
     "InvalidGrantTokenException": "a grant token is not valid: ask for a new one",
     "InvalidArnException": "the ARN is not valid for this Region or endpoint",
     "LimitExceededException": "a KMS quota was passed: ask for a higher one",

@@ -19,10 +19,11 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
 from phicrypt.core.key_origin import KeyOrigin, joined_origin
+from phicrypt.core.key_pairs import RsaPublicKey
 from phicrypt.core.kms_arn import configured_key_arn, key_arn_of_message
 from phicrypt.core.kms_calls import KmsAnswer, combined_refusal, origin_of
 from phicrypt.core.materials import DecryptionMaterials, EncryptedDataKey, EncryptionMaterials
-from phicrypt.core.primitives import RsaPublicKey, constant_time_equal
+from phicrypt.core.primitives import constant_time_equal
 from phicrypt.core.steps import KmsRequest, SteppedKeyring, Steps
 from phicrypt.errors import AuthenticationError, ConfigurationError, KeyAccessError
 from phicrypt.keys.kms.answers import unexpected_answer
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from mypy_boto3_kms.client import KMSClient
 
 RSA_PROVIDER_ID: Final = "aws-kms-rsa"
-MIN_MODULUS_LENGTH_BITS: Final = 2_048
 _HASHES: Final = {"RSAES_OAEP_SHA_1": "sha1", "RSAES_OAEP_SHA_256": "sha256"}
 _DIGEST_LENGTH_BYTES: Final = 48
 _CIPHERTEXT_LENGTHS_BYTES: Final = (256, 384, 512)
@@ -77,7 +77,7 @@ class KmsRsaKeyring(SteppedKeyring):
             raise ConfigurationError(f"the RSA padding is one of {', '.join(_HASHES)}, not {algorithm!r}")
         self._key = configured_key_arn(key_arn)
         self.algorithm = algorithm
-        self._public_key = None if public_key is None else _checked(public_key)
+        self._public_key = None if public_key is None else RsaPublicKey(public_key)
         self._grant_tokens = list(grant_tokens)
         self._clients: KmsClients | None = None
         if public_key is None or client is not None or session is not None or endpoint_url or use_fips_endpoint:
@@ -204,13 +204,3 @@ class KmsRsaKeyring(SteppedKeyring):
             code="NoMatchingDataKey",
             key_arn=self.key_arn,
         )
-
-
-def _checked(public_key: bytes | str) -> RsaPublicKey:
-    checked = RsaPublicKey(public_key.encode() if isinstance(public_key, str) else bytes(public_key))
-    if checked.modulus_length_bits < MIN_MODULUS_LENGTH_BITS:
-        raise ConfigurationError(
-            f"an RSA recipient's key has at least {MIN_MODULUS_LENGTH_BITS} bits, this one has "
-            f"{checked.modulus_length_bits}"
-        )
-    return checked

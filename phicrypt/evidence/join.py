@@ -15,10 +15,10 @@ from phicrypt.errors import ConfigurationError
 from phicrypt.evidence.anchors import anchor_of
 from phicrypt.evidence.cloudtrail import Reading, look_up, read_bucket, read_folder
 from phicrypt.evidence.digests import DigestReport, verify_bucket, verify_folder
-from phicrypt.evidence.log_lines import LogReading, read_records
+from phicrypt.evidence.log_lines import LogReading
 from phicrypt.evidence.matching import PROBABLE_WINDOW_NS, Matcher
 from phicrypt.evidence.trail_events import TrailEvent
-from phicrypt.evidence.verify import Verification, verify
+from phicrypt.evidence.verify import Verification, checked_records, verify
 
 _HOUR_NS: Final = 3_600 * 10**9
 _MAX_NAMES: Final = 10_000
@@ -171,9 +171,12 @@ def trail_source(
 
 
 def log_events(log: str | Path, reading: LogReading | None = None) -> Iterator[AuditEvent]:
-    """The events of a local log, in the order of its lines; lines that hold none are counted in ``reading``."""
+    """The events of a local log, in the order of its lines.
+
+    Lines that hold none, and records that do not fit their chain, are counted in ``reading``.
+    """
     reading = reading if reading is not None else LogReading()
-    for record in read_records(log, reading):
+    for record in checked_records(log, reading):
         try:
             event = record.event()
         except (ValueError, KeyError, TypeError):

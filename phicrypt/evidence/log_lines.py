@@ -18,11 +18,12 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
 from phicrypt.audit.events import AuditEvent, Kind
-from phicrypt.audit.sinks.chain import RECORD_START
+from phicrypt.audit.sinks.chain import RECORD_START, ChainHead
 from phicrypt.audit.sinks.jsonl import rotated_segments
 from phicrypt.core.strict_json import GZIP_START, InflatedStream, JsonArray, parse_json
 from phicrypt.errors import ConfigurationError, FormatError
@@ -60,6 +61,11 @@ class Record(NamedTuple):
     is_intact: bool
     fields: dict[str, Any]
 
+    @property
+    def head(self) -> ChainHead:
+        """The record as an anchor would name it."""
+        return ChainHead(self.chain_id, self.sequence, self.sha256)
+
     def event(self) -> AuditEvent:
         """The event; raises ValueError, KeyError or TypeError where the fields are not an event's."""
         return AuditEvent.from_dict(self.fields)
@@ -86,6 +92,9 @@ class LogReading:
         first_unread: where the first of these stands.
         torn: lines lost to a crash in mid-write: expected, at most one per crash.
         of_other_programs: lines of others in what CloudWatch exported.
+        altered: records that are not what was written, or do not follow the one before; counted for
+            questions (:func:`phicrypt.evidence.verify.checked_records`).
+        first_altered: the first of these in words.
     """
 
     records: int = 0
@@ -93,6 +102,8 @@ class LogReading:
     first_unread: Place | None = None
     torn: int = 0
     of_other_programs: int = 0
+    altered: int = 0
+    first_altered: str = ""
 
     def add_unread(self, place: Place) -> None:
         """Count what could not be read; a fragment may be judged late, so the earliest place is kept."""
@@ -105,7 +116,27 @@ class LogReading:
 def read_records(path: str | Path, reading: LogReading | None = None) -> Iterator[Record]:
     """The whole records of a log and its segments, in order; what is none is counted in ``reading``."""
     reading = reading if reading is not None else LogReading()
-    yield from records_among(read_log(path, reading), reading, lambda fragment: None, lambda fragment: None)
+    missing = missing_segments(Path(path))
+    for record in records_among(read_log(path, reading), reading, lambda fragment: None, lambda fragment: None):
+        if missing:
+            missing.pop(record.head, None)
+        yield record
+    for name in missing.values():
+        reading.add_unread(Place(name, 0))
+
+
+def missing_segments(path: Path) -> dict[ChainHead, str]:
+    """Names of rotated segments that the manifest lists and that are not there, by a record that each held.
+
+    A crash between listing and renaming leaves such a name as well: then the record is elsewhere.
+    """
+    if path.is_dir():
+        return {}
+    return {
+        segment.head: segment.path.name
+        for segment in rotated_segments(path)
+        if segment.head is not None and not segment.path.exists()
+    }
 
 
 def records_among(
@@ -117,7 +148,7 @@ def records_among(
     """The records; of each fragment it is told whether a crash tore it, or nobody can say what it was."""
 
     def conclude(fragment: Fragment) -> None:
-        if fragment.at_end_of_file or fragment.is_followed:
+        if (fragment.at_end_of_file or fragment.is_followed) and _begins_a_record(fragment):
             torn(fragment)
         else:
             reading.add_unread(fragment.place)
@@ -151,14 +182,23 @@ def _explains(record: Record, fragment: Fragment) -> bool:
     Either the same chain wrote the same bytes again, whole, or the process that found the torn line
     recorded its length in the first record of its own chain.
     """
-    if fragment.is_followed or not fragment.content.startswith(RECORD_START[: len(fragment.content)]):
+    if fragment.is_followed or not _begins_a_record(fragment):
         return False
     detail = record.fields.get("detail")
     recovered = detail.get("recovered_bytes") if isinstance(detail, dict) else None
     if record.fields.get("kind") == Kind.CHAIN_START and recovered == len(fragment.content):
         return True
-    start = f'{{"phicrypt-audit":1,"chain":"{record.chain_id}","sequence":{record.sequence},'.encode()
+    # Another event may have taken the place of the one that failed, but not of another predecessor.
+    start = (
+        f'{{"phicrypt-audit":1,"chain":"{record.chain_id}","sequence":{record.sequence},'
+        f'"previous":"{record.previous}","event":'
+    ).encode()
     return fragment.content.startswith(start) or start.startswith(fragment.content)
+
+
+def _begins_a_record(fragment: Fragment) -> bool:
+    """A crash leaves the beginning of a record; other bytes are of somebody else."""
+    return bool(fragment.content) and fragment.content.startswith(RECORD_START[: len(fragment.content)])
 
 
 def read_log(path: str | Path, reading: LogReading | None = None) -> Iterator[Record | Fragment]:
@@ -189,7 +229,7 @@ def _read_part(file: BinaryIO, name: str, reading: LogReading) -> Iterator[Recor
     start = file.peek(4_096) if hasattr(file, "peek") else b""
     if start.startswith(GZIP_START):
         inflating = InflatedStream(file, max_bytes=MAX_LOG_BYTES, field=name)
-        yield from _read_exported(_inflated_lines(inflating), name, reading)
+        yield from _read_inflated(_inflated_lines(inflating), name, reading)
     elif _EVENTS_SHAPE.match(start):
         plain = InflatedStream(file, max_bytes=MAX_LOG_BYTES, field=name)
         yield from _read_exported(_messages(JsonArray(plain, ("events",), field=name)), name, reading)
@@ -219,6 +259,24 @@ def _messages(events: JsonArray) -> Iterator[bytes]:
         yield message.encode("utf-8", "backslashreplace") + b"\n" if isinstance(message, str) else _MARK + b"\n"
 
 
+def _read_inflated(lines: Iterator[bytes], name: str, reading: LogReading) -> Iterator[Record | Fragment]:
+    """A gzip of a sink's own file holds nothing but records; what CloudWatch exported holds other lines too."""
+    try:
+        first = next(lines, b"")
+    except FormatError as error:
+        yield Fragment(Place(name, 1), b"", False, False, f"the rest cannot be read: {error}")
+        return
+    if not first.startswith(RECORD_START):
+        yield from _read_exported(chain((first,), lines), name, reading)
+        return
+    number = 1
+    try:
+        for number, line in enumerate(chain((first,), lines), 1):
+            yield from _read_line(line, Place(name, number))
+    except FormatError as error:
+        yield Fragment(Place(name, number + 1), b"", False, False, f"the rest cannot be read: {error}")
+
+
 def _read_exported(lines: Iterator[bytes], name: str, reading: LogReading) -> Iterator[Record | Fragment]:
     """Lines among which other programs' stand; a file that holds nothing else is no log."""
     number = others = 0
@@ -244,15 +302,34 @@ def _read_line(line: bytes, place: Place) -> Iterator[Record | Fragment]:
     if not content:
         return
     record = _parse(content, place)
-    if record is None:
-        # Behind a torn write another process may have gone on, on the same line.
-        start = content.rfind(RECORD_START)
-        record = _parse(content[start:], place) if start > 0 else None
+    if record is not None:
+        yield record
+        return
+    # Behind a torn write another process may have gone on, on the same line; and a line feed may be lost.
+    rest = b""
+    for piece in _pieces(content):
+        if record is not None:
+            yield Fragment(place, b"", False, False, "a line feed is missing behind a whole record")
+        record = _parse(piece, place)
         if record is None:
-            yield Fragment(place, content, not line.endswith(b"\n"), False)
-            return
-        yield Fragment(place, content[:start], False, content.startswith(RECORD_START))
-    yield record
+            rest += piece
+            continue
+        if rest:
+            yield Fragment(place, rest, False, rest.startswith(RECORD_START))
+        rest = b""
+        yield record
+    if rest:
+        yield Fragment(place, rest, not line.endswith(b"\n"), False)
+
+
+def _pieces(content: bytes) -> Iterator[bytes]:
+    """The line, cut before each place where a record may begin: no record holds these bytes within."""
+    start = 0
+    while start < len(content):
+        end = content.find(RECORD_START, start + 1)
+        end = len(content) if end < 0 else end
+        yield content[start:end]
+        start = end
 
 
 def _parse(content: bytes, place: Place) -> Record | None:
@@ -264,9 +341,10 @@ def _parse(content: bytes, place: Place) -> Record | None:
         fields = record["event"]
         if not isinstance(fields, dict) or type(record["sequence"]) is not int:
             return None
-        sha256 = str(record["sha256"])
+        chain_id, previous, sha256 = record["chain"], record["previous"], record["sha256"]
+        if not all(isinstance(text, str) for text in (chain_id, previous, sha256)):
+            return None
         is_intact = hashlib.sha256(body).hexdigest() == sha256
-        chain_id, previous = str(record["chain"]), str(record["previous"])
         return Record(place, chain_id, record["sequence"], previous, sha256, is_intact, fields)
     except (FormatError, KeyError):
         return None

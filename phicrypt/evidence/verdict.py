@@ -120,8 +120,17 @@ def _first(things: Sequence[str], count: int) -> Iterable[str]:
 
 
 def verdict_of_log(log: LogReading) -> Verdict:
-    """Of a question that was put to the log alone."""
-    return Verdict(unread=log.unread, first_unread=str(log.first_unread or ""))
+    """Of a question that was put to the log alone.
+
+    Where lines could not be read, records that do not follow each other are what these left behind.
+    """
+    altered = 0 if log.unread else log.altered
+    return Verdict(
+        broken=(log.first_altered,) if altered else (),
+        broken_count=altered,
+        unread=log.unread,
+        first_unread=str(log.first_unread or ""),
+    )
 
 
 def verdict_of_chain(

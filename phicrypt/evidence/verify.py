@@ -7,7 +7,7 @@ rewritten or cut at its end still verifies by itself; it fails against anchors t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -15,8 +15,15 @@ from typing import Final, NamedTuple
 from phicrypt._lazy import lazy_names
 from phicrypt.audit.events import Kind
 from phicrypt.audit.sinks.chain import FIRST_PREVIOUS, ChainHead
-from phicrypt.audit.sinks.jsonl import rotated_segments
-from phicrypt.evidence.log_lines import LogReading, Place, Record, read_log, records_among
+from phicrypt.evidence.log_lines import (
+    LogReading,
+    Place,
+    Record,
+    missing_segments,
+    read_log,
+    read_records,
+    records_among,
+)
 
 _MAX_LISTED: Final = 1_000
 _MAX_LATE: Final = 64
@@ -126,7 +133,7 @@ def verify(
         wanted.setdefault(anchor.chain_id, {}).setdefault(anchor.sequence, set()).add(anchor.sha256)
     result = Verification(anchors_given=anchors is not None)
     is_folder = Path(path).is_dir()
-    missing_segments = {} if is_folder else _missing_segments(Path(path))
+    missing = missing_segments(Path(path))
     for record in records_among(
         read_log(path, result.reading),
         result.reading,
@@ -137,8 +144,8 @@ def verify(
         ),
     ):
         _check_record(record, result, wanted, starts_in_order=not is_folder)
-        missing_segments.pop(ChainHead(record.chain_id, record.sequence, record.sha256), None)
-    for head, name in missing_segments.items():
+        missing.pop(record.head, None)
+    for head, name in missing.items():
         result.add(Fault(Place(name, 0), head.chain_id, head.sequence, "the rotated segment is missing"))
     for chain_id, by_sequence in wanted.items():
         for sequence, hashes in by_sequence.items():
@@ -148,16 +155,16 @@ def verify(
     return result
 
 
-def _missing_segments(path: Path) -> dict[ChainHead, str]:
-    """Names of listed segments that are not there, by a record that each held.
-
-    A crash between listing and renaming leaves such a name as well: then the record is elsewhere.
-    """
-    return {
-        segment.head: segment.path.name
-        for segment in rotated_segments(path)
-        if segment.head is not None and not segment.path.exists()
-    }
+def checked_records(path: str | Path, reading: LogReading) -> Iterator[Record]:
+    """The records of a log for a question; those that do not fit their chain are counted as *altered*."""
+    result = Verification(reading=reading)
+    in_order = not Path(path).is_dir()
+    for record in read_records(path, reading):
+        _check_record(record, result, {}, starts_in_order=in_order)
+        if result.fault_count > reading.altered:
+            reading.altered = result.fault_count
+            reading.first_altered = str(result.faults[0])
+        yield record
 
 
 def _check_record(

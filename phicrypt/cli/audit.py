@@ -12,7 +12,15 @@ from typing import Annotated
 import typer
 
 from phicrypt.audit.events import AuditEvent, format_time
-from phicrypt.cli.audit_sources import Asked, counted, events_between, open_join, parse_moment, tokens_of
+from phicrypt.cli.audit_sources import (
+    Asked,
+    check_key_arn,
+    counted,
+    events_between,
+    open_join,
+    parse_moment,
+    tokens_of,
+)
 from phicrypt.cli.audit_tables import (
     SHOWN_ROWS,
     VERDICTS_EPILOG,
@@ -114,13 +122,18 @@ def verify_log(
     Says what the result proves, and what not. The exit code is the verdict's, see docs/audit.md.
     """
     from phicrypt.evidence.anchors import anchors_in
+    from phicrypt.evidence.digests import compare_reading
 
     anchors = reading = digests = None
+    if anchor_key is not None:
+        check_key_arn("--anchor-key", anchor_key)
     if trail is not None:
         read, check_digests = trail_source(trail, client=aws.client)
-        reading = Reading()
         digests = None if no_digests else check_digests(None, None)
+        reading = Reading(named_hashes=digests.hashes if digests is not None and digests.digests else None)
         anchors = list(anchors_in(counted(read(None, None, reading)), key_arn=anchor_key))
+        if digests is not None:
+            compare_reading(digests, reading)
         tell_problems(reading)
     result = verify(log, anchors=anchors, expect_all_chains=not other_chains)
     verdict = verdict_of_chain(result, trail=reading, digests=digests, digests_were_asked=not no_digests)
@@ -341,7 +354,10 @@ def review(
     from phicrypt.audit.trail import AuditTrail
     from phicrypt.recovery.break_glass import record_review
 
-    known = {grant.grant_id: grant for grant in grants(log_events(log))}
+    reading = LogReading()
+    known = {grant.grant_id: grant for grant in grants(log_events(log, reading))}
+    if grant_id not in known and verdict_of_log(reading).word != AGREE:
+        end_with(verdict_of_log(reading))
     if grant_id not in known:
         raise ConfigurationError("the log holds no such grant")
     if known[grant_id].actor == reviewer:

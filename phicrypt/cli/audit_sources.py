@@ -14,6 +14,7 @@ from phicrypt.audit.events import AuditEvent, parse_time
 from phicrypt.audit.trail import AuditTrail
 from phicrypt.cli.console import progress
 from phicrypt.cli.options import AwsAccess
+from phicrypt.core.kms_arn import parse_kms_arn
 from phicrypt.errors import ConfigurationError
 from phicrypt.evidence.join import Joined, join, log_events, trail_source
 from phicrypt.evidence.log_lines import LogReading
@@ -38,6 +39,9 @@ class Asked:
 
 @contextmanager
 def open_join(log: Path, trail: str, aws: AwsAccess, asked: Asked) -> Iterator[Joined]:
+    for option, arn in (*(("--key", arn) for arn in asked.keys), ("--anchor-key", asked.anchor_key)):
+        if arn is not None:
+            check_key_arn(option, arn)
     read, check_digests = trail_source(trail, client=aws.client)
     since_ns = None if asked.since is None else parse_moment(asked.since)
     until_ns = None if asked.until is None else parse_moment(asked.until)
@@ -54,6 +58,13 @@ def open_join(log: Path, trail: str, aws: AwsAccess, asked: Asked) -> Iterator[J
         anchor_key_arn=asked.anchor_key,
     ) as joined:
         yield joined
+
+
+def check_key_arn(option: str, arn: str) -> None:
+    """Raise ConfigurationError for what would watch, or believe, no key at all."""
+    found = parse_kms_arn(arn)
+    if found is None or found.resource_type != "key":
+        raise ConfigurationError(f"{option} is a key's own ARN, arn:aws:kms:REGION:ACCOUNT:key/ID")
 
 
 def counted(things: Iterable[Thing], what: str = "Events") -> Iterator[Thing]:

@@ -155,10 +155,12 @@ class InflatedStream:
         """The next chunk of the content."""
         while True:
             raw = self._rest or self._stream.read(_CHUNK_BYTES)
+            if self._is_gzip is None:
+                if len(raw) == 1:  # a network may give less than it was asked for
+                    raw += self._stream.read(_CHUNK_BYTES)
+                self._is_gzip = raw.startswith(GZIP_START)
             self._read_bytes += 0 if self._rest else len(raw)
             self._rest = b""
-            if self._is_gzip is None:
-                self._is_gzip = raw.startswith(GZIP_START)
             if not self._is_gzip:
                 return self._counted(raw)
             if not raw:

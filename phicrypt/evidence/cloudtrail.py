@@ -8,9 +8,11 @@ cannot be read is counted and named in a :class:`Reading`, and the rest is still
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
@@ -44,6 +46,8 @@ _DIGEST_NAME: Final = re.compile(r"(?:^|/)CloudTrail-Digest/|_CloudTrail-Digest_
 _LOG_NAMES: Final = (".json", ".json.gz")
 """As CloudTrail names them; a file that is named by itself is read whatever its name."""
 DAY_NS: Final = 86_400 * 10**9
+CLOCKS_DIFFER_NS: Final = 15 * 60 * 10**9
+"""How far apart two clocks may be: both sides are read by so much beyond the time that is asked."""
 _LOOKUPS_PER_SECOND: Final = 2
 _MAX_LOOKUP_RETRIES: Final = 8
 
@@ -59,6 +63,8 @@ class Reading:
         passed_over: files of a folder that are no log files by their names.
         problems: files and records that could not be read, at most 1,000.
         problem_count: how many.
+        named_hashes: if given, the SHA-256 of every log file that a digest names.
+        unnamed: files whose content, as it was read, is none of these; at most 1,000.
     """
 
     files: int = 0
@@ -67,6 +73,13 @@ class Reading:
     passed_over: int = 0
     problems: list[str] = field(default_factory=list)
     problem_count: int = 0
+    named_hashes: Container[str] | None = None
+    unnamed: list[str] = field(default_factory=list)
+
+    def add_content(self, name: str, sha256: str) -> None:
+        """Compare what was read with what digests name: a file may be another one each time it is fetched."""
+        if self.named_hashes is not None and sha256 not in self.named_hashes and len(self.unnamed) < _MAX_PROBLEMS:
+            self.unnamed.append(name)
 
     def add_problem(self, where: str, what: str) -> None:
         """Count what could not be read, and keep the first of them by name."""
@@ -83,8 +96,8 @@ def read_folder(
     Raises ConfigurationError if there is no such file or folder, and for a digest that is named as a log file.
     """
     path, reading = Path(path), reading if reading is not None else Reading()
-    if not path.exists():
-        raise ConfigurationError("there is no such CloudTrail file or folder")
+    if not path.is_file() and not path.is_dir():
+        raise ConfigurationError("there is no such CloudTrail file or folder; pipes and devices are not read")
     if path.is_file() and is_digest(path.name):
         raise ConfigurationError("this is a digest file; name a log file, or the folder that holds both")
     for file in [path] if path.is_file() else log_files_below(path, reading):
@@ -97,13 +110,39 @@ def read_folder(
 
 def log_files_below(path: Path, reading: Reading | None = None) -> Iterator[Path]:
     """The log files of a folder, by their names, in order; digests and other files are passed over."""
-    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+    reading = reading if reading is not None else Reading()
+    for file in files_below(path, reading.add_problem):
         if is_digest(file.relative_to(path).as_posix()):
             continue
         if file.name.endswith(_LOG_NAMES):
             yield file
-        elif reading is not None:
+        else:
             reading.passed_over += 1
+
+
+def files_below(path: Path, on_problem: Callable[[str, str], None]) -> Iterator[Path]:
+    """Every file of a folder and the folders in it, in order of their names.
+
+    What hides files is told: a folder that cannot be listed, a link to a folder, a link to nothing, and what
+    is named like a log file or a digest and is no file.
+    """
+
+    def cannot_list(error: OSError) -> None:
+        on_problem(Path(str(error.filename)).name, f"the folder cannot be listed ({error.strerror})")
+
+    for root, folders, names in os.walk(path, onerror=cannot_list):
+        folders.sort()
+        for name in folders:
+            if os.path.islink(os.path.join(root, name)):
+                on_problem(name, "a link to a folder, which is not followed")
+            elif name.endswith(_LOG_NAMES):
+                on_problem(name, "a folder, where a file was expected")
+        for name in sorted(names):
+            file = Path(root, name)
+            if file.is_file():
+                yield file
+            elif name.endswith(_LOG_NAMES) or file.is_symlink():
+                on_problem(name, "neither a file nor a folder")
 
 
 def read_bucket(
@@ -118,7 +157,7 @@ def read_bucket(
 
     An object that cannot be fetched is counted and named, and the others are read.
     """
-    from botocore.exceptions import ClientError
+    from botocore.exceptions import BotoCoreError, ClientError
 
     reading = reading if reading is not None else Reading()
     bucket, _ = split_location(location)
@@ -129,6 +168,8 @@ def read_bucket(
             yield from _within(read_file(body, name, reading), since_ns, until_ns)
         except ClientError as error:
             reading.add_problem(name, f"cannot be fetched ({error.response['Error']['Code']})")
+        except (BotoCoreError, OSError) as error:  # cut off, or too slow
+            reading.add_problem(name, f"cannot be fetched ({type(error).__name__})")
 
 
 def log_keys(s3_client: S3Client, location: str, since_ns: int | None, until_ns: int | None) -> Iterator[str]:
@@ -146,6 +187,14 @@ def keys_below(s3_client: S3Client, location: str) -> Iterator[str]:
         yield from (entry["Key"] for entry in page.get("Contents", ()))
 
 
+def widened(since_ns: int | None, until_ns: int | None) -> tuple[int | None, int | None]:
+    """The time that is read where this one is asked."""
+    return (
+        None if since_ns is None else since_ns - CLOCKS_DIFFER_NS,
+        None if until_ns is None else until_ns + CLOCKS_DIFFER_NS,
+    )
+
+
 def split_location(location: str) -> tuple[str, str]:
     """Bucket and prefix of ``s3://bucket/prefix``; raises ConfigurationError for anything else."""
     bucket, _, prefix = location.removeprefix("s3://").partition("/")
@@ -156,7 +205,7 @@ def split_location(location: str) -> tuple[str, str]:
 
 def read_file(stream: BinaryIO, name: str, reading: Reading) -> Iterator[TrailEvent]:
     """KMS records of one file, plain or gzip, in any of the shapes; problems go to ``reading``."""
-    inflating = InflatedStream(stream, max_bytes=MAX_FILE_LENGTH_BYTES, field=name)
+    inflating = _HashedStream(stream, max_bytes=MAX_FILE_LENGTH_BYTES, field=name)
     elements = JsonArray(inflating, ("Records", "Events"), field=name)
     problems_before = reading.problem_count
     number = -1
@@ -176,6 +225,20 @@ def read_file(stream: BinaryIO, name: str, reading: Reading) -> Iterator[TrailEv
         reading.add_problem(name, "truncated JSON, or no CloudTrail log file")
         return
     reading.files += 1
+    reading.add_content(name, inflating.sha256.hexdigest())
+
+
+class _HashedStream(InflatedStream):
+    """A file's content, hashed as it is read."""
+
+    def __init__(self, stream: BinaryIO, *, max_bytes: int, field: str) -> None:
+        super().__init__(stream, max_bytes=max_bytes, field=field)
+        self.sha256 = hashlib.sha256()
+
+    def read(self) -> bytes:
+        chunk = super().read()
+        self.sha256.update(chunk)
+        return chunk
 
 
 class _Unusable:

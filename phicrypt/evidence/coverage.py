@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any, Final, NamedTuple, Protocol
 
 from phicrypt.audit.events import format_time, parse_time
@@ -87,15 +88,15 @@ def cover(
     report: CoverageReport,
     since_ns: int | None,
     until_ns: int | None,
-) -> None:
-    """Check the chains, and say what they cover and what not."""
+) -> set[str]:
+    """Check the chains, and say what they cover and what not; returns the Regions of which there are any."""
     chains: dict[str, list[Link]] = {}
     for link in links:
         chains.setdefault(link.chain, []).append(link)
     last_end: dict[str, int] = {}
     for name in sorted(chains):
         chain = sorted(chains[name], key=lambda link: (link.end, link.object_key))
-        _check_chain(chain, report)
+        _check_chain(chain, report, since_ns, until_ns)
         _say_span(chain, report, since_ns, until_ns)
         last_end[chain[0].region] = max(last_end.get(chain[0].region, 0), chain[-1].end_ns or 0)
     for file in unlisted:
@@ -104,23 +105,37 @@ def cover(
             report.not_covered.append(f"{_name(file.object_key)}: newer than the last digest, not yet covered")
         else:
             report.add_problem(f"{_name(file.object_key)}: no digest names this log file")
+    return set(last_end)
 
 
-def _check_chain(chain: list[Link], report: CoverageReport) -> None:
+def _check_chain(chain: list[Link], report: CoverageReport, since_ns: int | None, until_ns: int | None) -> None:
     hashes = {link.object_key: link.sha256 for link in chain}
-    for number, link in enumerate(chain):
+    if len(hashes) < len({(link.object_key, link.sha256) for link in chain}):
+        report.add_problem(f"{_trail_of(chain[0])}: two digests of one name differ")
+    for before, link in pairwise(chain):
         previous = link.previous_key
-        if number == 0:
-            continue
         if previous is None:
-            report.not_covered.append(
-                f"{_name(link.object_key)}: the chain of digests begins anew, nothing covers the time from "
-                f"{chain[number - 1].end} to it"
-            )
+            if link.object_key != before.object_key and _is_asked(before.end, link.start, since_ns, until_ns):
+                report.not_covered.append(
+                    f"{_name(link.object_key)}: the chain of digests begins anew, nothing covers the time from "
+                    f"{before.end} to it"
+                )
         elif previous not in hashes:
             report.add_problem(f"{_name(previous)}: the digest is missing")
         elif hashes[previous] != link.previous_sha256:
             report.add_problem(f"{_name(previous)}: the digest was changed")
+        elif before.object_key not in (previous, link.object_key):
+            report.add_problem(f"{_name(before.object_key)}: the digest behind it names another one before")
+        elif before.end < link.start and _is_asked(before.end, link.start, since_ns, until_ns):
+            report.not_covered.append(f"{_trail_of(link)}: from {before.end} to {link.start}: no digest")
+
+
+def _is_asked(start: str, end: str, since_ns: int | None, until_ns: int | None) -> bool:
+    """Whether a part of this time was asked; what is no time was."""
+    start_ns, end_ns = _time(start), _time(end)
+    is_before = since_ns is not None and end_ns is not None and end_ns <= since_ns
+    is_after = until_ns is not None and start_ns is not None and start_ns >= until_ns
+    return not is_before and not is_after
 
 
 def _say_span(chain: list[Link], report: CoverageReport, since_ns: int | None, until_ns: int | None) -> None:

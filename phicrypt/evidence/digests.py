@@ -20,22 +20,34 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
+from phicrypt.audit.events import format_time
 from phicrypt.core.primitives import verify_rsa_pkcs1_sha256
-from phicrypt.core.strict_json import InflatedStream, inflated, parse_json
-from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError
+from phicrypt.core.strict_json import inflated, parse_json
+from phicrypt.errors import AuthenticationError, FormatError
 from phicrypt.evidence.cloudtrail import (
     DAY_NS,
-    MAX_FILE_LENGTH_BYTES,
+    Reading,
     day_is_wanted,
+    files_below,
     is_digest,
     keys_below,
     log_files_below,
     log_keys,
     split_location,
+    widened,
 )
 from phicrypt.evidence.coverage import Link, UnlistedFile, cover
+from phicrypt.evidence.digest_files import (
+    MAX_DIGEST_BYTES,
+    DigestFile,
+    fetched,
+    fetched_digest,
+    hash_of,
+    hash_of_file,
+    hash_of_object,
+)
 from phicrypt.evidence.trail_events import printable
 
 if TYPE_CHECKING:
@@ -44,17 +56,7 @@ if TYPE_CHECKING:
 
 _KEYS_SINCE: Final = datetime(2013, 11, 1, tzinfo=UTC)
 """CloudTrail's beginning: ListPublicKeys gives today's key only, unless it is asked for older ones."""
-_MAX_DIGEST_BYTES: Final = 64 * 2**20
 _MAX_LISTED: Final = 1_000
-
-
-class DigestFile(NamedTuple):
-    """One digest: where it lies, its file's bytes, and the signature from its metadata."""
-
-    bucket: str
-    object_key: str
-    content: bytes
-    signature: str | None
 
 
 @dataclass(slots=True)
@@ -71,6 +73,9 @@ class DigestReport:
         unread: digests that could not be read; they are problems too.
         covered: the span that the digests of each trail and Region cover, in words.
         not_covered: times and files that no digest speaks for, in words.
+        hashes: SHA-256 of each log file that is what a digest names.
+        regions: the Regions that digests cover, empty text for one that no place names.
+        told: names of the files of which problems or the lack of a digest were said.
     """
 
     digests: int = 0
@@ -82,7 +87,9 @@ class DigestReport:
     unread: list[str] = field(default_factory=list)
     covered: list[str] = field(default_factory=list)
     not_covered: list[str] = field(default_factory=list)
-    _hashes: set[str] = field(default_factory=set)
+    hashes: set[str] = field(default_factory=set)
+    regions: set[str] = field(default_factory=set)
+    told: set[str] = field(default_factory=set)
 
     @property
     def is_valid(self) -> bool:
@@ -97,7 +104,9 @@ class DigestReport:
 
 
 Load = Callable[[str, str], Iterable[BinaryIO]]
-"""The log files that lie under a bucket and key; a folder of copies may hold several of one name."""
+"""The log files that lie under a bucket and key; a folder of copies may hold several of one name.
+
+Raises OSError for one that is there and cannot be had."""
 
 
 def verify_digests(
@@ -122,18 +131,23 @@ def verify_digests(
     links = []
     for digest in digests:
         try:
-            content = inflated(BytesIO(digest.content), max_bytes=_MAX_DIGEST_BYTES, field="digest")
+            if isinstance(digest.content, OSError):
+                raise digest.content
+            content = inflated(BytesIO(digest.content), max_bytes=MAX_DIGEST_BYTES, field="digest")
             fields = _checked(parse_json(content, field="digest"))
-        except FormatError:
-            report.unread.append(_name(digest.object_key))
-            report.add_problem(f"{_name(digest.object_key)}: cannot be read")
+        except (FormatError, OSError) as error:
+            reason = f" ({error.strerror})" if isinstance(error, OSError) else ""
+            report.unread.append(printable(_name(digest.object_key)))
+            report.add_problem(f"{_name(digest.object_key)}: cannot be read{reason}")
             continue
         report.digests += 1
         _check_signature(report, digest, content, fields, public_keys or {})
         for entry in fields["logFiles"]:
             _check_log_file(report, entry, load)
         links.append(Link.of(digest.object_key, hashlib.sha256(content).hexdigest(), fields))
-    cover(links, list(unlisted(report._hashes)), report, since_ns, until_ns)
+    files = list(unlisted(report.hashes))
+    report.told |= {_name(file.object_key) for file in files}
+    report.regions = cover(links, files, report, since_ns, until_ns)
     return report
 
 
@@ -165,6 +179,9 @@ def _check_signature(
         report.add_problem(f"{name}: the digest belongs to another place")
         return
     public_key = public_keys.get(str(fields.get("digestPublicKeyFingerprint")))
+    if public_key is None:
+        report.add_problem(f"{name}: CloudTrail has no public key of the fingerprint that the digest names")
+        return
     signed = "\n".join(
         (
             fields["digestEndTime"],
@@ -174,8 +191,6 @@ def _check_signature(
         )
     )
     try:
-        if public_key is None:
-            raise AuthenticationError("unknown public key")
         verify_rsa_pkcs1_sha256(
             public_key, signed.encode("utf-8", "backslashreplace"), bytes.fromhex(digest.signature)
         )
@@ -192,26 +207,42 @@ def _check_log_file(report: DigestReport, entry: Any, load: Load) -> None:
         report.add_problem("a digest names a log file without its hash")
         return
     found = []
-    for stream in load(bucket, object_key):
-        with closing(stream):
-            found.append(hash_of(stream))
+    try:
+        for stream in load(bucket, object_key):
+            with closing(stream):
+                found.append(hash_of(stream))
+    except OSError as error:
+        report.told.add(_name(object_key))
+        report.add_problem(f"{_name(object_key)}: the log file cannot be read ({error.strerror})")
+        return
+    if entry.get("hashAlgorithm") not in (None, "SHA-256"):
+        report.add_problem(f"{_name(object_key)}: the digest names a hash of another algorithm than SHA-256")
+        return
     if expected in found:
         report.log_files += 1
-        report._hashes.add(expected)
+        report.hashes.add(expected)
     else:
+        report.told.add(_name(object_key))
         report.add_problem(f"{_name(object_key)}: the log file {'was changed' if found else 'is missing'}")
 
 
-def hash_of(stream: BinaryIO) -> str:
-    """Hex SHA-256 of a file's uncompressed content, empty for one that cannot be read."""
-    digest = hashlib.sha256()
-    reader = InflatedStream(stream, max_bytes=MAX_FILE_LENGTH_BYTES, field="log file")
-    try:
-        for chunk in iter(reader.read, b""):
-            digest.update(chunk)
-    except (FormatError, OSError):
-        return ""
-    return digest.hexdigest()
+def no_digests(since_ns: int | None, until_ns: int | None) -> DigestReport | None:
+    """Of a folder or bucket without any digest: the hours that are asked have none, as if all were removed."""
+    if since_ns is None and until_ns is None:
+        return None
+    start = f"{format_time(since_ns)[:16]}Z" if since_ns is not None else "the beginning"
+    end = f"{format_time(until_ns)[:16]}Z" if until_ns is not None else "now"
+    return DigestReport(not_covered=[f"from {start} to {end}: no digest of any trail or Region"])
+
+
+def compare_reading(report: DigestReport, reading: Reading, regions: Iterable[str] = ()) -> None:
+    """What was read is what the digests name, and they cover each Region of which a key is watched."""
+    for name in reading.unnamed:
+        if name not in report.told:
+            report.add_problem(f"{name}: what was read is not what a digest names: it changed meanwhile")
+    if report.digests and "" not in report.regions:
+        for region in sorted(set(regions) - report.regions):
+            report.not_covered.append(f"{region}: no digest, although a key of this Region is watched")
 
 
 def verify_folder(
@@ -219,14 +250,16 @@ def verify_folder(
 ) -> DigestReport | None:
     """Check the digests below a folder of copies; None if it holds none, or is a file."""
     folder = Path(path)
-    paths = sorted(file for file in folder.rglob("*.json*") if file.is_file()) if folder.is_dir() else []
-    found = [file for file in paths if is_digest(file.relative_to(folder).as_posix())]
+    hidden: list[str] = []  # readers of the log files tell the others
+    files = (
+        list(files_below(folder, lambda name, what: hidden.append(f"{name}: {what}"))) if folder.is_dir() else []
+    )
+    found = [file for file in files if is_digest(file.relative_to(folder).as_posix())]
     if not found:
         return None
     by_name: dict[str, list[Path]] = {}
     for file in log_files_below(folder):
         by_name.setdefault(file.name, []).append(file)
-
     named: set[Path] = set()
 
     def load(bucket: str, object_key: str) -> Iterator[BinaryIO]:
@@ -237,18 +270,25 @@ def verify_folder(
 
     def unlisted(hashes: set[str]) -> Iterator[UnlistedFile]:
         for file in log_files_below(folder):
-            if file in named:
-                continue  # its hash was compared already
-            with file.open("rb") as stream:
-                if hash_of(stream) not in hashes:
-                    yield UnlistedFile.of(file.relative_to(folder).as_posix())
+            if file not in named and hash_of_file(file) not in hashes:  # others were compared already
+                yield UnlistedFile.of(file.relative_to(folder).as_posix())
 
-    digests = (
-        DigestFile("", _key_in(content) or file.name, content, None)
-        for file in found
-        for content in (file.read_bytes(),)
+    report = verify_digests(
+        map(_copied_digest, found), load, unlisted=unlisted, since_ns=since_ns, until_ns=until_ns
     )
-    return verify_digests(digests, load, unlisted=unlisted, since_ns=since_ns, until_ns=until_ns)
+    for problem in hidden:
+        report.add_problem(problem)
+    return report
+
+
+def _copied_digest(file: Path) -> DigestFile:
+    """A digest of a folder, which lies where it says that it lay."""
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(MAX_DIGEST_BYTES)
+    except OSError as error:
+        return DigestFile("", file.name, error, None)
+    return DigestFile("", _key_in(content) or file.name, content, None)
 
 
 def verify_bucket(
@@ -274,22 +314,19 @@ def verify_bucket(
 
     def digests() -> Iterator[DigestFile]:
         for object_key in keys:
-            answer = s3_client.get_object(Bucket=bucket, Key=object_key)
-            signature = answer.get("Metadata", {}).get("signature", "missing")
-            yield DigestFile(bucket, object_key, answer["Body"].read(_MAX_DIGEST_BYTES), signature)
+            yield fetched_digest(s3_client, bucket, object_key)
 
     named: set[tuple[str, str]] = set()
 
     def load(bucket_name: str, object_key: str) -> Iterator[BinaryIO]:
         named.add((bucket_name, object_key))
-        yield from _fetched(s3_client, bucket_name, object_key)
+        yield from fetched(s3_client, bucket_name, object_key)
 
     def unlisted(hashes: set[str]) -> Iterator[UnlistedFile]:
-        for object_key in log_keys(s3_client, location, since_ns, until_ns):
-            if (bucket, object_key) not in named:  # its own hash was compared already
-                for stream in _fetched(s3_client, bucket, object_key):
-                    if hash_of(stream) not in hashes:
-                        yield UnlistedFile.of(object_key)
+        # All that the join reads: a quarter of an hour more on both sides.
+        for object_key in log_keys(s3_client, location, *widened(since_ns, until_ns)):
+            if (bucket, object_key) not in named and hash_of_object(s3_client, bucket, object_key) not in hashes:
+                yield UnlistedFile.of(object_key)  # of others the hash was compared already
 
     return verify_digests(
         digests(),
@@ -312,20 +349,9 @@ def _public_keys(cloudtrail_client: CloudTrailClient) -> dict[str, bytes]:
         question["NextToken"] = answer["NextToken"]
 
 
-def _fetched(s3_client: S3Client, bucket: str, object_key: str) -> Iterator[BinaryIO]:
-    from botocore.exceptions import ClientError
-
-    try:
-        yield cast("BinaryIO", s3_client.get_object(Bucket=bucket, Key=object_key)["Body"])
-    except ClientError as error:
-        if error.response["Error"]["Code"] not in ("NoSuchKey", "404"):
-            code = error.response["Error"]["Code"]
-            raise ConfigurationError(f"a log file cannot be fetched: {code}") from None
-
-
 def _key_in(content: bytes) -> str:
     try:
-        plain = inflated(BytesIO(content), max_bytes=_MAX_DIGEST_BYTES, field="digest")
+        plain = inflated(BytesIO(content), max_bytes=MAX_DIGEST_BYTES, field="digest")
         return str(_checked(parse_json(plain, field="digest"))["digestS3Object"])
     except (FormatError, KeyError):
         return ""

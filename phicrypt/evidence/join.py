@@ -13,10 +13,10 @@ from phicrypt.audit.events import AuditEvent, Kind, Outcome
 from phicrypt.audit.sinks.chain import ChainHead
 from phicrypt.errors import ConfigurationError
 from phicrypt.evidence.anchors import anchor_of
-from phicrypt.evidence.cloudtrail import Reading, look_up, read_bucket, read_folder
-from phicrypt.evidence.digests import DigestReport, verify_bucket, verify_folder
+from phicrypt.evidence.cloudtrail import Reading, look_up, read_bucket, read_folder, widened
+from phicrypt.evidence.digests import DigestReport, compare_reading, no_digests, verify_bucket, verify_folder
 from phicrypt.evidence.log_lines import LogReading
-from phicrypt.evidence.matching import PROBABLE_WINDOW_NS, Matcher
+from phicrypt.evidence.matching import Matcher
 from phicrypt.evidence.trail_events import TrailEvent
 from phicrypt.evidence.verify import Verification, checked_records, verify
 
@@ -112,10 +112,11 @@ def join(
         anchor_key_arn: believe anchors of this KMS key only.
         on_progress: called for each local use and each record.
     """
-    early = None if since_ns is None else since_ns - PROBABLE_WINDOW_NS
-    late = None if until_ns is None else until_ns + PROBABLE_WINDOW_NS
+    early, late = widened(since_ns, until_ns)
     with Matcher(key_arns=key_arns, principals=principals, since_ns=since_ns, until_ns=until_ns) as matcher:
         joined = Joined(matcher, UseStatistics(), Reading(), digests, digests_were_asked)
+        if digests is not None and digests.digests:
+            joined.reading.named_hashes = digests.hashes
         anchors: set[ChainHead] = set()
         events = log_events(log, joined.log)
         for use in whole_uses(event for event in events if _is_within(event, early, late)):
@@ -130,6 +131,8 @@ def join(
                 anchors.add(anchor)
             on_progress()
         matcher.finish()
+        if digests is not None:
+            compare_reading(digests, joined.reading, matcher.regions)
         joined.verification = verify(log, anchors=anchors)
         yield joined
 
@@ -141,6 +144,9 @@ def trail_source(
     Callable[[int | None, int | None], DigestReport | None],
 ]:
     """Reader and digest check of a source of CloudTrail records, each for (since, until).
+
+    Where a time is asked, a folder or bucket without any digest covers nothing of it. Beside a single file
+    and LookupEvents' answers no digest is looked for. What nobody signed is said in each case.
 
     Args:
         where: a file or folder of log files, ``s3://bucket/prefix``, or ``lookup``.
@@ -158,15 +164,19 @@ def trail_source(
             lambda since, until, reading: read_bucket(
                 client("s3"), where, since_ns=since, until_ns=until, reading=reading
             ),
-            lambda since, until: verify_bucket(
-                client("s3"), where, client("cloudtrail"), since_ns=since, until_ns=until
+            lambda since, until: (
+                verify_bucket(client("s3"), where, client("cloudtrail"), since_ns=since, until_ns=until)
+                or no_digests(since, until)
             ),
         )
     if "://" in where:
         raise ConfigurationError("--trail is a file, a folder, s3://bucket/prefix, or lookup")
     return (
         lambda since, until, reading: read_folder(where, since_ns=since, until_ns=until, reading=reading),
-        lambda since, until: verify_folder(where, since_ns=since, until_ns=until),
+        lambda since, until: (
+            verify_folder(where, since_ns=since, until_ns=until)
+            or (no_digests(since, until) if Path(where).is_dir() else None)
+        ),
     )
 
 

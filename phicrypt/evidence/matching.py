@@ -19,12 +19,13 @@ from typing import Any, Final, Self
 
 from phicrypt.audit.events import AuditEvent
 from phicrypt.core.key_origin import KeyOrigin
+from phicrypt.evidence.cloudtrail import CLOCKS_DIFFER_NS
 from phicrypt.evidence.findings import EXCEPTIONS_FIRST, Category, Finding
 from phicrypt.evidence.trail_events import TrailEvent, same_key_everywhere
 
 __all__ = ["EXCEPTIONS_FIRST", "Category", "Finding", "Matcher"]
 
-PROBABLE_WINDOW_NS: Final = 15 * 60 * 10**9
+PROBABLE_WINDOW_NS: Final = CLOCKS_DIFFER_NS
 """How far apart the two clocks may be where only a correlation id speaks for a call."""
 _BATCH: Final = 2_000
 _REMEMBERED_CALLS: Final = 20_000
@@ -64,7 +65,11 @@ class Matcher:
         since_ns: int | None = None,
         until_ns: int | None = None,
     ) -> None:
-        self._keys = set(map(same_key_everywhere, key_arns))
+        self._keys: set[str] = set()
+        self.regions: set[str] = set()
+        """Of the keys that are watched: each has its records in the trail of its own Region."""
+        for key_arn in key_arns:
+            self._watch(key_arn)
         self._principals = tuple(principals)
         self._since_ns = since_ns if since_ns is not None else -(2**62)
         self._until_ns = until_ns if until_ns is not None else 2**62
@@ -103,7 +108,7 @@ class Matcher:
             return  # a local operation: no KMS call belongs to it
         key_arn = call.key_id.partition("#")[0]
         if key_arn.startswith("arn:"):
-            self._keys.add(same_key_everywhere(key_arn))
+            self._watch(key_arn)
         if self._is_known(call):
             return
         database = self._database
@@ -135,6 +140,12 @@ class Matcher:
             database.execute(
                 "INSERT OR IGNORE INTO correlations VALUES (?, ?)", (call.correlation_id, cursor.lastrowid)
             )
+
+    def _watch(self, key_arn: str) -> None:
+        self._keys.add(same_key_everywhere(key_arn))
+        _, separator, place = key_arn.partition(":kms:")
+        if separator:
+            self.regions.add(place.partition(":")[0])
 
     def _is_known(self, call: KeyOrigin) -> bool:
         """Whether an earlier event named the same call: many uses share the one that fetched their key."""

@@ -79,8 +79,8 @@ class TrailEvent(NamedTuple):
 
     @property
     def is_use(self) -> bool:
-        """Whether the operation uses a key."""
-        return self.name in USING_OPERATIONS
+        """Whether the operation uses a key; of one without a name nobody can say that it does not."""
+        return self.name in USING_OPERATIONS or not self.name
 
     @property
     def is_description(self) -> bool:
@@ -91,13 +91,14 @@ class TrailEvent(NamedTuple):
 def parse_record(record: Any) -> TrailEvent | None:
     """A record of CloudTrail as a value; None for another service's.
 
-    Raises ValueError, saying what is wrong, for one that is not CloudTrail's or of an unknown version.
+    Raises ValueError, saying what is wrong, for one that is not CloudTrail's, of an unknown version, or with
+    a member of another kind than CloudTrail gives it. Missing members, and null, are nothing unusual.
     """
     if not isinstance(record, dict) or not isinstance(record.get("eventVersion"), str):
         raise ValueError("not a CloudTrail record")
     if record["eventVersion"].partition(".")[0] != "1":
         raise ValueError("unknown CloudTrail version")
-    if record.get("eventSource") != KMS_SOURCE:
+    if _text(record, "eventSource") != KMS_SOURCE:
         return None
     identity = _object(record, "userIdentity")
     session = _object(identity, "sessionContext")
@@ -129,19 +130,35 @@ def parse_record(record: Any) -> TrailEvent | None:
         {printable(str(name)): printable(str(value)) for name, value in context.items()},
         tuple(arn for arn in _all_key_arns(record, parameters) if arn != key_arn),
         _text(record, "sharedEventID"),
-        record.get("eventCategory") == "NetworkActivity" or record.get("eventType") == "AwsVpceEvent",
+        _text(record, "eventCategory") == "NetworkActivity" or _text(record, "eventType") == "AwsVpceEvent",
         hashlib.sha256(json.dumps(record, sort_keys=True).encode()).digest(),
     )
 
 
 def _object(parent: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A member that may be missing or null; of another kind it says something that nobody judged."""
     value = parent.get(name)
-    return value if isinstance(value, dict) else {}
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} is no object")
+    return value
 
 
 def _text(parent: Mapping[str, Any], name: str) -> str:
     value = parent.get(name)
-    return printable(value) if isinstance(value, str) else ""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is no text")
+    return printable(value)
+
+
+def _resources(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    resources = record.get("resources") or []
+    if not isinstance(resources, list) or not all(isinstance(resource, dict) for resource in resources):
+        raise ValueError("resources is no list of objects")
+    return resources
 
 
 def printable(text: str) -> str:
@@ -150,9 +167,8 @@ def printable(text: str) -> str:
 
 
 def _key_arn(record: Mapping[str, Any], parameters: Mapping[str, Any]) -> str:
-    resources = record.get("resources")
-    for resource in resources if isinstance(resources, list) else ():
-        if isinstance(resource, dict) and ":kms:" in (arn := _text(resource, "ARN") or _text(resource, "arn")):
+    for resource in _resources(record):
+        if ":kms:" in (arn := _text(resource, "ARN") or _text(resource, "arn")):
             return arn
     named = _text(_object(record, "responseElements"), "keyId") or _text(parameters, "keyId")
     if named.startswith("arn:"):
@@ -163,11 +179,7 @@ def _key_arn(record: Mapping[str, Any], parameters: Mapping[str, Any]) -> str:
 
 
 def _all_key_arns(record: Mapping[str, Any], parameters: Mapping[str, Any]) -> set[str]:
-    resources = record.get("resources")
-    named = (
-        [resource for resource in resources if isinstance(resource, dict)] if isinstance(resources, list) else []
-    )
-    arns = {_text(resource, "ARN") or _text(resource, "arn") for resource in named}
+    arns = {_text(resource, "ARN") or _text(resource, "arn") for resource in _resources(record)}
     arns |= {_text(parameters, name) for name in ("sourceKeyId", "destinationKeyId")}
     return {arn for arn in arns if _KEY_ARN.fullmatch(arn)}
 

@@ -153,7 +153,10 @@ def verdict_of_chain(
         first_unread=first,
         covered=tuple(digests.covered) if digests is not None else (),
         not_covered=tuple(digests.not_covered) if digests is not None else (),
-        remarks=() if trail is None else tuple(_unsigned(digests, digests_were_asked)),
+        remarks=(
+            *_passed_over(verification.reading, trail),
+            *(() if trail is None else _unsigned(digests, digests_were_asked)),
+        ),
         agreement=verification.what_it_proves(),
     )
 
@@ -176,8 +179,14 @@ def verdict_of_join(joined: Joined, *, with_findings: bool = True) -> Verdict:
         first_unread=first,
         covered=tuple(digests.covered) if digests is not None else (),
         not_covered=tuple(digests.not_covered) if digests is not None else (),
-        remarks=(*_unanchored(chain), *_unsigned(digests, joined.digests_were_asked)),
-        agreement="Both sides agree: nothing is missing on either.",
+        remarks=(
+            *_unanchored(chain),
+            *_passed_over(joined.log, joined.reading),
+            *_unsigned(digests, joined.digests_were_asked),
+        ),
+        agreement="Both sides agree: nothing is missing on either."
+        if digests is not None and digests.digests
+        else "Both sides agree, but nobody signed CloudTrail's: nothing is missing on either.",
     )
 
 
@@ -204,10 +213,18 @@ def _unanchored(chain: Verification | None) -> Iterator[str]:
         )
 
 
+def _passed_over(log: LogReading, trail: Reading | None) -> Iterator[str]:
+    """What was read and is of others, or was not opened because of its name."""
+    if log.of_other_programs:
+        yield f"{log.of_other_programs:,} lines of other programs stand between the log's records."
+    if trail is not None and trail.passed_over:
+        yield f"{trail.passed_over:,} files of the trail's folder were not opened: their names are no log files'."
+
+
 def _unsigned(digests: DigestReport | None, were_asked: bool) -> Iterator[str]:
     if not were_asked:
         yield "Digests were not looked at (--no-digests): nobody signed what stands here as CloudTrail's."
-    elif digests is None:
+    elif digests is None or not digests.digests:
         yield "No CloudTrail digest files were there: nobody signed what stands here as CloudTrail's."
     elif digests.unsigned:
         yield (

@@ -280,15 +280,18 @@ def _read_inflated(lines: Iterator[bytes], name: str, reading: LogReading) -> It
 def _read_exported(lines: Iterator[bytes], name: str, reading: LogReading) -> Iterator[Record | Fragment]:
     """Lines among which other programs' stand; a file that holds nothing else is no log."""
     number = others = 0
-    has_records = False
+    has_records = has_times = False
     try:
         for number, line in enumerate(lines, 1):
             time_before = _TIME_BEFORE.match(line)
+            has_times = has_times or time_before is not None
             content = line[time_before.end() :] if time_before is not None else line
             if _MARK not in content:
                 others += bool(content.strip())
                 continue
             has_records = True
+            if has_times and time_before is None:
+                yield Fragment(Place(name, number), b"", False, False, "no time stands before the record")
             yield from _read_line(content, Place(name, number))
     except FormatError as error:
         yield Fragment(Place(name, number + 1), b"", False, False, f"the rest cannot be read: {error}")

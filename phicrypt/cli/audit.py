@@ -12,6 +12,17 @@ from typing import Annotated
 import typer
 
 from phicrypt.audit.events import AuditEvent, format_time
+from phicrypt.cli.audit_options import (
+    AnchorKeyOption,
+    LogOption,
+    MaybeTrailOption,
+    NoDigestsOption,
+    PrincipalOption,
+    SinceOption,
+    TokenKeysOption,
+    TrailOption,
+    UntilOption,
+)
 from phicrypt.cli.audit_sources import (
     Asked,
     check_key_arn,
@@ -61,39 +72,6 @@ app = Commands(
     help="Verify audit logs, join them with CloudTrail, and ask them questions.",
     epilog=f"{EXIT_CODES_EPILOG}\n{VERDICTS_EPILOG}",
 )
-
-LogOption = Annotated[Path, typer.Option("--log", metavar="FILE", help="The local audit log.")]
-TrailOption = Annotated[
-    str,
-    typer.Option(
-        "--trail",
-        metavar="SOURCE",
-        help="CloudTrail's side: a log file, a folder of them, s3://bucket/prefix, or 'lookup' (last 90 days).",
-    ),
-]
-MaybeTrailOption = Annotated[
-    str | None,
-    typer.Option("--trail", metavar="SOURCE", help="Also say what CloudTrail shows of each use's KMS call."),
-]
-SinceOption = Annotated[
-    str | None, typer.Option("--since", metavar="TIME", help="2026-01-31, 2026-01-31T12:00Z, or 90m, 24h, 7d ago.")
-]
-UntilOption = Annotated[str | None, typer.Option("--until", metavar="TIME", help="The same forms as --since.")]
-PrincipalOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--principal", metavar="ARN", help="Role or user of the application; for logs that do not name it."
-    ),
-]
-AnchorKeyOption = Annotated[
-    str | None, typer.Option("--anchor-key", metavar="ARN", help="Believe anchors of this KMS key only.")
-]
-NoDigestsOption = Annotated[
-    bool, typer.Option("--no-digests", help="Do not look at CloudTrail's digests; the verdict says so.")
-]
-TokenKeysOption = Annotated[
-    Path | None, typer.Option("--token-keys", metavar="FILE", help="The sealed keys of resource tokens.")
-]
 
 
 @app.command("verify")

@@ -155,7 +155,9 @@ def _text(parent: Mapping[str, Any], name: str) -> str:
 
 
 def _resources(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    resources = record.get("resources") or []
+    resources = record.get("resources")
+    if resources is None:
+        return []
     if not isinstance(resources, list) or not all(isinstance(resource, dict) for resource in resources):
         raise ValueError("resources is no list of objects")
     return resources
@@ -167,10 +169,11 @@ def printable(text: str) -> str:
 
 
 def _key_arn(record: Mapping[str, Any], parameters: Mapping[str, Any]) -> str:
+    answer = _object(record, "responseElements")
     for resource in _resources(record):
         if ":kms:" in (arn := _text(resource, "ARN") or _text(resource, "arn")):
             return arn
-    named = _text(_object(record, "responseElements"), "keyId") or _text(parameters, "keyId")
+    named = _text(answer, "keyId") or _text(parameters, "keyId")
     if named.startswith("arn:"):
         return named
     # Of a denied call CloudTrail often has neither resources nor parameters, only its text.

@@ -1,4 +1,4 @@
-"""Logs that were damaged or thinned out: no question is answered as if they were whole, and nothing is lost unsaid."""
+"""Logs that were damaged or thinned out: no question is answered as if they were whole."""
 
 from __future__ import annotations
 

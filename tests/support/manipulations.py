@@ -1,8 +1,8 @@
 """Changes that somebody makes to a true log and a true trail: who must be able to write what, and what is due.
 
 Each kind names the attacker that it needs, and what must come of it: ``reported``, because an anchor or a
-digest lies behind it; ``unanchored``, because it lies behind the last anchor; ``unsigned``, because no digest
-is left; or ``harmless``, because nothing was changed that is evidence.
+digest lies behind it; ``unanchored``, because it lies behind the last anchor; or ``harmless``, because nothing
+was changed that is evidence.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from support.true_evidence import ACCOUNT, BUCKET, KEY_ARN, OTHER_KEY_ARN, Evidence, trail_record
 
 LOG, TRAIL, BOTH = "writer of the log", "writer of the trail's bucket", "writer of both"
-REPORTED, UNANCHORED, UNSIGNED, HARMLESS = "reported", "unanchored", "unsigned", "harmless"
+REPORTED, UNANCHORED, HARMLESS = "reported", "unanchored", "harmless"
 Change = Callable[[Evidence, random.Random], None]
 
 
@@ -631,7 +631,7 @@ def a_digest_without_gzip(evidence: Evidence, generator: random.Random) -> None:
         evidence.objects[key] = (gzip.decompress(content), metadata)
 
 
-@kind(TRAIL, UNSIGNED)
+@kind(TRAIL, REPORTED)
 def all_digests_removed(evidence: Evidence, generator: random.Random) -> None:
     for key in evidence.digest_keys():
         del evidence.objects[key]

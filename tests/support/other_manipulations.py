@@ -1,4 +1,4 @@
-"""Further changes, of kinds that the first list lacks: formats around records, digests of others, both sides at once.
+"""Further changes, of kinds that the first list lacks: formats around records, digests, both sides at once.
 
 They are kept apart from the first list: what was made safe against these must hold for those, and back.
 """
@@ -27,9 +27,9 @@ from support.manipulations import (
     anchored_line,
     beside,
     edit_digest,
+    foreign_use,
     forged,
     forged_bytes,
-    foreign_use,
     genuine,
     raw,
     recomputed,
@@ -113,14 +113,18 @@ many(
             lambda lines, _: b"".join([*lines[:9], lines[9].replace(b"clinic", b"cli\0ic"), *lines[10:]])
         ),
         "a_torn_write_with_another_predecessor": log_as(
-            lambda lines, _: b"".join([*lines[:9], lines[9].replace(b'"previous":"', b'"previous":"f')[:190] + b"\n"])
-            + b"".join(lines[9:])
+            lambda lines, _: (
+                b"".join([*lines[:9], lines[9].replace(b'"previous":"', b'"previous":"f')[:190] + b"\n"])
+                + b"".join(lines[9:])
+            )
         ),
         "the_log_twice": log_as(lambda lines, _: b"".join(lines) * 2),
         "a_lookalike_of_an_actor": log_as(
             lambda lines, _: b"".join(lines).replace(b'"actor":"dr-', '"actor":"\u0501r-'.encode(), 1)
         ),
-        "escapes_instead_of_letters": log_as(lambda lines, _: b"".join(lines).replace(b"clinic-7", b"\\u0063linic-7", 1)),
+        "escapes_instead_of_letters": log_as(
+            lambda lines, _: b"".join(lines).replace(b"clinic-7", b"\\u0063linic-7", 1)
+        ),
     },
 )
 many(
@@ -168,7 +172,9 @@ many(
     LOG,
     UNANCHORED,
     {
-        "a_cached_use_in_the_far_future": tail_record(True, lambda event: event.update(time="2099-01-01T00:00:00Z")),
+        "a_cached_use_in_the_far_future": tail_record(
+            True, lambda event: event.update(time="2099-01-01T00:00:00Z")
+        ),
         "a_cached_use_for_another_purpose": tail_record(True, lambda event: event.update(purpose="research")),
     },
 )
@@ -202,7 +208,9 @@ many(
         "the_same_record_of_another_region": forged(lambda e, g: {"Records": [in_other_region(genuine(e, g))]}),
         "the_same_call_of_a_replica": forged(
             lambda e, g: {
-                "Records": [genuine(e, g) | {"eventID": "r", "resources": [{"ARN": KEY_ARN.replace("us-", "eu-")}]}]
+                "Records": [
+                    genuine(e, g) | {"eventID": "r", "resources": [{"ARN": KEY_ARN.replace("us-", "eu-")}]}
+                ]
             }
         ),
         "the_same_call_of_another_account": forged(
@@ -343,7 +351,7 @@ def a_digest_signed_over_another_hash(evidence: Evidence, generator: random.Rand
     sha256 = hashlib.sha256(gzip.decompress(evidence.objects[key][0])).hexdigest()
     before = document["previousDigestSignature"] or "null"
     signed = f"{document['digestEndTime']}\n{BUCKET}/{key}\n{sha256}\n{before}".encode()
-    signature = cloudtrails_key().sign(signed, padding.PKCS1v15(), hashes.SHA1()).hex()  # noqa: S303
+    signature = cloudtrails_key().sign(signed, padding.PKCS1v15(), hashes.SHA1()).hex()
     evidence.objects[key] = (evidence.objects[key][0], {"signature": signature})
 
 

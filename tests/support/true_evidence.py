@@ -25,9 +25,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from phicrypt.audit.events import AuditEvent, format_time, parse_time
 from phicrypt.audit.sinks.chain import Chain
 from phicrypt.core.key_origin import KeyOrigin
-from phicrypt.evidence.cloudtrail import read_bucket
-from phicrypt.evidence.digests import verify_bucket
-from phicrypt.evidence.join import join
+from phicrypt.evidence.join import join, trail_source
 from phicrypt.evidence.verdict import Verdict, verdict_of_join
 
 ACCOUNT = "111122223333"
@@ -270,11 +268,8 @@ def judge(evidence: Evidence, folder: Path, **changes: Any) -> Verdict:
     log.write_bytes(evidence.log)
     location = f"s3://{BUCKET}/AWSLogs"
     times = {"since_ns": SINCE, "until_ns": UNTIL} | changes
-    digests = verify_bucket(evidence, location, evidence, **times)
-
-    def read(since_ns: int | None, until_ns: int | None, reading: Any) -> Iterator[Any]:
-        return read_bucket(evidence, location, since_ns=since_ns, until_ns=until_ns, reading=reading)
-
+    read, check_digests = trail_source(location, client=lambda service: evidence)
+    digests = check_digests(times["since_ns"], times["until_ns"])
     keys = [KEY_ARN]
     with join(log, read, key_arns=keys, principals=[ROLE_ARN], digests=digests, **times) as joined:
         return verdict_of_join(joined)

@@ -34,6 +34,7 @@ Module                  What it doubles or holds
 ``messages``            short messages with a known key, and their frames taken apart
 ``module_path``         the modules that one call goes through, in order
 ``official_vectors``    where the official test vectors are
+``other_manipulations`` further kinds of such changes, apart from the first list
 ``posture_accounts``    an AWS account as the doctor wants it, and answers put before single calls
 ``recipient_keys``      key pairs of recipients in the forms that people have them
 ``recovery_keys``       an RSA recovery key whose pair is made once for all tests

@@ -45,7 +45,8 @@ def update_encrypted(
         table_name: name or ARN of an encrypted table.
         key_attributes: the item's Key, low-level shape.
         change: gets a copy of the plaintext item and returns the changed item, or changes the copy
-            and returns None. It may be called several times, so it must do nothing else.
+            and returns None. It may be called several times, so it must do nothing else. A try that
+            arrived although its answer was lost is not repeated: an increment counts once.
 
     Returns the changed plaintext item, or None where no item has that key: nothing is created.
 
@@ -61,13 +62,19 @@ def update_encrypted(
         raise ConfigurationError(f"the table {table_name!r} is not encrypted; use update_item")
     layer.check_writable(table)
     reading = {"TableName": table_name, "Key": dict(key_attributes), "ConsistentRead": True}
+    # Where an answer is lost, botocore sends the update again, and its own first arrival fails the condition.
+    sent: list[tuple[Any, Item]] = []
     for attempt in range(1, MAX_ATTEMPTS + 1):
         stored = layer.call("GetItem", reading).get("Item")
         if not stored:
             return None
-        changed, parameters = _changed(layer, table, stored, key_attributes, change)
+        for footer, arrived in sent:
+            if stored.get(FOOTER) == footer:
+                return arrived
+        changed, sealed = _changed(layer, table, stored, key_attributes, change)
+        sent.append((sealed[FOOTER], changed))
         try:
-            layer.call("UpdateItem", {"TableName": table_name, **parameters})
+            layer.call("UpdateItem", {"TableName": table_name, **replacing_update(table, stored, sealed)})
         except ClientError as error:
             if error.response["Error"]["Code"] != "ConditionalCheckFailedException" or attempt == MAX_ATTEMPTS:
                 raise
@@ -83,7 +90,8 @@ def _changed(
     stored: Item,
     key_attributes: Mapping[str, Any],
     change: Callable[[Item], Item | None],
-) -> tuple[Item, dict[str, Any]]:
+) -> tuple[Item, Item]:
+    """The changed plaintext item, and the same sealed."""
     check_no_beacons(table, carries_beacons(stored))
     item = layer.open(stored, table, _OPERATION).item
     if key_of(item, table) != key_of(key_attributes, table):
@@ -97,7 +105,7 @@ def _changed(
         raise UnsupportedOperationError(
             f"the plaintext policy of table {table.table_name!r} forces plaintext writes; use put_item"
         )
-    return changed, replacing_update(table, stored, sealed.item)
+    return changed, sealed.item
 
 
 def _check_unchanged(before: Item, after: Item, table: TableConfig) -> None:

@@ -96,7 +96,7 @@ def atheris(session: nox.Session) -> None:
 
 @nox.session(python=OLDEST)
 def faults(session: nox.Session) -> None:
-    """Mixed calls under a faulty network for a minute (``-- --minutes 30 --seed 7``)."""
+    """Mixed calls under a faulty network for a minute (``-- --minutes 30 --seed 7``, ``-- --kills 200``)."""
     _enter(session, "-e", ".[test]")
     _python(session, "-m", "tests.faults", *(session.posargs or ("--minutes", "1")))
 

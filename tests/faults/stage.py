@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from botocore.retries import standard
 from phicrypt import BranchKeyStore, CachePolicy, HierarchicalKeyring, KmsKeyring, PhiCrypt
 from phicrypt.audit import AuditTrail, Delivery, JsonlSink
 from phicrypt.dynamodb import Action, TableConfig
+from phicrypt.dynamodb.config import PlaintextPolicy
 from phicrypt.testing import StrictKms, local_aws
 from phicrypt.testing.local_stack import LocalAws, session_without_profile
 
@@ -40,6 +42,14 @@ PATIENTS: Final = TableConfig(
         "seen": Action.DO_NOTHING,
     },
     unsigned_attributes=("seen",),
+)
+TO_MIGRATE: Final = TableConfig(
+    table_name="old-patients",
+    partition_key="clinic",
+    sort_key="patient_id",
+    actions={"clinic": Action.SIGN_ONLY, "patient_id": Action.SIGN_ONLY, "note": Action.ENCRYPT_AND_SIGN},
+    plaintext_policy=PlaintextPolicy.FORBID_PLAINTEXT_WRITE_ALLOW_PLAINTEXT_READ,
+    plaintext_reads_until=datetime(2100, 1, 1, tzinfo=UTC).date(),
 )
 BRANCH_KEY_TABLE: Final = "branch-keys"
 READ_TIMEOUT_SECONDS: Final = 1.0
@@ -138,7 +148,8 @@ def stage(folder: Path, seed: int = 0) -> Iterator[Stage]:
             folder / "audit.jsonl",
         )
         made.client("s3").create_bucket(Bucket=BUCKET)
-        _create_table(made.client("dynamodb"), PATIENTS)
+        for table in (PATIENTS, TO_MIGRATE):
+            _create_table(made.client("dynamodb"), table)
         made.store().create_table()
         yield made
 

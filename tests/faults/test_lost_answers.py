@@ -9,7 +9,6 @@ from typing import Any
 from faults.exchange import Incoming
 from faults.kinds import FAULTS, Fault
 from faults.stage import PATIENTS, Desk, stage
-
 from phicrypt.dynamodb.updates import update_encrypted
 
 ITEM_KEY = {"clinic": {"S": "north"}, "patient_id": {"S": "1"}}

@@ -1,6 +1,6 @@
 """Kill points: processes killed at seeded moments and at named requests; nothing acknowledged is lost.
 
-A victim is killed either some time after it is ready, or by the proxy: when it sends its n-th request, before that
+A victim is killed either some time after it was ready, or had so much acknowledged, or by the proxy: when it sends its n-th request, before that
 arrives, or after it arrived and before its answer leaves.
 """
 
@@ -148,15 +148,19 @@ class KillingGround:
         name = told["name"]
         at_request = self.chance.random() < 0.6 and action not in ("audit", "command-line")
         nth, is_after = self.chance.randrange(1, 30), self.chance.random() < 0.5
-        moment = self.chance.uniform(0.0, 1.5 if action in ("upload", "download", "command-line") else 0.8)
+        after_acknowledgements = self.chance.randrange(4) if action != "migration" else 0
+        moment = self.chance.uniform(0.0, 0.5)
         victim = self._start(told)
         ended = victim.ended
         if at_request:
             self.stage.proxy.choose = _killing_at(name, victim.pid, nth, is_after)
-        _wait_until(lambda: _is_ready(acknowledgements) or ended.is_set(), _READY_SECONDS)
+        _wait_until(lambda: _lines_in(acknowledgements) > 0 or ended.is_set(), _READY_SECONDS)
         if at_request and ended.wait(6):
             how = f"{'after' if is_after else 'before'} a request"
         else:
+            _wait_until(
+                lambda: _lines_in(acknowledgements) > after_acknowledgements or ended.is_set(), _READY_SECONDS
+            )
             ended.wait(moment)
             how = "at a moment" if not ended.is_set() else "it had ended"
             with contextlib.suppress(ProcessLookupError):
@@ -325,8 +329,8 @@ def _killing_at(
     return lambda request, chance: fault if request.tag == name and next(count) == nth else None
 
 
-def _is_ready(acknowledgements: Path) -> bool:
-    return acknowledgements.exists() and acknowledgements.stat().st_size > 0
+def _lines_in(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def _wait_until(condition: Callable[[], bool], seconds: float) -> None:

@@ -1,7 +1,7 @@
 """Kill points: processes killed at seeded moments and at named requests; nothing acknowledged is lost.
 
-A victim is killed either some time after it was ready, or had so much acknowledged, or by the proxy: when it sends its n-th request, before that
-arrives, or after it arrived and before its answer leaves.
+A victim is killed either some time after it had so much acknowledged, or by the proxy: when it sends its n-th
+request, before that arrives, or after it arrived and before its answer leaves.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from phicrypt.audit.events import AuditEvent, format_time
+from phicrypt.cli.audit_checkpoints import COMMANDS as CHECKPOINT_COMMANDS
 from phicrypt.cli.audit_options import (
     AnchorKeyOption,
     LogOption,
@@ -25,7 +26,6 @@ from phicrypt.cli.audit_options import (
 )
 from phicrypt.cli.audit_sources import (
     Asked,
-    check_key_arn,
     counted,
     events_between,
     open_join,
@@ -43,13 +43,11 @@ from phicrypt.cli.audit_tables import (
     print_join_json,
     print_json_list,
     print_rows,
-    print_verification,
     tell_problems,
-    verification_as_dict,
     write_private,
 )
 from phicrypt.cli.commands import Commands
-from phicrypt.cli.console import EXIT_CODES_EPILOG, complain, print_json, print_table
+from phicrypt.cli.console import EXIT_CODES_EPILOG, complain, print_table
 from phicrypt.cli.options import (
     AuditOptions,
     AuditWithoutPurpose,
@@ -59,8 +57,7 @@ from phicrypt.cli.options import (
     KeyOption,
 )
 from phicrypt.errors import ConfigurationError
-from phicrypt.evidence.cloudtrail import Reading
-from phicrypt.evidence.join import log_events, trail_source
+from phicrypt.evidence.join import log_events
 from phicrypt.evidence.log_lines import LogReading, read_records
 from phicrypt.evidence.questions import Row, by_actor, grants, incident, is_disclosure, rows, who_used
 from phicrypt.evidence.verdict import AGREE, verdict_of_chain, verdict_of_join, verdict_of_log
@@ -73,53 +70,8 @@ app = Commands(
     epilog=f"{EXIT_CODES_EPILOG}\n{VERDICTS_EPILOG}",
 )
 
-
-@app.command("verify")
-def verify_log(
-    log: Annotated[Path, typer.Argument(metavar="LOG", help="The local audit log, or a folder of S3 segments.")],
-    trail: Annotated[
-        str | None,
-        typer.Option("--trail", metavar="SOURCE", help="CloudTrail, to compare the log with its anchors."),
-    ] = None,
-    anchor_key: AnchorKeyOption = None,
-    other_chains: Annotated[
-        bool,
-        typer.Option(
-            "--other-chains",
-            help="Of anchored chains that this log does not hold, take it that they are other logs' (listed).",
-        ),
-    ] = False,
-    all_chains: Annotated[bool, typer.Option("--all-chains", hidden=True)] = False,
-    no_digests: NoDigestsOption = False,
-    *,
-    aws: AwsWithoutFips,
-    as_json: JsonOption = False,
-) -> None:
-    """Check the log's hash chains, and name the first record that was changed, removed or moved.
-
-    Says what the result proves, and what not. The exit code is the verdict's, see docs/audit.md.
-    """
-    from phicrypt.evidence.anchors import anchors_in
-    from phicrypt.evidence.digests import compare_reading
-
-    anchors = reading = digests = None
-    if anchor_key is not None:
-        check_key_arn("--anchor-key", anchor_key)
-    if trail is not None:
-        read, check_digests = trail_source(trail, client=aws.client)
-        digests = None if no_digests else check_digests(None, None)
-        reading = Reading(named_hashes=digests.hashes if digests is not None and digests.digests else None)
-        anchors = list(anchors_in(counted(read(None, None, reading)), key_arn=anchor_key))
-        if digests is not None:
-            compare_reading(digests, reading)
-        tell_problems(reading)
-    result = verify(log, anchors=anchors, expect_all_chains=not other_chains)
-    verdict = verdict_of_chain(result, trail=reading, digests=digests, digests_were_asked=not no_digests)
-    if as_json:
-        print_json({**verification_as_dict(result), **verdict.as_dict()})
-    else:
-        print_verification(result, verdict)
-    end_with(verdict, told=True)
+for _name, _command in CHECKPOINT_COMMANDS.items():
+    app.command(_name)(_command)
 
 
 @app.command("join")

@@ -31,7 +31,7 @@ from phicrypt.core.keyed_hashes import (
     kdf_counter_mode_sha256,
 )
 from phicrypt.core.suites import Curve
-from phicrypt.errors import AuthenticationError, FormatError
+from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -41,6 +41,7 @@ __all__ = [
     "GcmStreamOpener",
     "GcmStreamSealer",
     "InvalidTag",
+    "LocalSigningKey",
     "SIGNING_ALGORITHMS",
     "SignaturePublicKey",
     "SigningKey",
@@ -56,6 +57,7 @@ __all__ = [
     "hmac_sha512",
     "kdf_counter_mode_sha256",
     "new_signature_digest",
+    "new_signing_key_pem",
     "open_gcm",
     "random_bytes",
     "seal_gcm",
@@ -355,3 +357,42 @@ def _algorithms_of(public_key: object) -> tuple[str, ...]:
     if type(public_key).__name__.startswith("MLDSA"):
         return ("ML_DSA_SHAKE_256",)
     return ()
+
+
+class LocalSigningKey:
+    """An Ed25519 or ML-DSA-44 private key, from PKCS #8 in PEM without a password; no error holds its bytes."""
+
+    __slots__ = ("_private_key",)
+
+    def __init__(self, pem: bytes) -> None:
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+        try:
+            self._private_key: Any = load_pem_private_key(pem, None)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            self._private_key = None
+        if type(self._private_key).__name__ not in ("Ed25519PrivateKey", "MLDSA44PrivateKey"):
+            raise ConfigurationError("an Ed25519 or ML-DSA-44 private key in PEM (PKCS #8) was expected")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError("a signing key cannot be copied or pickled")
+
+    def public_key_der(self) -> bytes:
+        """SubjectPublicKeyInfo."""
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+        return bytes(self._private_key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+
+    def sign(self, message: bytes) -> bytes:
+        """The bare signature over the whole message."""
+        return bytes(self._private_key.sign(message))
+
+
+def new_signing_key_pem(algorithm: str) -> bytes:
+    """A new private key as :class:`LocalSigningKey` takes it: ``"ed25519"`` or ``"ml-dsa-44"``."""
+    from cryptography.hazmat.primitives.asymmetric import ed25519, mldsa
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    kinds: dict[str, Any] = {"ed25519": ed25519.Ed25519PrivateKey, "ml-dsa-44": mldsa.MLDSA44PrivateKey}
+    return bytes(kinds[algorithm].generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))

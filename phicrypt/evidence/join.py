@@ -18,6 +18,7 @@ from phicrypt.evidence.digests import DigestReport, compare_reading, no_digests,
 from phicrypt.evidence.log_lines import LogReading
 from phicrypt.evidence.matching import Matcher
 from phicrypt.evidence.trail_events import TrailEvent
+from phicrypt.evidence.tree_heads import AnchoredTree, anchored_tree_of
 from phicrypt.evidence.verify import Verification, checked_records, verify
 
 _HOUR_NS: Final = 3_600 * 10**9
@@ -118,6 +119,7 @@ def join(
         if digests is not None and digests.digests:
             joined.reading.named_hashes = digests.hashes
         anchors: set[ChainHead] = set()
+        trees: set[AnchoredTree] = set()
         events = log_events(log, joined.log)
         for use in whole_uses(event for event in events if _is_within(event, early, late)):
             matcher.add_use(use)
@@ -129,11 +131,13 @@ def join(
             anchor = anchor_of(record, anchor_key_arn)
             if anchor is not None:
                 anchors.add(anchor)
+            if (tree := anchored_tree_of(record, anchor_key_arn)) is not None:
+                trees.add(tree)
             on_progress()
         matcher.finish()
         if digests is not None:
             compare_reading(digests, joined.reading, matcher.regions)
-        joined.verification = verify(log, anchors=anchors)
+        joined.verification = verify(log, anchors=anchors, anchored_trees=trees)
         yield joined
 
 

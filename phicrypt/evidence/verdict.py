@@ -154,6 +154,7 @@ def verdict_of_chain(
         covered=tuple(digests.covered) if digests is not None else (),
         not_covered=tuple(digests.not_covered) if digests is not None else (),
         remarks=(
+            *_tree(verification),
             *_passed_over(verification.reading, trail),
             *(() if trail is None else _unsigned(digests, digests_were_asked)),
         ),
@@ -181,6 +182,7 @@ def verdict_of_join(joined: Joined, *, with_findings: bool = True) -> Verdict:
         not_covered=tuple(digests.not_covered) if digests is not None else (),
         remarks=(
             *_unanchored(chain),
+            *_tree(chain),
             *_passed_over(joined.log, joined.reading),
             *_unsigned(digests, joined.digests_were_asked),
         ),
@@ -211,6 +213,11 @@ def _unanchored(chain: Verification | None) -> Iterator[str]:
             f"{chain.anchors_confirmed:,} anchors: behind the last anchor of a chain, rewriting and cutting off "
             "are not excluded."
         )
+
+
+def _tree(chain: Verification | None) -> Iterator[str]:
+    if chain is not None and chain.tree is not None:
+        yield from chain.tree.remarks()
 
 
 def _passed_over(log: LogReading, trail: Reading | None) -> Iterator[str]:

@@ -24,6 +24,7 @@ from phicrypt.evidence.log_lines import (
     read_records,
     records_among,
 )
+from phicrypt.evidence.tree_heads import AnchoredTree, TreeCheck, TreeHead, check_tree
 
 _MAX_LISTED: Final = 1_000
 _MAX_LATE: Final = 64
@@ -73,6 +74,7 @@ class Verification:
         anchors_confirmed: anchors of CloudTrail that match a record.
         unknown_anchors: anchors of CloudTrail for chains that this log does not hold.
         reading: what of the log was read, and what is no record.
+        tree: the tree over all lines, where heads were given to compare it with.
     """
 
     records: int = 0
@@ -84,6 +86,7 @@ class Verification:
     anchors_given: bool = False
     anchors_confirmed: int = 0
     unknown_anchors: list[ChainHead] = field(default_factory=list)
+    tree: TreeCheck | None = None
     _newest_hashes: deque[str] = field(default_factory=lambda: deque(maxlen=_REMEMBERED_HASHES))
 
     @property
@@ -115,7 +118,12 @@ class Verification:
 
 
 def verify(
-    path: str | Path, *, anchors: Iterable[ChainHead] | None = None, expect_all_chains: bool = True
+    path: str | Path,
+    *,
+    anchors: Iterable[ChainHead] | None = None,
+    expect_all_chains: bool = True,
+    tree_heads: Iterable[TreeHead] = (),
+    anchored_trees: Iterable[AnchoredTree] = (),
 ) -> Verification:
     """Check every chain of a log, with its rotated segments, and compare it with anchors.
 
@@ -125,6 +133,9 @@ def verify(
             chain in this log must match. None leaves the log unanchored.
         expect_all_chains: anchors of chains that the log does not hold are faults (rule 24). False makes
             them remarks, for anchors that are known to be of several logs.
+        tree_heads: of checkpoints, from :func:`phicrypt.evidence.tree_heads.read_checkpoint`; the tree over all
+            lines of the log must lead to each.
+        anchored_trees: what anchors show of trees; those of this log's chains are compared too.
 
     Raises ConfigurationError if there is no such file.
     """
@@ -150,6 +161,7 @@ def verify(
     for chain_id, by_sequence in wanted.items():
         for sequence, hashes in by_sequence.items():
             _check_missed_anchor(result, chain_id, sequence, hashes, expect_all_chains)
+    _check_tree(path, result, tree_heads, anchored_trees)
     result.faults.sort(key=lambda fault: (fault.place.file, fault.place.line))
     del result.faults[_MAX_LISTED:]
     return result
@@ -165,6 +177,18 @@ def checked_records(path: str | Path, reading: LogReading) -> Iterator[Record]:
             reading.altered = result.fault_count
             reading.first_altered = str(result.faults[0])
         yield record
+
+
+def _check_tree(
+    path: str | Path, result: Verification, heads: Iterable[TreeHead], anchored: Iterable[AnchoredTree]
+) -> None:
+    own = (one for one in anchored if one.chain_id in result.chains)
+    wanted = [*heads, *(TreeHead(one.size, one.root, "CloudTrail's anchors") for one in own)]
+    if not wanted:
+        return
+    result.tree = check_tree(path, wanted)
+    for what in result.tree.faults:
+        result.add(Fault(Place("tree", 0), None, None, what))
 
 
 def _check_record(

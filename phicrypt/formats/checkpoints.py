@@ -171,30 +171,36 @@ def open_checkpoint(
 
 
 class InclusionProof(NamedTuple):
-    """Where a leaf stands, the hashes from it up to the root, and the checkpoint as it was signed."""
+    """Where a leaf stands, the hashes from it up to the root, and the checkpoint as it was signed.
+
+    ``extra`` is what the proof carries along; nobody signed it.
+    """
 
     leaf_index: int
     hashes: tuple[bytes, ...]
     checkpoint: bytes
+    extra: bytes = b""
 
     def to_bytes(self) -> bytes:
         """C2SP's tlog-proof file."""
-        lines = (_PROOF_START, f"index {self.leaf_index}", *map(encode_base64, self.hashes))
+        extra = (f"extra {encode_base64(self.extra)}",) if self.extra else ()
+        lines = (_PROOF_START, *extra, f"index {self.leaf_index}", *map(encode_base64, self.hashes))
         return "\n".join(lines).encode() + b"\n\n" + self.checkpoint
 
     @classmethod
     def parse(cls, content: bytes) -> InclusionProof:
-        """A tlog-proof file; its extra line, which nobody signed, is passed over. Raises FormatError."""
+        """A tlog-proof file. Raises FormatError."""
         head, blank, checkpoint = content.partition(b"\n\n")
         lines = head.decode("utf-8", "replace").split("\n")
         if not blank or lines.pop(0) != _PROOF_START:
             raise FormatError(f"a proof that begins with {_PROOF_START} was expected", field="proof")
+        extra = b""
         if lines and lines[0].startswith("extra "):
-            lines.pop(0)
+            extra = decode_base64(lines.pop(0).removeprefix("extra "), "proof extra")
         if not lines or not lines[0].startswith("index "):
             raise FormatError("the line 'index' was expected", field="proof")
         index = _number(lines[0].removeprefix("index "), "proof index")
-        return cls(index, _hashes(lines[1:], "proof"), checkpoint)
+        return cls(index, _hashes(lines[1:], "proof"), checkpoint, extra)
 
     def check(self, leaf: bytes, checkpoint: Checkpoint) -> None:
         """Raise ProofMismatchError unless the leaf stands at the index under the checkpoint's root.

@@ -79,12 +79,19 @@ class CompactRange:
 
     def append(self, leaf: bytes) -> None:
         """Add the hash of the next leaf."""
+        self.extend((leaf,))
+
+    def extend(self, leaves: Iterable[bytes]) -> None:
+        """:meth:`append` for many."""
         hashes, size = self._hashes, self.size
-        while size & 1:
-            leaf = sha256(_NODE_PREFIX + hashes.pop() + leaf).digest()
-            size >>= 1
-        hashes.append(leaf)
-        self.size += 1
+        for leaf in leaves:
+            bits = size
+            while bits & 1:
+                leaf = sha256(_NODE_PREFIX + hashes.pop() + leaf).digest()
+                bits >>= 1
+            hashes.append(leaf)
+            size += 1
+        self.size = size
 
     def root(self) -> bytes:
         """The root over all leaves so far; of an empty tree SHA-256 of nothing."""

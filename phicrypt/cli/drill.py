@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from phicrypt.cli.commands import Commands
+from phicrypt.cli.commands import Commands, Without
 from phicrypt.cli.console import (
     CHECK_EXIT_CODE,
     EXIT_CODES_EPILOG,
@@ -19,6 +19,7 @@ from phicrypt.cli.console import (
     print_table,
     progress,
 )
+from phicrypt.cli.key_pairs import KeyPairs
 from phicrypt.cli.options import (
     AnyContextOption,
     AuditOptions,
@@ -68,8 +69,11 @@ def drill(
         ),
     ],
     recovery_key: Annotated[
-        str, typer.Option("--recovery-key", metavar="ARN", help="The KMS key of the recovery path.")
-    ],
+        str | None,
+        typer.Option(
+            "--recovery-key", metavar="ARN", help="The KMS key of the recovery path, if it is not a key pair's."
+        ),
+    ] = None,
     via: Annotated[str, typer.Option("--via", help=f"What opens: {', '.join(PATHS)}.")] = "rsa",
     padding: Annotated[str, typer.Option(help="With --via rsa.")] = "RSAES_OAEP_SHA_256",
     table: Annotated[str | None, typer.Option("--table", metavar="NAME", help="With --via keystore.")] = None,
@@ -92,21 +96,35 @@ def drill(
         str | None, typer.Option(metavar="NAME", help="The bucket's name when the objects were written.")
     ] = None,
     *,
+    pairs: Annotated[KeyPairs, Without("rsa_public_key")],
     audit: AuditOptions,
     as_json: JsonOption = False,
     aws: AwsAccess,
 ) -> None:
     """Open a sample by the recovery path alone, compare digests, and say how long it took.
 
+    The path is a KMS key with --recovery-key, or a private key in your hands: --rsa-private-key with
+    --rsa-name, or --ecdh-private-key.
+
     Nothing is written and no plaintext is kept. Ends with 1 unless every sample opened, and to the
     expected bytes where they are known; an empty sample proves nothing and ends with 1 as well.
     """
-    pairs = parse_pairs(expect, "--expect")
-    if bool(pairs) == any_context:
+    expected = parse_pairs(expect, "--expect")
+    if bool(expected) == any_context:
         raise ConfigurationError("drill takes either --expect NAME=VALUE (repeatable) or --any-context")
     if digests is not None and daily_key is not None:
         raise ConfigurationError("compare with --digests or with --daily-key, not with both")
-    keyring = _recovery_keyring(aws, via, recovery_key, padding, (table, logical_name, branch_key_id))
+    by_pair = list(pairs.keyrings(aws))
+    if len(by_pair) + (recovery_key is not None) != 1:
+        raise ConfigurationError(
+            "name one recovery path: --recovery-key ARN, --rsa-private-key FILE, --ecdh-private-key FILE or "
+            "--ecdh-key ARN"
+        )
+    keyring = (
+        by_pair[0]
+        if recovery_key is None
+        else _recovery_keyring(aws, via, recovery_key, padding, (table, logical_name, branch_key_id))
+    )
     known = None if digests is None else _known_digests(digests)
     places = _places(aws, source, logical_bucket)
     with audit.trail() as trail:
@@ -115,7 +133,7 @@ def drill(
         daily = None
         if daily_key is not None:
             daily = PhiCrypt(aws.kms_keyring(daily_key), cache=None, audit=trail or ())
-        report = _rehearse(recovery, places, sample, ANY_CONTEXT if any_context else pairs, known, daily)
+        report = _rehearse(recovery, places, sample, ANY_CONTEXT if any_context else expected, known, daily)
     _print_report(report, as_json)
     if not report.passed:
         raise typer.Exit(CHECK_EXIT_CODE)

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from phicrypt.cli.commands import Commands
+from phicrypt.cli.commands import Commands, Without
 from phicrypt.cli.console import EXIT_CODES_EPILOG, print_json, print_table, progress
+from phicrypt.cli.key_pairs import KeyPairs
 from phicrypt.cli.options import (
     AnyContextOption,
     AuditOptions,
@@ -20,7 +21,7 @@ from phicrypt.cli.options import (
     ExpectOption,
     ForceOption,
     JsonOption,
-    KeyOption,
+    OptionalKeyOption,
     parse_pairs,
 )
 from phicrypt.cli.transfers import (
@@ -55,29 +56,31 @@ Target = Annotated[
 @app.command(epilog=EXIT_CODES_EPILOG)
 def encrypt(
     source: Source,
-    key: KeyOption,
+    key: OptionalKeyOption = None,
     target: Target = None,
     context: ContextOption = None,
     signed: Annotated[bool, typer.Option("--signed", help="Sign with ECDSA P-384 (suite 0x0578).")] = False,
     force: ForceOption = False,
     *,
+    pairs: Annotated[KeyPairs, Without("rsa_private_key")],
     audit: AuditOptions,
     aws: AwsAccess,
 ) -> None:
     """Encrypt a file, each file of a folder, or a pipe, as AWS Encryption SDK messages.
 
     A target appears under its name only when it is complete. Of a folder, links and special files
-    are left out, and said so.
+    are left out, and said so. Each key that is named, in KMS or of a pair, opens the message by itself:
+    --rsa-public-key for offline recovery, --ecdh-public-key for another organization.
     """
-    pairs = parse_pairs(context, "--context")
+    bound = parse_pairs(context, "--context")
     target = target or _encrypted_name(source)
     if target == PIPE and sys.stdout.isatty():
         raise ConfigurationError("ciphertext is not written to a terminal: redirect it, or name a TARGET")
-    keyring = aws.kms_keyring(key)
+    keyring = pairs.keyring(aws, key, writes=True)
     with audit.client(keyring) as phi:
 
         def seal(reader: Any, writer: Any) -> None:
-            phi.encrypt_stream(reader, writer, context=pairs, signed=signed)
+            phi.encrypt_stream(reader, writer, context=bound, signed=signed)
 
         _run(Transfer(seal, force=force, is_private=False, add_suffix=True), source, target, "Encrypting")
 
@@ -86,14 +89,14 @@ def encrypt(
 def decrypt(
     source: Source,
     key: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--key",
             metavar="ARN",
             envvar="PHICRYPT_KEY",
             help="KMS key ARN (or alias/NAME, first only) that may open the message; repeatable.",
         ),
-    ],
+    ] = None,
     target: Target = None,
     expect: ExpectOption = None,
     any_context: AnyContextOption = False,
@@ -110,6 +113,7 @@ def decrypt(
     ] = False,
     force: ForceOption = False,
     *,
+    pairs: Annotated[KeyPairs, Without("rsa_public_key")],
     audit: AuditOptions,
     aws: AwsAccess,
 ) -> None:
@@ -121,18 +125,19 @@ def decrypt(
     --verify-first reads the whole message before anything leaves; a piped message is kept as
     ciphertext in an unlinked temporary file meanwhile.
     """
-    pairs = parse_pairs(expect, "--expect")
-    if bool(pairs) == any_context:
+    expected = parse_pairs(expect, "--expect")
+    if bool(expected) == any_context:
         raise ConfigurationError("decrypt takes either --expect NAME=VALUE (repeatable) or --any-context")
     target = target or _decrypted_name(source)
-    keyring = aws.kms_keyring(key[0], decrypt_keys=key[1:])
+    first, *others = key or (None,)
+    keyring = pairs.keyring(aws, first, decrypt_keys=[one for one in others if one is not None])
     with audit.client(keyring) as phi:
 
         def unseal(reader: Any, writer: Any) -> None:
             phi.decrypt_stream(
                 reader,
                 writer,
-                context=ANY_CONTEXT if any_context else pairs,
+                context=ANY_CONTEXT if any_context else expected,
                 require_signed=require_signed,
                 allow_uncommitted=allow_uncommitted,
             )

@@ -35,15 +35,14 @@ if TYPE_CHECKING:
 _AWS_PANEL = "AWS"
 _AUDIT_PANEL = "Audit"
 
-KeyOption = Annotated[
-    str,
-    typer.Option(
-        "--key",
-        metavar="ARN",
-        envvar="PHICRYPT_KEY",
-        help="KMS key ARN, or alias/NAME, which is resolved once and pinned.",
-    ),
-]
+_KEY = typer.Option(
+    "--key",
+    metavar="ARN",
+    envvar="PHICRYPT_KEY",
+    help="KMS key ARN, or alias/NAME, which is resolved once and pinned.",
+)
+KeyOption = Annotated[str, _KEY]
+OptionalKeyOption = Annotated[str | None, _KEY]
 ContextOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -276,8 +276,20 @@ class EcPrivateKey(KeyHolder):
 
 
 def is_software_key(given: object) -> bool:
-    """Whether it is a private key of ``cryptography`` itself."""
-    return isinstance(given, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey)
+    """Whether it is a private key that was read already, here or by ``cryptography`` itself."""
+    return isinstance(given, RsaPrivateKey | EcPrivateKey | rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey)
+
+
+def needs_password(encoded: bytes) -> bool:
+    """Whether a private key is encrypted, for who asks for the password only then."""
+    load = load_der_private_key if _pem_label(encoded) is None else load_pem_private_key
+    try:
+        load(encoded, None, unsafe_skip_rsa_key_validation=True)  # read here for its form alone
+    except TypeError:
+        return True
+    except (ValueError, UnsupportedAlgorithm):
+        pass
+    return False
 
 
 def _judge_rsa(public_key: rsa.RSAPublicKey, parameter: str) -> None:
@@ -298,6 +310,8 @@ def _judge_rsa(public_key: rsa.RSAPublicKey, parameter: str) -> None:
 
 
 def _read_public_key(encoded: object, parameter: str) -> Any:
+    if isinstance(encoded, RsaPublicKey | EcPublicKey):
+        return encoded._public_key
     if isinstance(encoded, rsa.RSAPublicKey | ec.EllipticCurvePublicKey):
         return encoded
     raw = _bytes_of(encoded, parameter)
@@ -323,6 +337,8 @@ def _read_public_key(encoded: object, parameter: str) -> Any:
 
 
 def _read_private_key(encoded: object, password: str | bytes | None, parameter: str) -> Any:
+    if isinstance(encoded, RsaPrivateKey | EcPrivateKey):
+        return encoded._private_key
     if isinstance(encoded, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
         return encoded
     raw = _bytes_of(encoded, parameter)
@@ -344,10 +360,10 @@ def _read_private_key(encoded: object, password: str | bytes | None, parameter: 
         raise ConfigurationError(
             f"{parameter} is encrypted: pass its password="
             if password is None
-            else f"{parameter} is not encrypted: leave password= out"
+            else f"{parameter} is not encrypted, and takes no password"
         )
     if password is not None:
-        raise ConfigurationError(f"{parameter}: password= does not open this key, or it is no private key")
+        raise ConfigurationError(f"{parameter}: the password does not open this key, or it is no private key")
     raise ConfigurationError(
         f"{parameter} takes a private key in PEM (-----BEGIN PRIVATE KEY-----) or DER; this is no such key, or it "
         "contradicts itself" + _perhaps_a_path(encoded)

@@ -17,56 +17,23 @@ is bound here and by no service; nothing of it leaves this process.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
+from phicrypt.core.ecdh import Parties
 from phicrypt.core.keyed_hashes import kdf_counter_mode
-from phicrypt.core.materials import DecryptionMaterials, EncryptedDataKey, EncryptionMaterials
+from phicrypt.core.materials import DecryptionMaterials, EncryptionMaterials
 from phicrypt.core.primitives import constant_time_equal, open_gcm, random_bytes, seal_gcm
 from phicrypt.core.suites import IV_LENGTH_BYTES, TAG_LENGTH_BYTES
 from phicrypt.errors import AuthenticationError
 from phicrypt.keys.wrapping import UnwrappedDataKey, WrappedDataKey, unwrap_data_key, wrap_data_key
 
 if TYPE_CHECKING:
-    from phicrypt.core.key_pairs import EcCurve, EcPublicKey
+    from phicrypt.core.key_pairs import EcPublicKey
 
-RAW_ECDH_PROVIDER_ID: Final = "raw-ecdh"
-KMS_ECDH_PROVIDER_ID: Final = "aws-kms-ecdh"
-_VERSION: Final = b"\x01"
 _SALT_LENGTH_BYTES: Final = 32
 _COMMITMENT_LENGTH_BYTES: Final = 32
 _WRAPPING_KEY_LENGTH_BYTES: Final = 32
 _ZERO_IV: Final = bytes(IV_LENGTH_BYTES)
-
-
-class Parties(NamedTuple):
-    """Between whom an encrypted data key was sealed: their compressed points on one curve."""
-
-    curve: EcCurve
-    sender: bytes
-    recipient: bytes
-
-    @property
-    def provider_info(self) -> bytes:
-        """The encrypted data key's provider info."""
-        length = self.curve.point_length_bytes.to_bytes(4, "big")
-        return _VERSION + length + self.recipient + length + self.sender
-
-    def fixed_info(self, context_bytes: bytes) -> bytes:
-        """What the derivation and the wrapping bind: the parties and the context."""
-        points = self.sender + self.recipient
-        return b"\x00".join(
-            (b"ecdh-key-derivation", self.curve.name.encode(), b"HMAC_SHA384", points, _VERSION, context_bytes)
-        )
-
-
-def parties_of(encrypted_data_key: EncryptedDataKey, curve: EcCurve) -> Parties | None:
-    """Between whom it was sealed; None for whatever is no ECDH data key on this curve."""
-    if encrypted_data_key.provider_id not in (RAW_ECDH_PROVIDER_ID, KMS_ECDH_PROVIDER_ID):
-        return None
-    # Not parsed, but made again and compared: no length in a message is ever followed.
-    info, length = encrypted_data_key.provider_info, curve.point_length_bytes
-    parties = Parties(curve, sender=info[-length:], recipient=info[5 : 5 + length])
-    return parties if info == parties.provider_info else None
 
 
 def sealed_for(

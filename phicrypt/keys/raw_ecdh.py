@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from phicrypt.core.ecdh import RAW_ECDH_PROVIDER_ID, Parties, parties_of
 from phicrypt.core.key_origin import KeyOrigin, joined_origin
 from phicrypt.core.materials import DecryptionMaterials, EncryptedDataKey, EncryptionMaterials
 from phicrypt.core.steps import KeyringBase
 from phicrypt.errors import AuthenticationError, ConfigurationError, KeyAccessError
-from phicrypt.keys.ecdh import RAW_ECDH_PROVIDER_ID, Parties, counterpart_of, opened_with, parties_of, sealed_for
+from phicrypt.keys.ecdh import counterpart_of, opened_with, sealed_for
 
 if TYPE_CHECKING:
     from phicrypt.core.key_pairs import EcPrivateKey, EcPublicKey

@@ -242,6 +242,8 @@ def _private_key_of(
 ) -> RsaPrivateKey | RsaDecrypter:
     from phicrypt.core.key_pairs import RsaDecrypter, RsaPrivateKey, is_software_key
 
+    if isinstance(given, RsaPrivateKey):
+        return given
     if isinstance(given, str | bytes | bytearray | memoryview) or is_software_key(given):
         return RsaPrivateKey(given, password=password)
     if not isinstance(given, RsaDecrypter):

@@ -53,12 +53,15 @@ class KeyDeclaration(_Declared):
             not needed for a multi-Region key with a replica.
         grantees: principals that may hold grants on the key.
         imported: the key material is imported on purpose.
+        asymmetric: data is sealed to its public key on purpose, though it opens for whoever breaks the key's
+            algorithm one day.
     """
 
     arn: Annotated[str, Field(pattern=_KEY_ARN)]
     second_key: Annotated[str, Field(pattern=_KEY_ARN)] | None = None
     grantees: tuple[str, ...] = ()
     imported: bool = False
+    asymmetric: bool = False
 
     @property
     def region(self) -> str:

@@ -30,6 +30,7 @@ from phicrypt.guard.bound_contexts import Context
 from phicrypt.guard.phi_guard import PhiGuard
 from phicrypt.keys.kms.clients import KmsClients
 from phicrypt.keys.kms.rsa_keyring import KmsRsaKeyring
+from phicrypt.keys.raw_rsa import RawRsaKeyring
 from phicrypt.messages.streams import DecryptingReader
 from phicrypt.messages.verbs import MessageClient
 from phicrypt.session import Session
@@ -185,7 +186,13 @@ def record_review(trail: AuditTrail, grant_id: str, *, reviewer: str, note: str 
 
 def _emergency_keyring(phi_session: Session, session: Boto3Session | None, client: KMSClient | None) -> Keyring:
     """The RSA recipient among the keyrings, with the emergency role's session or client."""
-    recipients = [one for one in _all_of(phi_session.provider.keyring) if isinstance(one, KmsRsaKeyring)]
+    joined = list(_all_of(phi_session.provider.keyring))
+    recipients = [one for one in joined if isinstance(one, KmsRsaKeyring)]
+    if not recipients and any(isinstance(one, RawRsaKeyring) for one in joined):
+        raise ConfigurationError(
+            "the emergency recipient is a RawRsaKeyring: pass keyring=RawRsaKeyring(…, private_key=…), "
+            "with the key or the device that holds it; daily clients have its public key only"
+        )
     if len(recipients) != 1:
         raise ConfigurationError(
             f"break-glass needs one KmsRsaKeyring among the keyrings, there are {len(recipients)}: write messages "

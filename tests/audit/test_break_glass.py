@@ -11,9 +11,10 @@ from typing import Any
 import boto3
 import pytest
 from support.cloudtrail_records import ROLE_ARN, record_of
+from support.recipient_keys import public_pem
 from support.recovery_keys import key_pair
 
-from phicrypt import ANY_CONTEXT, KmsKeyring, MultiKeyring, PhiCrypt, RawAesKeyring
+from phicrypt import ANY_CONTEXT, KmsKeyring, MultiKeyring, PhiCrypt, RawAesKeyring, RawRsaKeyring
 from phicrypt.audit import AuditEvent, AuditTrail, RecordingSink, assume_role
 from phicrypt.core.limits import ReadLimits
 from phicrypt.core.materials import Keyring
@@ -35,6 +36,7 @@ from phicrypt.recovery.break_glass import BreakGlass, break_glass, record_review
 from phicrypt.testing import StrictKms, mark_as_double
 from phicrypt.witness import ResourceTokens
 
+PUBLIC_KEY = public_pem(key_pair())
 REASON = "the on-call physician cannot reach the tenant's key"
 
 
@@ -91,6 +93,25 @@ def test_rule_16_break_glass_opens_by_the_rsa_recipient_under_its_own_role_and_o
     assert {event.purpose for event in events} == {"emergency"}
     assert events[0].detail == {"reason": REASON, "expires_in_seconds": 600}
     assert events[-1].detail == {"uses": 2}
+
+
+def test_rule_16_break_glass_opens_by_a_private_key_that_daily_clients_never_had() -> None:
+    sink = RecordingSink()
+    everyday = RawAesKeyring("clinic", "everyday", b"e" * 32)
+    phi = PhiCrypt(MultiKeyring(everyday, RawRsaKeyring("clinic", "safe", public_key=PUBLIC_KEY)), audit=[sink])
+    message = phi.encrypt(b"the record", context={"tenant": "clinic-7"})
+    terms: Any = {"actor": "dr-4711", "reason": REASON, "expires_in_seconds": 60}
+    with pytest.raises(ConfigurationError, match="keyring=RawRsaKeyring"), phi.break_glass(**terms):
+        pass
+    safe = RawRsaKeyring("clinic", "safe", private_key=key_pair())
+    with phi.break_glass(**terms, keyring=safe) as grant:
+        assert grant.decrypt(message, context={"tenant": "clinic-7"}) == b"the record"
+    assert phi.trail is not None
+    phi.trail.flush()
+    ends = [event for event in sink.events if event.break_glass == grant.grant_id and event.kind == "end"]
+    assert [(one.outcome, one.origin.provider_id, one.origin.key_id) for one in ends] == [
+        ("success", "clinic", "safe")
+    ]
 
 
 def test_break_glass_is_matched_with_cloudtrail_under_the_emergency_role(

@@ -17,7 +17,11 @@ from phicrypt.errors import AuthenticationError, KeyAccessError
 
 pkcs11 = pytest.importorskip("pkcs11", reason="python-pkcs11 is not installed")
 TOOL = shutil.which("softhsm2-util")
-LIBRARIES = ("/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/pkcs11/libsofthsm2.so", "/usr/local/lib/softhsm/libsofthsm2.so")
+LIBRARIES = (
+    "/usr/lib/softhsm/libsofthsm2.so",
+    "/usr/lib64/pkcs11/libsofthsm2.so",
+    "/usr/local/lib/softhsm/libsofthsm2.so",
+)
 LIBRARY = next((path for path in LIBRARIES if Path(path).exists()), None)
 if TOOL is None or LIBRARY is None:
     pytest.skip("SoftHSM is not installed (apt: softhsm2)", allow_module_level=True)

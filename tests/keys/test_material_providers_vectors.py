@@ -1,4 +1,4 @@
-"""Messages that AWS's material providers library wrote, keyring by keyring; those of KMS ask the one right question.
+"""Messages of AWS's material providers library, keyring by keyring; those of KMS ask the one right question.
 
 Messages with required context stand in ``tests/core``. Own vectors of the same kinds, for a checkout without the
 official ones: :mod:`tests.keys.test_key_pair_vectors`.

@@ -110,6 +110,7 @@ SPOILS: list[tuple[str, Severity, str, dict[str, Any], str]] = [
     ("kms-grants", MEDIUM, "key", {"grants": (STRANGER,)}, "aws kms revoke-grant"),
     ("kms-second-key", LOW, "key", {"metadata": SINGLE_REGION}, "aws kms replicate-key"),
     ("kms-origin", MEDIUM, "key", {"metadata": {"Origin": "EXTERNAL"}}, "aws kms create-key"),
+    ("kms-asymmetric", LOW, "key", {"metadata": {"KeySpec": "RSA_3072"}}, "declare asymmetric = true"),
     (
         "s3-public-access-block",
         HIGH,
@@ -290,7 +291,7 @@ def test_every_rule_has_settings_that_break_it() -> None:
 
 
 def spoil_keys(good: GoodAccount) -> list[str]:
-    """One key that will be deleted, one that breaks everything else, and one of imported material."""
+    """One key that will be deleted, one that breaks everything else, one of imported material, one of RSA."""
     kms = good.kms
     deleted = good.aws.create_kms_key()
     kms.schedule_key_deletion(KeyId=deleted.split("/")[1], PendingWindowInDays=7)
@@ -298,9 +299,10 @@ def spoil_keys(good: GoodAccount) -> list[str]:
     kms.create_grant(KeyId=single, GranteePrincipal=STRANGER["GranteePrincipal"], Operations=["Decrypt"])
     kms.disable_key(KeyId=single.split("/")[1])  # moto takes ids only, in some operations
     imported = good.aws.create_kms_key(Origin="EXTERNAL")
+    asymmetric = good.aws.create_kms_key(KeySpec="RSA_2048")
     # moto itself refuses DescribeKey under such a policy, so GetKeyPolicy is a recorded answer.
     good.clients.answer("kms", "GetKeyPolicy", {"Policy": json.dumps(EVERYONE)})
-    return [single, deleted, imported]
+    return [single, deleted, imported, asymmetric]
 
 
 def spoil_buckets(good: GoodAccount) -> None:

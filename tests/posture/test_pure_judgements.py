@@ -187,6 +187,26 @@ def test_origin_of_key_material(changes, imported, expected):
 
 
 @pytest.mark.parametrize(
+    ("changes", "asymmetric", "expected"),
+    [
+        ({"KeySpec": "SYMMETRIC_DEFAULT"}, False, Outcome.PASSED),
+        ({"KeySpec": "RSA_4096"}, False, Outcome.FAILED),
+        ({"KeySpec": "RSA_4096"}, True, Outcome.PASSED),
+        ({"KeySpec": "ECC_NIST_P256", "KeyUsage": "KEY_AGREEMENT"}, False, Outcome.FAILED),
+        ({"KeySpec": "SM2", "KeyUsage": "KEY_AGREEMENT"}, False, Outcome.FAILED),
+        ({"KeySpec": "ECC_NIST_P256", "KeyUsage": "KEY_AGREEMENT"}, True, Outcome.PASSED),
+        ({"KeySpec": "RSA_4096", "KeyUsage": "SIGN_VERIFY"}, False, None),
+        ({"KeySpec": "HMAC_256", "KeyUsage": "GENERATE_VERIFY_MAC"}, False, None),
+    ],
+)
+def test_rule_16_keys_that_open_for_whoever_breaks_them_are_named(changes, asymmetric, expected):
+    key = replace(with_metadata(**changes), declared=KeyDeclaration(arn=ARN, asymmetric=asymmetric))
+    found = outcome("kms-asymmetric", key)
+    assert (found and found[0]) is expected
+    assert expected is not Outcome.FAILED or "one day" in found[1]
+
+
+@pytest.mark.parametrize(
     ("second", "metadata", "expected"),
     [
         (SECOND, {"KeyState": "Enabled"}, Outcome.PASSED),

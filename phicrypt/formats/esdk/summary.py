@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
+from phicrypt.core.ecdh import KMS_ECDH_PROVIDER_ID, RAW_ECDH_PROVIDER_ID, recipient_of
 from phicrypt.core.limits import ReadLimits
 from phicrypt.core.materials import EncryptedDataKey
 from phicrypt.core.streams import ReadableStream
@@ -15,18 +16,26 @@ from phicrypt.formats.esdk.header import MessageHeader, parse_header
 from phicrypt.formats.esdk.sealing import footer_length_of
 from phicrypt.formats.reader import ByteReader, StreamReader
 
+_SHORTEST_RSA_CIPHERTEXT_BYTES: Final = 128
+_ALGORITHMS: Final = {"RSA": "RSA", "ECDH": "elliptic curves"}
+
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
     """Who can open a message, as one of its encrypted data keys says.
 
     Attributes:
-        provider_id: ``"aws-kms"``, ``"aws-kms-hierarchy"``, ``"aws-kms-rsa"``, or a raw keyring's namespace.
-        key_id: KMS key ARN, branch key id, or the wrapping key's name.
+        provider_id: ``"aws-kms"``, ``"aws-kms-hierarchy"``, ``"aws-kms-rsa"``, ``"aws-kms-ecdh"``, ``"raw-ecdh"``,
+            or a raw keyring's namespace.
+        key_id: KMS key ARN, branch key id, the wrapping key's name, or of ECDH the curve and the SHA-256 of the
+            recipient's public key.
+        public_key_algorithm: ``"RSA"`` or ``"ECDH"`` where the data key is sealed to a public key, so that it
+            opens for whoever breaks that algorithm one day; None for symmetric keys.
     """
 
     provider_id: str
     key_id: str
+    public_key_algorithm: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +74,19 @@ class MessageSummary:
         """The KMS key ARNs among the recipients, in order."""
         return tuple(r.key_id for r in self.recipients if r.key_id.startswith("arn:"))
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader should know of the recipients (rule 16)."""
+        return tuple(
+            f"encrypted data key {number} ({one.provider_id} {one.key_id}) opens for whoever breaks "
+            f"{_ALGORITHMS[one.public_key_algorithm]} one day, from a copy of this message that is made today"
+            for number, one in enumerate(self.recipients, 1)
+            if one.public_key_algorithm is not None
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""
-        return {**asdict(self), "key_arns": list(self.key_arns)}
+        return {**asdict(self), "key_arns": list(self.key_arns), "remarks": list(self.remarks)}
 
 
 def summarize(message: Buffer | ReadableStream, limits: ReadLimits) -> MessageSummary:
@@ -124,13 +143,18 @@ def claimed_plaintext_length(header: MessageHeader, message_length_bytes: int) -
 
 
 def _recipient(encrypted_data_key: EncryptedDataKey) -> Recipient:
-    info = encrypted_data_key.provider_info
-    if not encrypted_data_key.provider_id.startswith("aws-kms") and len(info) > 20:
-        # A raw AES keyring's info ends with tag length, IV length and a 12-byte IV.
-        name, lengths = info[:-20], info[-20:-12]
-        info = name if lengths == b"\x00\x00\x00\x80\x00\x00\x00\x0c" else info
+    provider_id, info, ciphertext = encrypted_data_key
+    if provider_id in (RAW_ECDH_PROVIDER_ID, KMS_ECDH_PROVIDER_ID):
+        return Recipient(provider_id, recipient_of(encrypted_data_key) or info.hex(), "ECDH")
+    is_rsa = provider_id == "aws-kms-rsa"
+    if not provider_id.startswith("aws-kms"):
+        # A raw AES keyring's info ends with tag length, IV length and a 12-byte IV; a raw RSA one's is a name, and
+        # its ciphertext as long as the modulus.
+        is_aes = len(info) > 20 and info[-20:-12] == b"\x00\x00\x00\x80\x00\x00\x00\x0c"
+        is_rsa = not is_aes and len(ciphertext) >= _SHORTEST_RSA_CIPHERTEXT_BYTES
+        info = info[:-20] if is_aes else info
     text = info.decode(errors="replace")
-    return Recipient(encrypted_data_key.provider_id, text if text.isprintable() else info.hex())
+    return Recipient(provider_id, text if text.isprintable() else info.hex(), "RSA" if is_rsa else None)
 
 
 def _tell(source: Any) -> int | None:

@@ -12,13 +12,14 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from phicrypt.core.ecdh import KMS_ECDH_PROVIDER_ID, Parties, parties_of
 from phicrypt.core.key_origin import joined_origin
 from phicrypt.core.kms_arn import configured_key_arn
 from phicrypt.core.kms_calls import KmsAnswer, combined_refusal, origin_of
 from phicrypt.core.materials import DecryptionMaterials, EncryptedDataKey, EncryptionMaterials
 from phicrypt.core.steps import KmsRequest, SteppedKeyring, Steps
 from phicrypt.errors import AuthenticationError, ConfigurationError, KeyAccessError
-from phicrypt.keys.ecdh import KMS_ECDH_PROVIDER_ID, Parties, counterpart_of, opened_with, parties_of, sealed_for
+from phicrypt.keys.ecdh import counterpart_of, opened_with, sealed_for
 from phicrypt.keys.kms.answers import unexpected_answer
 from phicrypt.keys.kms.clients import KmsClients
 

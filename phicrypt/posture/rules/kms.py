@@ -8,6 +8,8 @@ from typing import Any, Final
 from phicrypt.posture.reading.settings import KeySettings
 from phicrypt.posture.rules.findings import ACCESS, ACCESS_MANAGEMENT, ENCRYPTION, RECOVERY, Rule, Severity, Unread
 
+_ALGORITHMS: Final = {"RSA_": "RSA", "ECC_": "elliptic curves", "SM2": "elliptic curves"}
+_SEALING_USES: Final = ("ENCRYPT_DECRYPT", "KEY_AGREEMENT")
 _DELETION_STATES: Final = ("PendingDeletion", "PendingReplicaDeletion")
 
 
@@ -99,6 +101,16 @@ def _origin(key: KeySettings) -> str | None:
     return f"the key material's origin is {origin}: its durability is your own"
 
 
+def _asymmetric(key: KeySettings) -> str | None:
+    spec = str(_metadata(key).get("KeySpec", "SYMMETRIC_DEFAULT"))
+    algorithm = next((words for start, words in _ALGORITHMS.items() if spec.startswith(start)), None)
+    if algorithm is None or key.declared.asymmetric:
+        return None
+    return (
+        f"{spec}: what is sealed to this key opens for whoever breaks {algorithm} one day, from copies made today"
+    )
+
+
 RULES: Final[tuple[Rule[KeySettings], ...]] = (
     Rule(
         "kms-enabled",
@@ -183,5 +195,19 @@ RULES: Final[tuple[Rule[KeySettings], ...]] = (
             "  # then encrypt under the new key; or declare imported = true"
         ),
         hipaa=(ENCRYPTION, RECOVERY),
+    ),
+    Rule(
+        "kms-asymmetric",
+        "Data is sealed under symmetric keys, or to public keys on purpose",
+        Severity.LOW,
+        "a symmetric key, or asymmetric = true in the declaration",
+        ("metadata",),
+        _asymmetric,
+        lambda key: (
+            f"aws kms create-key --region {key.region}"
+            "  # then encrypt under the new key; or keep the recipient, and declare asymmetric = true"
+        ),
+        hipaa=(ENCRYPTION,),
+        applies=lambda key: _metadata(key).get("KeyUsage", "ENCRYPT_DECRYPT") in _SEALING_USES,
     ),
 )

@@ -61,4 +61,4 @@ def test_the_commands_of_the_page_run(
         recipient = summarize(message, ReadLimits()).recipients[0]
     assert recipient.key_id == f"p384:{digest}", "inspect shows the digest that the two sides compare"
     (code,) = blocks("python")
-    exec(compile(code, str(PAGE), "exec"), {})  # noqa: S102  (the page's own)
+    exec(compile(code, str(PAGE), "exec"), {})

@@ -38,6 +38,7 @@ DENIALS = [
     ("kms-grants", "kms", "ListGrants", "kms:ListGrants"),
     ("kms-second-key", "kms", "DescribeKey", "kms:DescribeKey"),
     ("kms-origin", "kms", "DescribeKey", "kms:DescribeKey"),
+    ("kms-asymmetric", "kms", "DescribeKey", "kms:DescribeKey"),
     ("s3-public-access-block", "s3", "GetPublicAccessBlock", "s3:GetBucketPublicAccessBlock"),
     ("s3-no-public-policy", "s3", "GetBucketPolicyStatus", "s3:GetBucketPolicyStatus"),
     ("s3-no-public-acl", "s3", "GetBucketAcl", "s3:GetBucketAcl"),

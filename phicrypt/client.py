@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Self, Unpack
 
 from phicrypt.audit.trail import NO_TRAIL
 from phicrypt.core.limits import ReadLimits
-from phicrypt.core.materials import Keyring
+from phicrypt.core.materials import Keyring, binds_context_locally
+from phicrypt.core.required_context import required_names
 from phicrypt.errors import ConfigurationError
 from phicrypt.formats.esdk.sealing import DEFAULT_FRAME_LENGTH_BYTES
 from phicrypt.guard.bound_contexts import ContextBinding
@@ -50,6 +51,10 @@ class PhiCrypt(MessageClient):
         threads: how many threads seal and open the frames of one large message in memory together;
             streams use one, because files are copied no faster by several.
         partition: keeps this object's cached keys apart from another's.
+        required_context: names of pairs, such as ``("patient",)``, that messages and S3 objects are bound to
+            and do not store: their values stand in ``context=`` as ever, for writing and for reading. The same
+            keyword of a call overrides it. **A KmsKeyring still shows them to KMS and CloudTrail**; other
+            keyrings show them to nobody. ``dynamodb`` does not use it.
 
     Safe to share among threads; after a fork the child starts with an empty cache; cannot be copied
     or pickled, because it leads to keys. Raises ConfigurationError for a set-up that is wrong.
@@ -68,6 +73,7 @@ class PhiCrypt(MessageClient):
         frame_length_bytes: int = DEFAULT_FRAME_LENGTH_BYTES,
         threads: int = 1,
         partition: str = "",
+        required_context: Iterable[str] = (),
     ) -> None:
         if not isinstance(keyring, Keyring):
             raise ConfigurationError(
@@ -77,7 +83,11 @@ class PhiCrypt(MessageClient):
             raise ConfigurationError("threads is a whole number from 1 to 64")
         provider = MaterialsProvider(keyring, cache, partition=partition)
         trail = _trail(audit, application, require_actor)
-        contexts = ContextBinding(guard)
+        contexts = ContextBinding(
+            guard,
+            binds_locally=binds_context_locally(keyring),
+            required_context=required_names(required_context),
+        )
         super().__init__(
             Session(provider, contexts, guard, trail or NO_TRAIL, limits, frame_length_bytes, threads)
         )
@@ -170,7 +180,10 @@ class PhiCrypt(MessageClient):
 
     @property
     def dynamodb(self) -> DynamoDb:
-        """Items, encrypting clients and typed tables; see :mod:`phicrypt.dynamodb`."""
+        """Items, encrypting clients and typed tables; see :mod:`phicrypt.dynamodb`.
+
+        The client's ``required_context`` is not used there: the format has required pairs of its own.
+        """
         from phicrypt.dynamodb.client import DynamoDb
 
         return DynamoDb(self.session)

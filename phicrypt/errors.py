@@ -78,19 +78,25 @@ class AuthenticationError(PhiCryptError):
 
 
 class ContextMismatchError(PhiCryptError):
-    """The message's encryption context lacks an expected pair, or has another value for it.
+    """The message's encryption context lacks an expected pair, has another value for it, or stores it wrongly.
 
     Attributes:
         names: the names (never the values) of the pairs that did not match, sorted.
     """
 
-    def __init__(self, names: Iterable[str]) -> None:
+    DIFFERENT = (
+        "the message's encryption context does not hold the expected value for {names}; "
+        "pass the context that the message was encrypted with"
+    )
+    ABSENT = (
+        "the message stores no pair named {names}. One that was bound without being stored is read with "
+        "required_context naming it and its value in the context; otherwise this message was encrypted with "
+        "another context"
+    )
+
+    def __init__(self, names: Iterable[str], text: str = DIFFERENT) -> None:
         self.names = tuple(sorted(names))
-        super().__init__(
-            "the message's encryption context does not hold the expected value for "
-            f"{', '.join(repr(name) for name in self.names)}; "
-            "pass the context that the message was encrypted with"
-        )
+        super().__init__(text.replace("{names}", ", ".join(repr(name) for name in self.names)))
 
 
 class PhiInContextError(PhiCryptError):

@@ -13,7 +13,8 @@ The SDK seals and opens the message; phicrypt sees that a key was used, not how 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from aws_encryption_sdk.identifiers import AlgorithmSuite as SdkSuite
 from aws_encryption_sdk.internal.crypto.authentication import Signer, Verifier
@@ -32,7 +33,8 @@ from aws_encryption_sdk.structures import MasterKeyInfo
 
 from phicrypt.client import PhiCrypt
 from phicrypt.core.context import PUBLIC_KEY_NAME, AnyContext, AuditContext, check_expected_pairs
-from phicrypt.core.materials import EncryptedDataKey, EncryptionMaterials
+from phicrypt.core.materials import DecryptionMaterials, EncryptedDataKey, EncryptionMaterials
+from phicrypt.core.required_context import RequiredPairs, required_names
 from phicrypt.core.suites import AES_256_GCM_HKDF_SHA512_COMMIT_KEY, ESDK_SUITES
 from phicrypt.errors import ConfigurationError, FormatError, LimitExceededError
 
@@ -48,6 +50,8 @@ class PhiCryptMaterialsManager(CryptoMaterialsManager):  # type: ignore[misc]
             for decryption only. A reproduced context that the SDK is given is checked as well.
         allow_uncommitted: also open messages of suites without key commitment, where the SDK's own
             commitment policy allows it.
+        required_context: names of pairs that messages are bound to and do not store; by default those of
+            ``phi``. Of a message to be opened, ``expect`` holds their values.
 
     Writes suite 0x0478 unless the SDK is told an algorithm; only committing suites are written.
     """
@@ -58,8 +62,10 @@ class PhiCryptMaterialsManager(CryptoMaterialsManager):  # type: ignore[misc]
         *,
         expect: Mapping[str, str] | AuditContext | AnyContext | None = None,
         allow_uncommitted: bool = False,
+        required_context: Iterable[str] | None = None,
     ) -> None:
         self._phi_session = phi.session
+        self._required = None if required_context is None else required_names(required_context)
         self._expect = expect
         self._allow_uncommitted = allow_uncommitted
 
@@ -74,12 +80,20 @@ class PhiCryptMaterialsManager(CryptoMaterialsManager):  # type: ignore[misc]
                 f"the AWS Encryption SDK was told {suite.name}"
             )
         phi_session = self._phi_session
-        pairs, context_bytes = phi_session.contexts.to_bind(request.encryption_context)
+        pairs, context_bytes, stored, required = phi_session.contexts.to_bind(
+            request.encryption_context, self._required
+        )
         signer = None
         if suite.is_signed:
             signer = Signer(algorithm=algorithm, key=generate_ecc_signing_key(algorithm=algorithm))
         with phi_session.recorded(
-            "esdk.encrypt", format=_FORMAT, suite_id=suite.suite_id, context=pairs, sealing=True, at_once=True
+            "esdk.encrypt",
+            format=_FORMAT,
+            suite_id=suite.suite_id,
+            context=stored,
+            required_names=required.pairs,
+            sealing=True,
+            at_once=True,
         ) as use:
             materials, use.cache_hit = phi_session.provider.encryption_materials(
                 suite,
@@ -87,6 +101,7 @@ class PhiCryptMaterialsManager(CryptoMaterialsManager):  # type: ignore[misc]
                 plaintext_length_bytes=request.plaintext_length,
                 context_bytes=context_bytes,
                 public_key=signer.encoded_public_key().decode() if signer is not None else None,
+                required=required,
             )
             use.origin, use.byte_count = materials.origin, request.plaintext_length
         return _sdk_encryption_materials(algorithm, materials, signer)
@@ -95,45 +110,56 @@ class PhiCryptMaterialsManager(CryptoMaterialsManager):  # type: ignore[misc]
         """The data key of one message; see :meth:`phicrypt.PhiCrypt.decrypt` for what is raised."""
         validate_commitment_policy_on_decrypt(request.commitment_policy, request.algorithm)
         phi_session = self._phi_session
-        expected = phi_session.contexts.expected(self._expect)
+        expected, required = phi_session.contexts.expected(self._expect, self._required)
         suite = ESDK_SUITES[request.algorithm.algorithm_id]
         if not suite.is_committing and not self._allow_uncommitted:
             raise ConfigurationError(f"{suite.name} does not commit to its key; allow_uncommitted=True opens it")
         if (PUBLIC_KEY_NAME in request.encryption_context) != suite.is_signed:
             raise FormatError("present exactly when the suite signs was expected", field=PUBLIC_KEY_NAME)
         _check_count(len(request.encrypted_data_keys), phi_session.limits.max_encrypted_data_keys)
-        check_expected_pairs(request.encryption_context, request.reproduced_encryption_context)
+        whole = {**request.encryption_context, **required.pairs}
+        check_expected_pairs(whole, request.reproduced_encryption_context)
         encrypted_data_keys = sorted(
             EncryptedDataKey(key.key_provider.provider_id, key.key_provider.key_info, key.encrypted_data_key)
             for key in request.encrypted_data_keys
         )
         context = phi_session.contexts.loggable(request.encryption_context)
-        with phi_session.recorded("esdk.decrypt", format=_FORMAT, suite_id=suite.suite_id, context=context) as use:
+        with phi_session.recorded(
+            "esdk.decrypt",
+            format=_FORMAT,
+            suite_id=suite.suite_id,
+            context=context,
+            required_names=required.pairs,
+        ) as use:
             materials, use.cache_hit = phi_session.provider.decryption_materials(
-                suite, request.encryption_context, encrypted_data_keys, expected=expected
+                suite, request.encryption_context, encrypted_data_keys, expected=expected, required=required
             )
             use.origin = materials.origin
-        assert materials.data_key is not None
         opened = encrypted_data_keys[materials.recipient_index or 0]
-        verification_key = None
-        if suite.is_signed:
-            verification_key = Verifier.from_encoded_point(
-                algorithm=request.algorithm, encoded_point=request.encryption_context[PUBLIC_KEY_NAME]
-            ).key_bytes()
-        return SdkDecryptionMaterials(
-            data_key=SdkDataKey(
-                MasterKeyInfo(opened.provider_id, opened.provider_info),
-                materials.data_key.key_bytes,
-                opened.ciphertext,
-            ),
-            verification_key=verification_key,
-        )
+        sdk_materials = _sdk_decryption_materials(request.algorithm, materials, opened)
+        return _with_required(sdk_materials, required, encryption_context=whole)
 
 
 def _check_count(count: int, bound: int) -> None:
     if count > bound:
         setting = "ReadLimits.max_encrypted_data_keys"
         raise LimitExceededError("too many encrypted data keys", limit=bound, actual=count, setting=setting)
+
+
+def _sdk_decryption_materials(
+    algorithm: SdkSuite, materials: DecryptionMaterials, opened: EncryptedDataKey
+) -> SdkDecryptionMaterials:
+    assert materials.data_key is not None
+    verification_key = None
+    if materials.suite.is_signed:
+        verification_key = Verifier.from_encoded_point(
+            algorithm=algorithm, encoded_point=materials.context[PUBLIC_KEY_NAME]
+        ).key_bytes()
+    key_info = MasterKeyInfo(opened.provider_id, opened.provider_info)
+    return SdkDecryptionMaterials(
+        data_key=SdkDataKey(key_info, materials.data_key.key_bytes, opened.ciphertext),
+        verification_key=verification_key,
+    )
 
 
 def _sdk_encryption_materials(
@@ -144,7 +170,7 @@ def _sdk_encryption_materials(
         SdkEncryptedDataKey(MasterKeyInfo(key.provider_id, key.provider_info), key.ciphertext)
         for key in materials.encrypted_data_keys
     ]
-    return SdkEncryptionMaterials(
+    sdk_materials = SdkEncryptionMaterials(
         algorithm=algorithm,
         data_encryption_key=SdkDataKey(
             recipients[0].key_provider, materials.data_key.key_bytes, recipients[0].encrypted_data_key
@@ -153,3 +179,12 @@ def _sdk_encryption_materials(
         encryption_context=dict(materials.context),
         signing_key=signer.key_bytes() if signer is not None else None,
     )
+    return _with_required(sdk_materials, materials.required)
+
+
+def _with_required(sdk_materials: Any, required: RequiredPairs, **more: object) -> Any:
+    """The SDK's materials with the names that it is not to store: it asks whether they have any."""
+    if required.pairs:
+        sdk_materials.required_encryption_context_keys = list(required.pairs)
+        vars(sdk_materials).update(more)
+    return sdk_materials

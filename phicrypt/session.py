@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, Unpack
 
-from phicrypt.core.materials import KeyHolder, Keyring
+from phicrypt.core.materials import KeyHolder, Keyring, binds_context_locally
 from phicrypt.guard.bound_contexts import ContextBinding
 from phicrypt.keys.provider import MaterialsProvider
 
@@ -29,7 +29,7 @@ class Session(KeyHolder):
 
     Attributes:
         provider: a keyring behind its cache.
-        contexts: checks and guards encryption contexts.
+        contexts: checks and guards encryption contexts, and knows which pairs are not to be stored.
         guard: refuses what looks like PHI; None lets everything pass.
         trail: records each use; :data:`phicrypt.audit.trail.NO_TRAIL` records none.
         limits: what is believed of what is read.
@@ -68,4 +68,6 @@ class Session(KeyHolder):
         For break-glass, a change of keys, token keys and rehearsals: what is sealed gets a data key of its
         own (rule 3), and what is opened is opened anew.
         """
-        return replace(self, provider=MaterialsProvider(keyring, None), trail=trail or self.trail)
+        contexts = self.contexts.under(binds_locally=binds_context_locally(keyring))
+        provider = MaterialsProvider(keyring, None)
+        return replace(self, provider=provider, contexts=contexts, trail=trail or self.trail)

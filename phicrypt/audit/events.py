@@ -112,7 +112,7 @@ class AuditEvent(NamedTuple):
         message_id: the message's id in hexadecimal.
         origin: where the data key came from: key, key material, KMS request ids, correlation id.
         cache_hit: whether the key came from the cache, so that no KMS call belongs to this use.
-        context: the encryption context.
+        context: the encryption context, as far as the message stores it.
         actor, purpose: as given to ``acting_as``; never part of the context.
         recipient: who receives what is disclosed, for the accounting of disclosures.
         break_glass: the id of the break-glass grant under which this happened.
@@ -124,6 +124,8 @@ class AuditEvent(NamedTuple):
         byte_count: plaintext bytes.
         duration_us: from begin to end, in microseconds.
         detail: what only this kind of record has; text and numbers.
+        required_context: names of the pairs that the message is bound to and does not store, never their
+            values (rule 35).
     """
 
     time_ns: int
@@ -149,6 +151,7 @@ class AuditEvent(NamedTuple):
     byte_count: int | None = None
     duration_us: int | None = None
     detail: Mapping[str, Any] | None = None
+    required_context: tuple[str, ...] | None = None
 
     def to_json(self) -> str:
         """The event as one JSON object in ASCII, without line breaks."""
@@ -157,7 +160,7 @@ class AuditEvent(NamedTuple):
         (
             time_ns, kind, use_id, operation, outcome, format_name, suite_id, message_id, origin, cache_hit,
             context, actor, purpose, recipient, break_glass, application, principal, resource, error, reason,
-            byte_count, duration_us, detail,
+            byte_count, duration_us, detail, required_context,
         ) = self
         # fmt: on
         repeated = _repeated_json(
@@ -180,7 +183,8 @@ class AuditEvent(NamedTuple):
         size = f',"bytes":{byte_count}' if byte_count is not None else ""
         duration = f',"duration_us":{duration_us}' if duration_us is not None else ""
         token = f',"resource":{_quoted(resource)}' if resource is not None else ""
-        rare = "" if error is None and detail is None else _rare_json(error, reason, detail)
+        is_plain = error is None and detail is None and required_context is None
+        rare = "" if is_plain else _rare_json(error, reason, detail, required_context)
         head = f'{{"time":"{format_time(time_ns)}","use_id":{_quoted(use_id)}{repeated}'
         return f"{head}{message}{pairs}{token}{size}{duration}{rare}}}"
 
@@ -202,6 +206,7 @@ class AuditEvent(NamedTuple):
             suite_id=None if suite is None else int(suite, 16),
             origin=origin,
             byte_count=fields.get("bytes"),
+            required_context=_names_from(fields.get("required_context")),
             **{name: fields.get(name) for name in _PLAIN_FIELDS},
         )
 
@@ -215,7 +220,7 @@ _KINDS: Final[dict[str, type]] = {
     **dict.fromkeys(_TEXT_FIELDS, str),
     **dict.fromkeys(("bytes", "duration_us", "unanswered_attempts"), int),
     **dict.fromkeys(("context", "detail"), dict),
-    **dict.fromkeys(("request_ids", "other_calls"), list),
+    **dict.fromkeys(("request_ids", "other_calls", "required_context"), list),
     "cache_hit": bool,
 }
 _MAX_ATTEMPTS: Final = 1_000
@@ -228,6 +233,12 @@ def _check_kinds(fields: Any) -> None:
             raise TypeError("not an event of the audit log's schema")
     if not all(isinstance(value, str) for value in fields.get("context", {}).values()):
         raise TypeError("a context holds text")
+
+
+def _names_from(names: list[Any] | None) -> tuple[str, ...] | None:
+    if names is not None and not all(isinstance(name, str) for name in names):
+        raise TypeError("required_context holds names")
+    return None if names is None else tuple(names)
 
 
 _PLAIN_FIELDS: Final = (
@@ -339,8 +350,8 @@ def _origin_from(fields: Mapping[str, Any]) -> KeyOrigin:
     )
 
 
-def _rare_json(error: str | None, reason: str | None, detail: Mapping[str, Any] | None) -> str:
-    fields = {"error": error, "reason": reason, "detail": detail}
+def _rare_json(*rare: object) -> str:
+    fields = dict(zip(("error", "reason", "detail", "required_context"), rare, strict=True))
     present = {name: value for name, value in fields.items() if value is not None}
     return "," + json.dumps(present, separators=(",", ":"))[1:-1]
 

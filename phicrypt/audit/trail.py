@@ -30,6 +30,7 @@ class About(TypedDict, total=False):
     suite_id: int | None
     message_id: bytes | None
     context: Mapping[str, str] | None
+    required_names: Iterable[str]
     resource: Resource | None
     origin: KeyOrigin | None
     cache_hit: bool | None
@@ -53,6 +54,7 @@ class Trail:
             operation, format, suite_id, message_id, context, origin, cache_hit: as of
                 :class:`~phicrypt.audit.events.AuditEvent`; what is not known yet is set on the use, or given
                 to its ``end``.
+            required_names: names of the pairs that are bound and not stored (rule 35).
             resource: what is used; it enters as a token (rule 23).
             sealing: deliver by the policy of encryption.
             at_once: one event at the end, for what seals one message or signs.
@@ -143,6 +145,7 @@ class AuditTrail(Trail, Recorder):
         suite_id: int | None = None,
         message_id: bytes | None = None,
         context: Mapping[str, str] | None = None,
+        required_names: Iterable[str] = (),
         resource: Resource | None = None,
         origin: KeyOrigin | None = None,
         cache_hit: bool | None = None,
@@ -157,6 +160,8 @@ class AuditTrail(Trail, Recorder):
         use = RecordedUse(self, operation, format, acting, token, sealing, at_once)
         use.suite_id = suite_id
         use.context = context
+        if required_names:
+            use.required_context = tuple(sorted(required_names))
         if message_id is not None:
             use.message_id = message_id.hex()
         if origin is not None:

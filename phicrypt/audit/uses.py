@@ -41,7 +41,8 @@ class Use:
     """A use that runs, of which nothing is recorded: there is no audit trail.
 
     Attributes:
-        suite_id, message_id (hexadecimal), context, origin, cache_hit: what is learned while it runs.
+        suite_id, message_id (hexadecimal), context, required_context, origin, cache_hit: what is learned
+            while it runs.
         byte_count: plaintext bytes; None where that says nothing.
         charge: told the plaintext bytes of a stream as they pass, for the bounds of a cached data key.
     """
@@ -50,6 +51,7 @@ class Use:
     suite_id: int | None = None
     message_id: str | None = None
     context: Mapping[str, str] | None = None
+    required_context: tuple[str, ...] | None = None
     origin: KeyOrigin | None = None
     cache_hit: bool | None = None
     byte_count: int | None = None
@@ -184,6 +186,7 @@ class RecordedUse(Use):
                 self.byte_count if ended else None,
                 (time.perf_counter_ns() - started_ns) // 1000 if ended and started_ns is not None else None,
                 None,
+                self.required_context,
             )
         )
 

@@ -90,7 +90,9 @@ def _one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         named = f": {error.filename}" if error.filename is not None else ""
         return f"{error.strerror}{named}"
-    return " ".join(str(error).split())
+    text = " ".join(str(error).split())
+    # What a client declares by a keyword is an option here.
+    return text.replace("required_context", "--required-context")
 
 
 def complain(text: str) -> None:

@@ -26,7 +26,9 @@ from phicrypt.cli.options import (
     AwsAccess,
     ExpectOption,
     JsonOption,
+    RequiredContextOption,
     parse_pairs,
+    required_names_among,
 )
 from phicrypt.cli.transfers import MESSAGE_SUFFIX
 from phicrypt.client import PhiCrypt
@@ -84,6 +86,7 @@ def drill(
         str | None, typer.Option("--branch-key-id", metavar="ID", help="With --via keystore.")
     ] = None,
     expect: ExpectOption = None,
+    required_context: RequiredContextOption = None,
     any_context: AnyContextOption = False,
     sample: Annotated[int, typer.Option(min=0, help="How many to open, chosen at random; 0 for all.")] = 20,
     digests: Annotated[
@@ -112,6 +115,7 @@ def drill(
     expected = parse_pairs(expect, "--expect")
     if bool(expected) == any_context:
         raise ConfigurationError("drill takes either --expect NAME=VALUE (repeatable) or --any-context")
+    required = required_names_among(required_context, expected, "--expect")
     if digests is not None and daily_key is not None:
         raise ConfigurationError("compare with --digests or with --daily-key, not with both")
     by_pair = list(pairs.keyrings(aws))
@@ -129,10 +133,11 @@ def drill(
     places = _places(aws, source, logical_bucket)
     with audit.trail() as trail:
         # Without a cache: every sample shows that the recovery key opens it.
-        recovery = PhiCrypt(keyring, cache=None, audit=trail or ())
+        recovery = PhiCrypt(keyring, cache=None, audit=trail or (), required_context=required)
         daily = None
         if daily_key is not None:
-            daily = PhiCrypt(aws.kms_keyring(daily_key), cache=None, audit=trail or ())
+            daily_keyring = aws.kms_keyring(daily_key)
+            daily = PhiCrypt(daily_keyring, cache=None, audit=trail or (), required_context=required)
         report = _rehearse(recovery, places, sample, ANY_CONTEXT if any_context else expected, known, daily)
     _print_report(report, as_json)
     if not report.passed:

@@ -22,7 +22,9 @@ from phicrypt.cli.options import (
     ForceOption,
     JsonOption,
     OptionalKeyOption,
+    RequiredContextOption,
     parse_pairs,
+    required_names_among,
 )
 from phicrypt.cli.transfers import (
     MESSAGE_SUFFIX,
@@ -59,6 +61,7 @@ def encrypt(
     key: OptionalKeyOption = None,
     target: Target = None,
     context: ContextOption = None,
+    required_context: RequiredContextOption = None,
     signed: Annotated[bool, typer.Option("--signed", help="Sign with ECDSA P-384 (suite 0x0578).")] = False,
     force: ForceOption = False,
     *,
@@ -73,11 +76,12 @@ def encrypt(
     --rsa-public-key for offline recovery, --ecdh-public-key for another organization.
     """
     bound = parse_pairs(context, "--context")
+    required = required_names_among(required_context, bound, "--context")
     target = target or _encrypted_name(source)
     if target == PIPE and sys.stdout.isatty():
         raise ConfigurationError("ciphertext is not written to a terminal: redirect it, or name a TARGET")
     keyring = pairs.keyring(aws, key, writes=True)
-    with audit.client(keyring) as phi:
+    with audit.client(keyring, required_context=required) as phi:
 
         def seal(reader: Any, writer: Any) -> None:
             phi.encrypt_stream(reader, writer, context=bound, signed=signed)
@@ -99,6 +103,7 @@ def decrypt(
     ] = None,
     target: Target = None,
     expect: ExpectOption = None,
+    required_context: RequiredContextOption = None,
     any_context: AnyContextOption = False,
     require_signed: Annotated[bool, typer.Option("--require-signed", help="Refuse unsigned messages.")] = False,
     allow_uncommitted: Annotated[
@@ -128,10 +133,11 @@ def decrypt(
     expected = parse_pairs(expect, "--expect")
     if bool(expected) == any_context:
         raise ConfigurationError("decrypt takes either --expect NAME=VALUE (repeatable) or --any-context")
+    required = required_names_among(required_context, expected, "--expect")
     target = target or _decrypted_name(source)
     first, *others = key or (None,)
     keyring = pairs.keyring(aws, first, decrypt_keys=[one for one in others if one is not None])
-    with audit.client(keyring) as phi:
+    with audit.client(keyring, required_context=required) as phi:
 
         def unseal(reader: Any, writer: Any) -> None:
             phi.decrypt_stream(
@@ -155,7 +161,8 @@ def inspect(
 ) -> None:
     """Show suite, keys, context names and lengths of a message. Uses no key, verifies nothing.
 
-    Context values are not shown.
+    Context values are not shown. Pairs that a message is bound to without storing them stand in no header: only
+    opening it with --required-context tells whether there are any.
     """
     from phicrypt.core.limits import ReadLimits
     from phicrypt.formats.esdk.summary import summarize
@@ -181,6 +188,7 @@ def inspect(
     if as_json:
         print_json(summary)
     else:
+        summary["required_context_names"] = "(no header names them: only opening tells)"
         summary["recipients"] = [f"{one['provider_id']} {one['key_id']}" for one in summary["recipients"]]
         print_table("", ("field", "value"), ((name, _cell(value)) for name, value in summary.items()))
 

@@ -13,7 +13,7 @@ A further option of every command is one more field of a group.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -62,6 +62,15 @@ AnyContextOption = Annotated[
     bool,
     typer.Option(
         "--any-context", help="Accept any context. Another tenant's message then opens where yours was meant."
+    ),
+]
+RequiredContextOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--required-context",
+        metavar="NAME",
+        help="Name of a pair that is bound and not stored; its value is given with the others; repeatable. "
+        "KMS and CloudTrail still show it.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -195,11 +204,11 @@ class AuditOptions(OptionGroup):
                 trail.close()
 
     @contextmanager
-    def client(self, keyring: Keyring) -> Iterator[PhiCrypt]:
+    def client(self, keyring: Keyring, *, required_context: Iterable[str] = ()) -> Iterator[PhiCrypt]:
         """A client that records its uses in the log, if one is named, until the block ends."""
         from phicrypt.client import PhiCrypt
 
-        with self.trail() as trail, PhiCrypt(keyring, audit=trail or ()) as phi:
+        with self.trail() as trail, PhiCrypt(keyring, audit=trail or (), required_context=required_context) as phi:
             yield phi
 
 
@@ -220,3 +229,14 @@ def parse_pairs(texts: Sequence[str] | None, option: str) -> dict[str, str]:
             raise ConfigurationError(f"{option}: the name {name!r} is reserved for the formats themselves")
         pairs[name] = value
     return pairs
+
+
+def required_names_among(names: Sequence[str] | None, pairs: Mapping[str, str], option: str) -> tuple[str, ...]:
+    """The names of ``--required-context``; ConfigurationError unless ``option`` gives each of them a value."""
+    for name in names or ():
+        if name not in pairs:
+            raise ConfigurationError(
+                f"--required-context names {name!r}, whose value no message stores: "
+                f"say it with {option} {name}=VALUE"
+            )
+    return tuple(names or ())

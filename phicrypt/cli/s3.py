@@ -20,7 +20,9 @@ from phicrypt.cli.options import (
     ForceOption,
     JsonOption,
     KeyOption,
+    RequiredContextOption,
     parse_pairs,
+    required_names_among,
 )
 from phicrypt.core.byte_ranges import parse_range
 from phicrypt.errors import ConfigurationError
@@ -52,15 +54,18 @@ def _client(
     audit: AuditOptions,
     *,
     context: list[str] | None = None,
+    required_context: list[str] | None = None,
     read_formats: list[str] | None = None,
     logical_buckets: list[str] | None = None,
     **settings: Any,
 ) -> Iterator[S3Client]:
     """The encrypted client that a command's options describe."""
-    with audit.client(aws.kms_keyring(key)) as phi:
+    pairs = parse_pairs(context, "--context")
+    required = required_names_among(required_context, pairs, "--context")
+    with audit.client(aws.kms_keyring(key), required_context=required) as phi:
         yield phi.s3(
             aws.client("s3"),
-            context=parse_pairs(context, "--context"),
+            context=pairs,
             read_formats=("esdk", *(read_formats or ())),
             logical_buckets=parse_pairs(logical_buckets, "--logical-bucket"),
             **settings,
@@ -73,6 +78,7 @@ def put(
     target: Annotated[str, typer.Argument(metavar="S3-NAME", help="s3://bucket/key, or s3://bucket/prefix/.")],
     key: KeyOption,
     context: ContextOption = None,
+    required_context: RequiredContextOption = None,
     signed: Annotated[bool, typer.Option("--signed", help="Sign the objects; they have no ranges then.")] = False,
     s3ec: Annotated[
         bool, typer.Option("--s3ec", help="Write the S3 Encryption Client's format (version 3).")
@@ -85,6 +91,7 @@ def put(
     """Encrypt files into objects. Existing objects are replaced with --force only."""
     moves = _moves(sources, target)
     settings: dict[str, Any] = {"signed": signed, "format": "s3ec" if s3ec else "esdk"}
+    settings["required_context"] = required_context
     with _client(aws, key, audit, context=context, **settings) as s3:
         for source, bucket, object_key in moves:
             extra = {} if force else {"IfNoneMatch": "*"}
@@ -137,6 +144,7 @@ def get(
     target: Annotated[Path, typer.Argument(metavar="FILE", help="File or existing folder to write to.")],
     key: KeyOption,
     context: ContextOption = None,
+    required_context: RequiredContextOption = None,
     read_format: ReadFormatOption = None,
     logical_bucket: LogicalBucketOption = None,
     version_id: Annotated[str | None, typer.Option("--version-id", help="Version of the object.")] = None,
@@ -153,7 +161,12 @@ def get(
     if path.exists() and not force:
         raise FileExistsError(17, "the target exists; --force replaces it", str(path))
     extra = {} if version_id is None else {"VersionId": version_id}
-    formats = {"context": context, "read_formats": read_format, "logical_buckets": logical_bucket}
+    formats = {
+        "context": context,
+        "required_context": required_context,
+        "read_formats": read_format,
+        "logical_buckets": logical_bucket,
+    }
     with (
         _client(aws, key, audit, **formats) as s3,
         progress(path.name, None, in_bytes=True) as advance,
@@ -169,6 +182,7 @@ def cat(
         str | None, typer.Option("--range", metavar="a-b|a-|-n", help="Bytes of the plaintext to fetch only.")
     ] = None,
     context: ContextOption = None,
+    required_context: RequiredContextOption = None,
     read_format: ReadFormatOption = None,
     logical_bucket: LogicalBucketOption = None,
     *,
@@ -180,7 +194,12 @@ def cat(
     if range_ is not None and parse_range(f"bytes={range_}") is None:
         # S3 answers what is no range with the whole object, which nobody asked for here.
         raise ConfigurationError("--range is a-b, a- or -n")
-    formats = {"context": context, "read_formats": read_format, "logical_buckets": logical_bucket}
+    formats = {
+        "context": context,
+        "required_context": required_context,
+        "read_formats": read_format,
+        "logical_buckets": logical_bucket,
+    }
     with _client(aws, key, audit, **formats) as s3:
         if range_ is None:
             s3.download_fileobj(bucket, object_key, sys.stdout.buffer)
@@ -229,6 +248,7 @@ def rewrap(
     to: Annotated[str, typer.Option("--to", metavar="ARN", help="KMS key that the objects are put under.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would cost, and stop.")] = False,
     context: ContextOption = None,
+    required_context: RequiredContextOption = None,
     read_format: ReadFormatOption = None,
     *,
     aws: AwsAccess,
@@ -242,7 +262,7 @@ def rewrap(
     """
     bucket, object_key = _split(name)
     target = aws.kms_keyring(to)
-    formats = {"context": context, "read_formats": read_format}
+    formats = {"context": context, "required_context": required_context, "read_formats": read_format}
     with _client(aws, key, audit, **formats) as s3:
         plans = [(one, s3.plan_rewrap(bucket, one)) for one in _object_keys(s3, bucket, object_key)]
         if as_json:

@@ -232,4 +232,7 @@ def check_expected_pairs(context: Mapping[str, str], expected: Mapping[str, str]
         return
     for name, value in expected.items():
         if context.get(name) != value:
-            raise ContextMismatchError(name for name, value in expected.items() if context.get(name) != value)
+            wrong = [name for name, value in expected.items() if context.get(name) != value]
+            are_absent = not any(name in context for name in wrong)
+            text = ContextMismatchError.ABSENT if are_absent else ContextMismatchError.DIFFERENT
+            raise ContextMismatchError(wrong, text)

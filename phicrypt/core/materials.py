@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple, NoReturn, Protocol, runtime_checkable
 
+from phicrypt.core.context import serialize_context
 from phicrypt.core.key_origin import KeyOrigin
 from phicrypt.core.primitives import SigningKey, VerificationKey
+from phicrypt.core.required_context import NOTHING_REQUIRED, RequiredPairs, without_required
 from phicrypt.core.suites import AlgorithmSuite
 
 
@@ -78,8 +80,10 @@ class EncryptionMaterials(KeyHolder):
 
     Attributes:
         suite: the algorithm suite.
-        context: the encryption context, including ``aws-crypto-public-key`` for signed suites.
-        context_bytes: its canonical serialization (:func:`phicrypt.core.context.serialize_context`).
+        context: the whole encryption context, including ``aws-crypto-public-key`` for signed suites.
+        context_bytes: its canonical serialization (:func:`phicrypt.core.context.serialize_context`), which
+            data keys are wrapped under.
+        required: the pairs of it that the message does not store (rule 35).
         data_key: the plaintext data key; None until a keyring has generated it.
         encrypted_data_keys: one entry per recipient.
         signing_key: the ephemeral signing key of signed suites.
@@ -102,6 +106,7 @@ class EncryptionMaterials(KeyHolder):
         "header_parts",
         "key_was_cached",
         "origin",
+        "required",
         "signing_key",
         "suite",
         "symmetric_signing_keys",
@@ -119,10 +124,12 @@ class EncryptionMaterials(KeyHolder):
         symmetric_signing_keys: tuple[DataKey, ...] = (),
         origin: KeyOrigin | None = None,
         key_was_cached: bool = False,
+        required: RequiredPairs = NOTHING_REQUIRED,
     ) -> None:
         self.suite = suite
         self.context = context
         self.context_bytes = context_bytes
+        self.required = required
         self.data_key = data_key
         self.encrypted_data_keys = encrypted_data_keys
         self.signing_key = signing_key
@@ -131,6 +138,13 @@ class EncryptionMaterials(KeyHolder):
         self.header_parts: dict[Hashable, bytes] = {}
         self.cache_key: Hashable = None
         self.key_was_cached = key_was_cached
+
+    @property
+    def stored_context_bytes(self) -> bytes:
+        """Canonical bytes of the pairs that the message stores."""
+        if not self.required.pairs:
+            return self.context_bytes
+        return serialize_context(without_required(self.context, self.required))
 
     def with_recipient(
         self,
@@ -158,6 +172,7 @@ class EncryptionMaterials(KeyHolder):
             symmetric_signing_keys=(*self.symmetric_signing_keys, *extra),
             origin=origin or self.origin,
             key_was_cached=key_was_cached or self.key_was_cached,
+            required=self.required,
         )
 
     def __repr__(self) -> str:
@@ -171,7 +186,9 @@ class DecryptionMaterials(KeyHolder):
     """What a format needs to open a message.
 
     Attributes:
-        suite, context, context_bytes: as the message's header has them.
+        suite: as the message's header has it.
+        context, context_bytes: the whole context: what the header has, and the required pairs.
+        required: the pairs of it that the caller told and the header does not store (rule 35).
         data_key: the plaintext data key; None until a keyring has opened one.
         verification_key: for signed suites, from the context's ``aws-crypto-public-key``.
         symmetric_signing_key: for DB-ESDK suites, the MAC key that came with the data key.
@@ -190,6 +207,7 @@ class DecryptionMaterials(KeyHolder):
         "key_was_cached",
         "origin",
         "recipient_index",
+        "required",
         "suite",
         "symmetric_signing_key",
         "verification_key",
@@ -208,10 +226,12 @@ class DecryptionMaterials(KeyHolder):
         origin: KeyOrigin | None = None,
         expected_names: frozenset[str] | None = None,
         key_was_cached: bool = False,
+        required: RequiredPairs = NOTHING_REQUIRED,
     ) -> None:
         self.suite = suite
         self.context = context
         self.context_bytes = context_bytes
+        self.required = required
         self.data_key = data_key
         self.verification_key = verification_key
         self.symmetric_signing_key = symmetric_signing_key
@@ -243,6 +263,7 @@ class DecryptionMaterials(KeyHolder):
             origin=origin,
             expected_names=self.expected_names,
             key_was_cached=key_was_cached,
+            required=self.required,
         )
 
     def __repr__(self) -> str:
@@ -291,3 +312,12 @@ class Keyring(Protocol):
         configuration names are ever sent anywhere.
         """
         ...
+
+
+def binds_context_locally(keyring: Keyring) -> bool:
+    """Whether using this keyring shows the encryption context to nobody (rule 35).
+
+    A keyring says so by an attribute ``binds_context_locally`` that is True; one that says nothing might send
+    the context anywhere.
+    """
+    return getattr(keyring, "binds_context_locally", False) is True

@@ -2,6 +2,9 @@
 
 A client from :meth:`DynamoDb.client` has boto3's methods, parameters and answers. What it cannot encrypt
 it refuses before the network; see ``docs/dynamodb-client.md`` for the list.
+
+``PhiCrypt(required_context=…)`` is not used here: AWS's format binds an item to its table and keys by required
+pairs of its own (rule 35).
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """Contexts on their way into a message or an audit event: checked, guarded, and remembered.
 
 Applications use few contexts again and again; what was checked once is not checked again. The
-memories are bounded, and hold nothing secret.
+memories are bounded, and hold no key; of required pairs (rule 35) they hold values that no message shows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 from phicrypt.core.context import (
     PUBLIC_KEY_NAME,
@@ -19,7 +19,15 @@ from phicrypt.core.context import (
     plain_context,
     serialize_context,
 )
-from phicrypt.errors import PhiInContextError
+from phicrypt.core.required_context import (
+    NO_NAMES,
+    NOTHING_REQUIRED,
+    RequiredPairs,
+    required_names,
+    required_pairs,
+    without_required,
+)
+from phicrypt.errors import ConfigurationError, PhiInContextError
 from phicrypt.guard.phi_guard import PhiGuard
 
 Context = Mapping[str, str] | AuditContext
@@ -30,61 +38,158 @@ _MAX_REMEMBERED_BYTES: Final = 4_096
 _WITHHELD: Final = "<withheld>"
 
 
+class BoundContext(NamedTuple):
+    """A context as a message is bound to it. Its ``repr`` shows names only.
+
+    Attributes:
+        pairs, context_bytes: all pairs, and their canonical bytes.
+        stored: the pairs that the message stores.
+        required: those that it does not (rule 35).
+    """
+
+    pairs: Mapping[str, str]
+    context_bytes: bytes
+    stored: Mapping[str, str]
+    required: RequiredPairs
+
+    def __repr__(self) -> str:
+        return f"<BoundContext, names {sorted(self.stored)}, not stored {sorted(self.required.pairs)}>"
+
+
+class ExpectedContext(NamedTuple):
+    """What a reader demands of a message's context. Its ``repr`` shows names only.
+
+    Attributes:
+        stored: pairs that the message must store; None for ``ANY_CONTEXT``.
+        required: pairs that it must be bound to, and must not store.
+    """
+
+    stored: Mapping[str, str] | None
+    required: RequiredPairs
+
+    def __repr__(self) -> str:
+        stored = "any" if self.stored is None else sorted(self.stored)
+        return f"<ExpectedContext, names {stored}, not stored {sorted(self.required.pairs)}>"
+
+
+ANYTHING: Final = ExpectedContext(None, NOTHING_REQUIRED)
+"""What ``ANY_CONTEXT`` demands."""
+
+
 class ContextBinding:
     """Applies one guard to contexts; safe among threads.
 
     Args:
         guard: refuses or replaces values that look like PHI; None lets every context be bound.
+        binds_locally: whether the keyring shows the context to nobody: then the guard does not judge the
+            values of required pairs, which leave this process nowhere (rule 35).
+
+    Attributes:
+        required_context: names of the pairs that are required where a call names none of its own.
     """
 
-    __slots__ = ("_audit_guard", "_bindable", "_expected", "_guard", "_loggable")
+    __slots__ = (
+        "_audit_guard",
+        "_bindable",
+        "_binds_locally",
+        "_expected",
+        "_guard",
+        "_loggable",
+        "required_context",
+    )
 
-    def __init__(self, guard: PhiGuard | None) -> None:
+    def __init__(
+        self,
+        guard: PhiGuard | None,
+        *,
+        binds_locally: bool = False,
+        required_context: frozenset[str] = NO_NAMES,
+    ) -> None:
         self._guard = guard
+        self.required_context = required_context
+        self._binds_locally = binds_locally
         self._audit_guard = PhiGuard() if guard is None or guard.mode == "off" else guard
-        self._bindable: dict[_MemoKey, tuple[Mapping[str, str], bytes]] = {}
-        self._expected: dict[_MemoKey, dict[str, str]] = {}
+        self._bindable: dict[object, BoundContext] = {}
+        self._expected: dict[object, ExpectedContext] = {}
         self._loggable: dict[bytes, Mapping[str, str]] = {}
 
-    def to_bind(self, context: Context | None) -> tuple[Mapping[str, str], bytes]:
+    def under(self, *, binds_locally: bool) -> ContextBinding:
+        """The same guard for another keyring."""
+        if binds_locally == self._binds_locally:
+            return self
+        return ContextBinding(self._guard, binds_locally=binds_locally, required_context=self.required_context)
+
+    def to_bind(self, context: Context | None, required_context: Iterable[str] | None = None) -> BoundContext:
         """The checked and guarded pairs of a caller's context, with their canonical bytes.
 
+        ``required_context`` names those that the message is not to store, by default those of the client.
         Raises ConfigurationError, PhiInContextError, LimitExceededError.
         """
-        memo_key = _memo_key(context)
+        required = self.required_context if required_context is None else required_names(required_context)
+        memo_key: object = _memo_key(context)
+        if memo_key is not None and required:
+            memo_key = (memo_key, required)
         if memo_key is not None and (known := self._bindable.get(memo_key)) is not None:
             return known
-        pairs = plain_context(context)
-        if self._guard is not None:
-            pairs = dict(self._guard.check(pairs))
+        pairs = self.guarded(plain_context(context), required)
         check_bindable(pairs)
+        split = required_pairs(pairs, required) if required else NOTHING_REQUIRED
         # Read-only, because keyrings see it, and later messages are bound to the same pairs.
-        checked = (MappingProxyType(pairs), serialize_context(pairs))
-        if memo_key is not None and len(checked[1]) <= _MAX_REMEMBERED_BYTES:
+        whole: Mapping[str, str] = MappingProxyType(pairs)
+        stored = MappingProxyType(without_required(pairs, split)) if required else whole
+        checked = BoundContext(whole, serialize_context(pairs), stored, split)
+        if memo_key is not None and len(checked.context_bytes) <= _MAX_REMEMBERED_BYTES:
             if len(self._bindable) >= _MAX_REMEMBERED:
                 self._bindable.clear()
             self._bindable[memo_key] = checked
         return checked
 
-    def expected(self, context: Context | AnyContext | None) -> dict[str, str] | None:
+    def expected(
+        self, context: Context | AnyContext | None, required_context: Iterable[str] | None = None
+    ) -> ExpectedContext:
         """What decrypt demands (:func:`phicrypt.core.context.expected_context`), as the guard had it bound.
 
         A guard that replaces values by hashes replaces them here as well; one that refuses lets
-        expectations pass, since a message may come from a writer without a guard.
+        expectations pass, since a message may come from a writer without a guard. ``required_context`` names
+        the pairs that the message must not store: their values stand in ``context`` all the same.
         """
-        memo_key = _memo_key(context)
+        required = self.required_context if required_context is None else required_names(required_context)
+        memo_key: object = _memo_key(context)
+        if memo_key is not None and required:
+            memo_key = (memo_key, required)
         if memo_key is not None and (known := self._expected.get(memo_key)) is not None:
             return known
-        expected = expected_context(context)
-        if expected is None:
-            return None
+        pairs = expected_context(context)
+        if pairs is None:
+            if required:
+                raise ConfigurationError(
+                    f"required_context declares {', '.join(map(repr, sorted(required)))}, whose values no message "
+                    "stores: pass the pairs in context=, since ANY_CONTEXT has none"
+                )
+            return ANYTHING
         if self._guard is not None and self._guard.mode == "hash":
-            expected = dict(self._guard.check(expected))
-        if memo_key is not None and sum(map(len, expected.values())) <= _MAX_REMEMBERED_BYTES:
+            pairs = self.guarded(pairs, required)
+        split = required_pairs(pairs, required) if required else NOTHING_REQUIRED
+        expected = ExpectedContext(without_required(pairs, split), split)
+        if memo_key is not None and sum(map(len, pairs.values())) <= _MAX_REMEMBERED_BYTES:
             if len(self._expected) >= _MAX_REMEMBERED:
                 self._expected.clear()
             self._expected[memo_key] = expected
         return expected
+
+    def guarded(self, pairs: Mapping[str, str], required: frozenset[str] = NO_NAMES) -> dict[str, str]:
+        """The pairs as the guard lets them pass, replaces or refuses them; raises PhiInContextError.
+
+        Of required pairs that nobody is shown the guard judges the names only, which stand in errors and logs.
+        """
+        if self._guard is None:
+            return dict(pairs)
+        if not (required and self._binds_locally):
+            return dict(self._guard.check(pairs))
+        kept_here = {name: value for name, value in pairs.items() if name in required}
+        self._guard.check_names_only(kept_here)
+        shown = {name: value for name, value in pairs.items() if name not in required}
+        return {**self._guard.check(shown), **kept_here}
 
     def loggable(self, context: Mapping[str, str], context_bytes: bytes | None = None) -> Mapping[str, str]:
         """A message's context as the audit trail may record it.

@@ -97,6 +97,11 @@ class PhiGuard(KeyHolder):
             )
         return {name: self._hashed(name, value) if name in offending else value for name, value in pairs.items()}
 
+    def check_names_only(self, names: Iterable[str], *, where: str = "encryption context") -> None:
+        """Raise PhiInContextError where a name itself looks like PHI; of pairs whose values stay here."""
+        if self.mode != "off" and any(self._is_phi("", name) for name in names):
+            raise PhiInContextError([_WITHHELD], where=where)
+
     def check_name(self, pairs: Mapping[str, str], *, where: str) -> None:
         """:meth:`check` for what something is called by, and found again: ``"hash"`` refuses there as well."""
         checked = self.check(pairs, where=where)

@@ -12,6 +12,7 @@ from phicrypt.core.materials import (
     EncryptedDataKey,
     EncryptionMaterials,
     Keyring,
+    binds_context_locally,
 )
 from phicrypt.core.steps import SteppedKeyring, Steps, decrypt_steps, encrypt_steps, shell_of
 from phicrypt.errors import (
@@ -95,6 +96,10 @@ class MultiKeyring(SteppedKeyring):
     @property
     def caches_data_keys(self) -> bool:
         return all(keyring.caches_data_keys for keyring in self._keyrings)
+
+    @property
+    def binds_context_locally(self) -> bool:
+        return all(binds_context_locally(keyring) for keyring in self._keyrings)
 
     def prepare(self, encrypted_data_keys: Sequence[EncryptedDataKey]) -> None:
         for keyring in self._keyrings:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Hashable, Mapping, Sequence
+from types import MappingProxyType
 
 from phicrypt.core.context import PUBLIC_KEY_NAME, check_expected_pairs, serialize_context
 from phicrypt.core.materials import (
@@ -22,6 +23,7 @@ from phicrypt.core.materials import (
     Keyring,
 )
 from phicrypt.core.primitives import SigningKey, VerificationKey
+from phicrypt.core.required_context import NOTHING_REQUIRED, RequiredPairs, check_not_stored
 from phicrypt.core.steps import Steps, decrypt_steps, encrypt_steps, run
 from phicrypt.core.suites import AlgorithmSuite
 from phicrypt.errors import ConfigurationError, FormatError, KeyAccessError
@@ -62,36 +64,43 @@ class MaterialsProvider(KeyHolder):
         plaintext_length_bytes: int | None,
         context_bytes: bytes | None = None,
         public_key: str | None = None,
+        required: RequiredPairs = NOTHING_REQUIRED,
     ) -> tuple[EncryptionMaterials, bool]:
         """Materials to seal one message, and whether they came from the cache.
 
         Args:
             suite: the suite to write.
-            context: checked by the caller; without ``aws-crypto-public-key``, which is added here
+            context: all pairs, checked by the caller; without ``aws-crypto-public-key``, which is added here
                 for signed suites.
             plaintext_length_bytes: charged to a cached data key; None for streams, whose bytes are
                 charged by :meth:`charge` as they pass.
             context_bytes: the context's canonical bytes, if the caller has them.
             public_key: for signed suites, the base64 point of a signing key that the caller made
                 itself; then the materials hold no signing key.
+            required: the pairs of the context that the message is not to store (rule 35).
 
         Raises KeyAccessError and whatever else the keyring raises.
         """
         if context_bytes is None:
             context_bytes = serialize_context(context)
         if suite.is_signed or not self._may_cache(suite):
-            wanted = _to_encrypt(suite, context, context_bytes, public_key)
+            wanted = _to_encrypt(suite, context, context_bytes, required, public_key)
             fresh = self._with_data_key(self.keyring.on_encrypt(wanted))
             return fresh, fresh.key_was_cached
         known = self.cache.find(
-            ("encrypt", self._scope, suite.suite_id, context_bytes), plaintext_length_bytes or 0
+            ("encrypt", self._scope, suite.suite_id, context_bytes, required.serialized),
+            plaintext_length_bytes or 0,
         )
         if known is not None:
             assert isinstance(known, EncryptionMaterials)
             return known, True
         return run(
             self.encryption_steps(
-                suite, context, plaintext_length_bytes=plaintext_length_bytes, context_bytes=context_bytes
+                suite,
+                context,
+                plaintext_length_bytes=plaintext_length_bytes,
+                context_bytes=context_bytes,
+                required=required,
             )
         )
 
@@ -102,19 +111,20 @@ class MaterialsProvider(KeyHolder):
         *,
         plaintext_length_bytes: int | None,
         context_bytes: bytes | None = None,
+        required: RequiredPairs = NOTHING_REQUIRED,
     ) -> Steps[tuple[EncryptionMaterials, bool]]:
         """:meth:`encryption_materials` as steps, whoever drives them."""
         if context_bytes is None:
             context_bytes = serialize_context(context)
 
         def generate() -> Steps[EncryptionMaterials]:
-            wanted = _to_encrypt(suite, context, context_bytes)
+            wanted = _to_encrypt(suite, context, context_bytes, required)
             return self._with_data_key((yield from encrypt_steps(self.keyring, wanted)))
 
         if suite.is_signed or not self._may_cache(suite):
             fresh = yield from generate()
             return fresh, fresh.key_was_cached
-        cache_key = ("encrypt", self._scope, suite.suite_id, context_bytes)
+        cache_key = ("encrypt", self._scope, suite.suite_id, context_bytes, required.serialized)
         materials, hit = yield from self.cache.load_steps(
             cache_key,
             generate,
@@ -139,28 +149,40 @@ class MaterialsProvider(KeyHolder):
         *,
         expected: Mapping[str, str] | None,
         context_bytes: bytes | None = None,
+        required: RequiredPairs = NOTHING_REQUIRED,
     ) -> tuple[DecryptionMaterials, bool]:
         """Materials to open a message, and whether they came from the cache.
 
-        The expected pairs are compared first, on hits as on misses (rule 8); None expects nothing.
+        The expected pairs are compared first, on hits as on misses (rule 8); None expects nothing. So are the
+        names of the ``required`` ones, which ``context`` must not hold; their values the header's tag tells.
+        ``context`` and ``context_bytes`` are as the header has them.
 
         Raises ContextMismatchError, KeyAccessError, and whatever else the keyring raises.
         """
+        if required is not NOTHING_REQUIRED:
+            check_not_stored(context, required)
         check_expected_pairs(context, expected)
         if context_bytes is None:
             context_bytes = serialize_context(context)
         if not self._may_cache(suite):
             self.keyring.prepare(encrypted_data_keys)
-            wanted = _to_decrypt(suite, context, context_bytes, expected)
+            wanted = _to_decrypt(suite, context, context_bytes, expected, required)
             opened = _with_opened_key(self.keyring.on_decrypt(wanted, encrypted_data_keys))
             return opened, opened.key_was_cached
-        known = self.cache.find(self._key_for_decryption(suite, context_bytes, encrypted_data_keys))
+        known = self.cache.find(
+            self._key_for_decryption(suite, context_bytes, required.serialized, encrypted_data_keys)
+        )
         if known is not None:
             assert isinstance(known, DecryptionMaterials)
             return known, True
         return run(
             self.decryption_steps(
-                suite, context, encrypted_data_keys, expected=expected, context_bytes=context_bytes
+                suite,
+                context,
+                encrypted_data_keys,
+                expected=expected,
+                context_bytes=context_bytes,
+                required=required,
             )
         )
 
@@ -172,14 +194,17 @@ class MaterialsProvider(KeyHolder):
         *,
         expected: Mapping[str, str] | None,
         context_bytes: bytes | None = None,
+        required: RequiredPairs = NOTHING_REQUIRED,
     ) -> Steps[tuple[DecryptionMaterials, bool]]:
         """:meth:`decryption_materials` as steps, whoever drives them."""
+        if required is not NOTHING_REQUIRED:
+            check_not_stored(context, required)
         check_expected_pairs(context, expected)
         if context_bytes is None:
             context_bytes = serialize_context(context)
 
         def opening() -> Steps[DecryptionMaterials]:
-            wanted = _to_decrypt(suite, context, context_bytes, expected)
+            wanted = _to_decrypt(suite, context, context_bytes, expected, required)
             return _with_opened_key((yield from decrypt_steps(self.keyring, wanted, encrypted_data_keys)))
 
         if not self._may_cache(suite):
@@ -187,7 +212,7 @@ class MaterialsProvider(KeyHolder):
             opened = yield from opening()
             return opened, opened.key_was_cached
         materials, hit = yield from self.cache.load_steps(
-            self._key_for_decryption(suite, context_bytes, encrypted_data_keys),
+            self._key_for_decryption(suite, context_bytes, required.serialized, encrypted_data_keys),
             opening,
             prepare=lambda: self.keyring.prepare(encrypted_data_keys),
             tag_of=_key_id,
@@ -199,9 +224,14 @@ class MaterialsProvider(KeyHolder):
         return self._caches and suite.derives_message_keys and not suite.has_symmetric_signature
 
     def _key_for_decryption(
-        self, suite: AlgorithmSuite, context_bytes: bytes, encrypted_data_keys: Sequence[EncryptedDataKey]
+        self,
+        suite: AlgorithmSuite,
+        stored_bytes: bytes,
+        required_bytes: bytes,
+        encrypted_data_keys: Sequence[EncryptedDataKey],
     ) -> Hashable:
-        return ("decrypt", self._scope, suite.suite_id, context_bytes, tuple(sorted(encrypted_data_keys)))
+        named_keys = tuple(sorted(encrypted_data_keys))
+        return ("decrypt", self._scope, suite.suite_id, stored_bytes, required_bytes, named_keys)
 
     def _with_data_key(self, materials: EncryptionMaterials) -> EncryptionMaterials:
         if materials.data_key is None or not materials.encrypted_data_keys:
@@ -210,7 +240,11 @@ class MaterialsProvider(KeyHolder):
 
 
 def _to_encrypt(
-    suite: AlgorithmSuite, context: Mapping[str, str], context_bytes: bytes, public_key: str | None = None
+    suite: AlgorithmSuite,
+    context: Mapping[str, str],
+    context_bytes: bytes,
+    required: RequiredPairs,
+    public_key: str | None = None,
 ) -> EncryptionMaterials:
     """What a keyring is asked to complete; for signed suites with a new signing key, or the caller's."""
     signing_key = None
@@ -222,18 +256,30 @@ def _to_encrypt(
             public_key = base64.b64encode(signing_key.compressed_public_key()).decode()
         context = {**context, PUBLIC_KEY_NAME: public_key}
         context_bytes = serialize_context(context)
-    return EncryptionMaterials(suite, context, context_bytes, signing_key=signing_key)
+    return EncryptionMaterials(suite, context, context_bytes, signing_key=signing_key, required=required)
 
 
 def _to_decrypt(
-    suite: AlgorithmSuite, context: Mapping[str, str], context_bytes: bytes, expected: Mapping[str, str] | None
+    suite: AlgorithmSuite,
+    stored: Mapping[str, str],
+    stored_bytes: bytes,
+    expected: Mapping[str, str] | None,
+    required: RequiredPairs,
 ) -> DecryptionMaterials:
+    verification_key = _verification_key(suite, stored)
+    names = frozenset(expected) if expected is not None else None
+    if not required.pairs:
+        return DecryptionMaterials(
+            suite, stored, stored_bytes, verification_key=verification_key, expected_names=names
+        )
+    whole = MappingProxyType({**stored, **required.pairs})
     return DecryptionMaterials(
         suite,
-        context,
-        context_bytes,
-        verification_key=_verification_key(suite, context),
-        expected_names=frozenset(expected) if expected is not None else None,
+        whole,
+        serialize_context(whole),
+        verification_key=verification_key,
+        expected_names=(names or frozenset()) | frozenset(required.pairs),
+        required=required,
     )
 
 

@@ -58,6 +58,10 @@ class RawAesKeyring(KeyringBase):
     def __repr__(self) -> str:
         return f"<RawAesKeyring {self.namespace!r} {self.name!r}>"
 
+    @property
+    def binds_context_locally(self) -> bool:
+        return True
+
     def on_encrypt(self, materials: EncryptionMaterials) -> EncryptionMaterials:
         iv = random_bytes(_IV_LENGTH_BYTES)
 

@@ -2,50 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any, Final, TypeVar
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
-from phicrypt.audit.trail import NO_TRAIL
-from phicrypt.audit.uses import Use
 from phicrypt.core.context import AnyContext
-from phicrypt.core.materials import DecryptionMaterials, EncryptionMaterials, KeyHolder
+from phicrypt.core.materials import DecryptionMaterials, EncryptionMaterials
 from phicrypt.core.memory import as_bytes, writable_view
-from phicrypt.core.spool import CiphertextSpool
 from phicrypt.core.streams import ReadableStream, WritableStream, write_all
-from phicrypt.core.suites import (
-    AES_256_GCM_HKDF_SHA512_COMMIT_KEY,
-    AES_256_GCM_HKDF_SHA512_COMMIT_KEY_ECDSA_P384,
-    AlgorithmSuite,
-    check_demands,
-)
 from phicrypt.formats.esdk.frames import Buffer
-from phicrypt.formats.esdk.header import MessageHeader, parse_header
-from phicrypt.formats.esdk.header_memo import HeaderMemo
-from phicrypt.formats.esdk.opening import MessageOpener, open_message, open_message_into
+from phicrypt.formats.esdk.header import MessageHeader
+from phicrypt.formats.esdk.opening import open_message, open_message_into
 from phicrypt.formats.esdk.pieces import sealed_pieces
-from phicrypt.formats.esdk.sealing import MessageSealer, check_frame_length, seal_message, seal_message_into
+from phicrypt.formats.esdk.sealing import seal_message, seal_message_into
 from phicrypt.formats.esdk.summary import MessageSummary, summarize
 from phicrypt.formats.reader import ByteReader, StreamReader
 from phicrypt.guard.bound_contexts import Context
 from phicrypt.messages.streams import DecryptingReader, EncryptingReader, SeekableDecryptingReader
-from phicrypt.session import Session
-
-_FORMAT: Final = "esdk"
-T = TypeVar("T")
+from phicrypt.messages.uses import MessageUses
 
 
-class MessageClient(KeyHolder):
+class MessageClient(MessageUses):
     """Encrypts and decrypts messages with a session's keys; :class:`phicrypt.PhiCrypt` is one.
 
     Sealing one message in memory leaves one audit event; whatever opens, and every stream, leaves a begin
     event before the first plaintext byte and a linked end event (rule 20).
     """
-
-    def __init__(self, phi_session: Session) -> None:
-        check_frame_length(phi_session.frame_length_bytes, phi_session.limits)
-        self.session = phi_session
-        self._headers = HeaderMemo()
 
     def encrypt(
         self,
@@ -54,6 +36,7 @@ class MessageClient(KeyHolder):
         context: Context | None = None,
         signed: bool = False,
         frame_length_bytes: int | None = None,
+        required_context: Iterable[str] | None = None,
     ) -> bytes:
         """Encrypt bytes into an AWS Encryption SDK message.
 
@@ -62,6 +45,8 @@ class MessageClient(KeyHolder):
             context: pairs bound to the message; they stand in clear in it and in CloudTrail.
             signed: sign with a fresh ECDSA P-384 key (suite 0x0578 instead of 0x0478).
             frame_length_bytes: overrides the client's for this message.
+            required_context: names of pairs of ``context`` that the message is bound to and does not store;
+                overrides the client's, ``()`` for none. A ``KmsKeyring`` still shows them to KMS.
 
         Raises ConfigurationError, PhiInContextError, KeyAccessError, LimitExceededError, AuditError.
         """
@@ -72,7 +57,9 @@ class MessageClient(KeyHolder):
             )
 
         phi_session = self.session
-        return self._seal("encrypt", plaintext, context, signed, frame_length_bytes, seal)
+        plaintext = as_bytes(plaintext, "plaintext")  # first: reading a context runs code of the caller's
+        bound = phi_session.contexts.to_bind(context, required_context)
+        return self._seal("encrypt", plaintext, bound, signed, frame_length_bytes, seal)
 
     def encrypt_into(
         self,
@@ -82,6 +69,7 @@ class MessageClient(KeyHolder):
         context: Context | None = None,
         signed: bool = False,
         frame_length_bytes: int | None = None,
+        required_context: Iterable[str] | None = None,
     ) -> int:
         """:meth:`encrypt` into a caller's buffer; returns the length of the message in bytes.
 
@@ -97,7 +85,9 @@ class MessageClient(KeyHolder):
             )
 
         phi_session = self.session
-        return self._seal("encrypt_into", plaintext, context, signed, frame_length_bytes, seal)
+        plaintext = as_bytes(plaintext, "plaintext")  # first: reading a context runs code of the caller's
+        bound = phi_session.contexts.to_bind(context, required_context)
+        return self._seal("encrypt_into", plaintext, bound, signed, frame_length_bytes, seal)
 
     def decrypt(
         self,
@@ -106,6 +96,7 @@ class MessageClient(KeyHolder):
         context: Context | AnyContext | None = None,
         require_signed: bool = False,
         allow_uncommitted: bool = False,
+        required_context: Iterable[str] | None = None,
     ) -> bytes:
         """The plaintext of an AWS Encryption SDK message, after all of it was verified.
 
@@ -116,6 +107,8 @@ class MessageClient(KeyHolder):
             require_signed: refuse unsigned messages, before any key is used.
             allow_uncommitted: also open messages of suites without key commitment, which the
                 AWS Encryption SDK wrote before its version 2.
+            required_context: names of pairs of ``context`` that the message must not store; overrides the
+                client's. Their values are compared by the header's tag.
 
         Raises ConfigurationError, FormatError, LimitExceededError, ContextMismatchError,
         UnsupportedOperationError, KeyAccessError, AuthenticationError, AuditError.
@@ -130,7 +123,8 @@ class MessageClient(KeyHolder):
             return plaintext, len(plaintext)
 
         phi_session = self.session
-        return self._open("decrypt", message, context, require_signed, allow_uncommitted, open_whole)
+        message, expected = as_bytes(message, "message"), self.session.contexts.expected(context, required_context)
+        return self._open("decrypt", message, expected, require_signed, allow_uncommitted, open_whole)
 
     def decrypt_into(
         self,
@@ -140,6 +134,7 @@ class MessageClient(KeyHolder):
         context: Context | AnyContext | None = None,
         require_signed: bool = False,
         allow_uncommitted: bool = False,
+        required_context: Iterable[str] | None = None,
     ) -> int:
         """:meth:`decrypt` into a caller's buffer; returns the length of the plaintext in bytes.
 
@@ -160,7 +155,11 @@ class MessageClient(KeyHolder):
 
         phi_session = self.session
         try:
-            return self._open("decrypt_into", message, context, require_signed, allow_uncommitted, open_whole)
+            message, expected = (
+                as_bytes(message, "message"),
+                self.session.contexts.expected(context, required_context),
+            )
+            return self._open("decrypt_into", message, expected, require_signed, allow_uncommitted, open_whole)
         except BaseException:
             output[:length] = bytes(length)
             raise
@@ -173,12 +172,14 @@ class MessageClient(KeyHolder):
         context: Context | None = None,
         signed: bool = False,
         frame_length_bytes: int | None = None,
+        required_context: Iterable[str] | None = None,
     ) -> int:
         """Encrypt a binary source into a binary sink; returns the bytes written.
 
         Neither is closed. After an error the sink holds a truncated message, which nothing opens.
         """
-        sealer, use = self._sealer("encrypt_stream", context, signed, frame_length_bytes)
+        bound = self.session.contexts.to_bind(context, required_context)
+        sealer, use = self._sealer("encrypt_stream", bound, signed, frame_length_bytes)
         with use:
             return sum(write_all(sink, piece) for piece in sealed_pieces(sealer, source, use.count))
 
@@ -190,6 +191,7 @@ class MessageClient(KeyHolder):
         context: Context | AnyContext | None = None,
         require_signed: bool = False,
         allow_uncommitted: bool = False,
+        required_context: Iterable[str] | None = None,
     ) -> int:
         """Decrypt a binary source into a binary sink; returns the bytes written.
 
@@ -197,10 +199,10 @@ class MessageClient(KeyHolder):
         end of the source were checked. **After an error, discard what the sink holds**: verified
         frames of a message that turned out incomplete or not signed as claimed.
         """
-        expected = self.session.contexts.expected(context)
+        expected = self.session.contexts.expected(context, required_context)
         reader = StreamReader(source)
         header = self._parse("decrypt_stream", reader)
-        with self._begun("decrypt_stream", header) as use, self._spool() as spool:
+        with self._begun("decrypt_stream", header, expected) as use, self._spool() as spool:
             opener = self._opener(header, expected, require_signed, allow_uncommitted, use)
             for piece in opener.pieces(reader, spool, self.session.limits):
                 use.count(write_all(sink, piece))
@@ -213,9 +215,11 @@ class MessageClient(KeyHolder):
         context: Context | None = None,
         signed: bool = False,
         frame_length_bytes: int | None = None,
+        required_context: Iterable[str] | None = None,
     ) -> EncryptingReader:
         """A readable binary object that yields the message of ``source``; never seekable (rule 2)."""
-        sealer, use = self._sealer("encrypting_reader", context, signed, frame_length_bytes)
+        bound = self.session.contexts.to_bind(context, required_context)
+        sealer, use = self._sealer("encrypting_reader", bound, signed, frame_length_bytes)
         return EncryptingReader(sealer, source, use)
 
     def decrypting_reader(
@@ -225,19 +229,20 @@ class MessageClient(KeyHolder):
         context: Context | AnyContext | None = None,
         require_signed: bool = False,
         allow_uncommitted: bool = False,
+        required_context: Iterable[str] | None = None,
     ) -> DecryptingReader:
         """A readable binary object that yields the plaintext of the message in ``source``.
 
         Seekable when the source is and the message is framed and unsigned; then a seek reads only
         the frames it needs. See :class:`phicrypt.messages.streams.DecryptingReader` for what closing does.
         """
-        expected = self.session.contexts.expected(context)
+        expected = self.session.contexts.expected(context, required_context)
         seekable: Any = getattr(source, "seekable", None)
         can_seek = seekable is not None and seekable()
         message_start: int = source.tell() if can_seek else 0  # type: ignore[attr-defined]
         reader = StreamReader(source)
         header = self._parse("decrypting_reader", reader)
-        use, limits = self._begun("decrypting_reader", header), self.session.limits
+        use, limits = self._begun("decrypting_reader", header, expected), self.session.limits
         try:
             opener = self._opener(header, expected, require_signed, allow_uncommitted, use)
             if can_seek and header.is_framed and not header.suite.is_signed:
@@ -251,146 +256,8 @@ class MessageClient(KeyHolder):
         """What a message says about itself, without any key: nothing in the answer is verified.
 
         Takes bytes or a binary source (of which it reads the header; a seekable one also tells the
-        lengths, and stands where it stood). Raises FormatError and LimitExceededError.
+        lengths, and stands where it stood). The names that this client declares as required context are
+        told beside it: no message stores them. Raises FormatError and LimitExceededError.
         """
-        return summarize(message, self.session.limits)
-
-    def _seal(
-        self,
-        operation: str,
-        plaintext: Buffer,
-        context: Context | None,
-        signed: bool,
-        frame_length_bytes: int | None,
-        seal: Callable[[EncryptionMaterials, Buffer, int], tuple[T, bytes]],
-    ) -> T:
-        """Seal one message in memory, on record; ``seal`` gives the result and the message id."""
-        phi_session = self.session
-        plaintext = as_bytes(plaintext, "plaintext")
-        pairs, context_bytes = phi_session.contexts.to_bind(context)
-        suite, byte_count = _suite_to_write(signed), len(plaintext)
-        frame_length = phi_session.frame_length_bytes if frame_length_bytes is None else frame_length_bytes
-        trail = phi_session.trail
-        if trail is NO_TRAIL:  # even a use that records nothing costs 10% of 1 KiB
-            materials, _ = phi_session.provider.encryption_materials(
-                suite, pairs, plaintext_length_bytes=byte_count, context_bytes=context_bytes
-            )
-            return seal(materials, plaintext, frame_length)[0]
-        with trail.recorded(
-            operation, format=_FORMAT, suite_id=suite.suite_id, context=pairs, sealing=True, at_once=True
-        ) as use:
-            materials, use.cache_hit = phi_session.provider.encryption_materials(
-                suite, pairs, plaintext_length_bytes=byte_count, context_bytes=context_bytes
-            )
-            use.origin = materials.origin
-            result, message_id = seal(materials, plaintext, frame_length)
-            use.message_id, use.byte_count = message_id.hex(), byte_count
-        return result
-
-    def _sealer(
-        self, operation: str, context: Context | None, signed: bool, frame_length_bytes: int | None
-    ) -> tuple[MessageSealer, Use]:
-        """A stream's sealer, and its use, which has begun."""
-        phi_session = self.session
-        pairs, context_bytes = phi_session.contexts.to_bind(context)
-        suite = _suite_to_write(signed)
-        frame_length = phi_session.frame_length_bytes if frame_length_bytes is None else frame_length_bytes
-        use = phi_session.recorded(operation, format=_FORMAT, suite_id=suite.suite_id, context=pairs, sealing=True)
-        use.byte_count = 0
-        try:
-            materials, use.cache_hit = phi_session.provider.encryption_materials(
-                suite, pairs, plaintext_length_bytes=None, context_bytes=context_bytes
-            )
-            use.origin = materials.origin
-            sealer = MessageSealer(materials, frame_length, phi_session.limits)
-        except BaseException as error:
-            use.end(error)
-            raise
-        use.charge = partial(phi_session.provider.charge, materials)
-        use.message_id = sealer.message_id.hex()
-        return sealer, use
-
-    def _open(
-        self,
-        operation: str,
-        message: Buffer,
-        context: Context | AnyContext | None,
-        require_signed: bool,
-        allow_uncommitted: bool,
-        open_whole: Callable[[MessageHeader, DecryptionMaterials, ByteReader], tuple[T, int]],
-    ) -> T:
-        """Open one message in memory, on record."""
-        message = as_bytes(message, "message")
-        expected = self.session.contexts.expected(context)
-        header = self._headers.find(message) if type(message) is bytes else None
-        reader = ByteReader(message, 0 if header is None else header.length_bytes)
-        if header is None:
-            header = self._parse(operation, reader)
-        if self.session.trail is NO_TRAIL:  # as above: 7%
-            materials, _ = self._materials_to_open(header, expected, require_signed, allow_uncommitted)
-            return open_whole(header, materials, reader)[0]
-        with self._begun(operation, header) as use:
-            materials, use.cache_hit = self._materials_to_open(header, expected, require_signed, allow_uncommitted)
-            use.origin = materials.origin
-            result, use.byte_count = open_whole(header, materials, reader)
-        return result
-
-    def _parse(self, operation: str, reader: ByteReader | StreamReader) -> MessageHeader:
-        """The message's header; one that does not parse leaves one event."""
-        trail = self.session.trail
-        trail.check_actor()
-        try:
-            header = parse_header(reader, self.session.limits)
-        except BaseException as error:
-            trail.recorded(operation, format=_FORMAT, at_once=True).end(error)
-            raise
-        self._headers.keep(header)
-        return header
-
-    def _begun(self, operation: str, header: MessageHeader) -> Use:
-        """The use that opens a message, whose begin is on record."""
-        return self.session.trail.recorded(
-            operation,
-            format=_FORMAT,
-            suite_id=header.suite.suite_id,
-            message_id=header.message_id,
-            context=self.session.contexts.loggable(header.context, header.context_bytes),
-        )
-
-    def _opener(
-        self,
-        header: MessageHeader,
-        expected: Mapping[str, str] | None,
-        require_signed: bool,
-        allow_uncommitted: bool,
-        use: Use,
-    ) -> MessageOpener:
-        use.byte_count = 0
-        materials, use.cache_hit = self._materials_to_open(header, expected, require_signed, allow_uncommitted)
-        use.origin = materials.origin
-        return MessageOpener(header, materials)
-
-    def _materials_to_open(
-        self,
-        header: MessageHeader,
-        expected: Mapping[str, str] | None,
-        require_signed: bool,
-        allow_uncommitted: bool,
-    ) -> tuple[DecryptionMaterials, bool]:
-        """Check what the caller demands of the suite, before any key is used (rule 7), then get the key."""
-        check_demands(header.suite, require_signed=require_signed, allow_uncommitted=allow_uncommitted)
-        return self.session.provider.decryption_materials(
-            header.suite,
-            header.context,
-            header.encrypted_data_keys,
-            expected=expected,
-            context_bytes=header.context_bytes,
-        )
-
-    def _spool(self) -> CiphertextSpool:
-        limits = self.session.limits
-        return CiphertextSpool(memory_bytes=limits.spool_memory_bytes, max_bytes=limits.max_spool_bytes)
-
-
-def _suite_to_write(signed: bool) -> AlgorithmSuite:
-    return AES_256_GCM_HKDF_SHA512_COMMIT_KEY_ECDSA_P384 if signed else AES_256_GCM_HKDF_SHA512_COMMIT_KEY
+        declared = tuple(sorted(self.session.contexts.required_context))
+        return replace(summarize(message, self.session.limits), required_context_names=declared)

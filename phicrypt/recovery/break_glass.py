@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Required, TypedDict, Unpack
 
 from phicrypt.audit.acting import acting_as
@@ -50,6 +51,7 @@ class Demands(TypedDict, total=False):
     context: Required[Context | AnyContext]
     require_signed: bool
     allow_uncommitted: bool
+    required_context: Iterable[str] | None
 
 
 class BreakGlass:
@@ -159,7 +161,9 @@ def break_glass(
     if guard is not None and guard.mode == "refuse":  # it may know the house's own record numbers
         guard.check({"reason": reason}, where="break-glass reason")
     grant_id = trail.next_use_id()
-    opener = MessageClient(phi_session.under(emergency, trail=trail))
+    # What it opens was bound under the daily keyrings: what the guard had hashed there is hashed here as well.
+    opened_under = replace(phi_session.under(emergency, trail=trail), contexts=phi_session.contexts)
+    opener = MessageClient(opened_under)
     terms = {"reason": reason, "expires_in_seconds": expires_in_seconds}
     with acting_as(actor, Purpose.EMERGENCY, break_glass=grant_id):
         trail.write(_event(trail, Kind.BREAK_GLASS_OPEN, grant_id, actor, **terms))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from typing import NotRequired, TypedDict, Unpack
 
     from mypy_boto3_s3.client import S3Client
@@ -42,17 +42,21 @@ if TYPE_CHECKING:
     # Each has one base and its own fields: without the stubs that base is Any, and so is what a verb takes.
     class PutObjectRequest(PutObjectRequestTypeDef):
         EncryptionContext: NotRequired[Pairs]
+        RequiredContext: NotRequired[Iterable[str]]
 
     class CreateMultipartUploadRequest(CreateMultipartUploadRequestTypeDef):
         EncryptionContext: NotRequired[Pairs]
+        RequiredContext: NotRequired[Iterable[str]]
 
     class CopyObjectRequest(CopyObjectRequestTypeDef):
         EncryptionContext: NotRequired[Pairs]
+        RequiredContext: NotRequired[Iterable[str]]
         RequireSigned: NotRequired[bool]
         AllowUncommitted: NotRequired[bool]
 
     class GetObjectRequest(GetObjectRequestTypeDef):
         EncryptionContext: NotRequired[Pairs | AnyContext]
+        RequiredContext: NotRequired[Iterable[str]]
         RequireSigned: NotRequired[bool]
         AllowUncommitted: NotRequired[bool]
 

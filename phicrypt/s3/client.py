@@ -1,9 +1,9 @@
 """``S3Client``: boto3's S3 verbs, encrypted before upload and authenticated before release.
 
 Made by ``PhiCrypt.s3()``. It has boto3's method names, parameters, responses and errors; a method
-exists only for an operation that :mod:`phicrypt.s3.operations` has classed. Three parameters are
-added to boto3's: ``EncryptionContext`` wherever an object is written or read, ``RequireSigned`` and
-``AllowUncommitted`` where one is read.
+exists only for an operation that :mod:`phicrypt.s3.operations` has classed. Four parameters are
+added to boto3's: ``EncryptionContext`` and ``RequiredContext`` wherever an object is written or read,
+``RequireSigned`` and ``AllowUncommitted`` where one is read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from phicrypt.errors import ConfigurationError, UnsupportedOperationError
 from phicrypt.s3.file_objects import S3File, S3Reader, S3Writer, parse_s3_name
 from phicrypt.s3.forwarding import ForwardedOperations, put_object_tagging, restore_object
 from phicrypt.s3.local_files import download_to_file, write_all_pieces
-from phicrypt.s3.operations import OWN_PARAMETERS, OWN_READ_PARAMETERS, check_parameters, handled
+from phicrypt.s3.operations import OWN_PARAMETERS, OWN_READ_PARAMETERS, check_parameters, handled, own_parameters
 from phicrypt.s3.options import S3Options, S3Settings
 from phicrypt.s3.reading import get as reading
 from phicrypt.s3.reading.frames import FramedMessage, Opened
@@ -39,7 +39,7 @@ from phicrypt.s3.writing.put import put_object
 from phicrypt.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from boto3 import Session as Boto3Session
     from mypy_boto3_s3.client import S3Client as AwsS3Client
@@ -75,6 +75,8 @@ class S3Client(Boto3Verbs):
         part_size_bytes: plaintext bytes of a part in multipart uploads and of a range in downloads;
             5 MiB at least, a multiple of the frame length.
         max_memory_bytes: beyond it, ``put_object`` seals into an unlinked file of ciphertext.
+        required_context: names of pairs that objects are bound to and do not store; by default those of the
+            :class:`~phicrypt.PhiCrypt`, ``RequiredContext=`` of a call overrides both (rule 35).
 
     Raises ConfigurationError.
     """
@@ -88,7 +90,8 @@ class S3Client(Boto3Verbs):
         write_guard: WriteGuard | None = None,
         **settings: Unpack[S3Settings],
     ) -> None:
-        options = S3Options.checked(phi_session.limits, phi_session.frame_length_bytes, **settings)
+        required = phi_session.contexts.required_context
+        options = S3Options.checked(phi_session.limits, phi_session.frame_length_bytes, required, **settings)
         self._s3_session = S3Session(phi_session, cast("Boto3S3", raw_client(client)), options, write_guard)
         self._uploads = MultipartUploads(self._s3_session)
 
@@ -200,12 +203,19 @@ class S3Client(Boto3Verbs):
         *,
         version_id: str | None = None,
         context: Context | AnyContext | None = None,
+        required_context: Iterable[str] | None = None,
         extra_args: Extra = None,
     ) -> S3File: ...
 
     @overload
     def open(
-        self, name: str, mode: Literal["wb"], *, context: Context | None = None, extra_args: Extra = None
+        self,
+        name: str,
+        mode: Literal["wb"],
+        *,
+        context: Context | None = None,
+        required_context: Iterable[str] | None = None,
+        extra_args: Extra = None,
     ) -> S3Writer: ...
 
     def open(
@@ -215,6 +225,7 @@ class S3Client(Boto3Verbs):
         *,
         version_id: str | None = None,
         context: Context | AnyContext | None = None,
+        required_context: Iterable[str] | None = None,
         extra_args: Extra = None,
     ) -> S3File | S3Writer:
         """A Python file object over ``s3://bucket/key``, mode ``"rb"`` (seekable) or ``"wb"``.
@@ -227,6 +238,8 @@ class S3Client(Boto3Verbs):
         parameters = {**(extra_args or {}), "Bucket": bucket, "Key": object_key}
         if context is not None:
             parameters["EncryptionContext"] = context
+        if required_context is not None:
+            parameters["RequiredContext"] = required_context
         if mode == "rb":
             if version_id is not None:
                 parameters["VersionId"] = version_id
@@ -276,6 +289,7 @@ class S3Client(Boto3Verbs):
         *,
         to: Keyring,
         context: Context | None = None,
+        required_context: Iterable[str] | None = None,
         callback: Progress = None,
     ) -> copying.CopyPlan:
         """Put an object under another wrapping key, in its place.
@@ -285,7 +299,7 @@ class S3Client(Boto3Verbs):
         ``docs/s3.md`` for when KMS's own rotation makes this needless.
         """
         settings = TransferSettings.of(self._s3_session.options, progress=callback)
-        own = {"EncryptionContext": context}
+        own = own_parameters({"EncryptionContext": context, "RequiredContext": required_context}, OWN_PARAMETERS)
         return copying.rewrap(self._s3_session, to, bucket, object_key, own, settings)
 
     # --- inside ------------------------------------------------------------------------------------
@@ -294,7 +308,7 @@ class S3Client(Boto3Verbs):
         self, operation_name: str, parameters: dict[str, Any], names: tuple[str, ...] = OWN_PARAMETERS
     ) -> dict[str, Any]:
         """phicrypt's own parameters, taken out; the rest is checked (rule 17)."""
-        own = {name: parameters.pop(name) for name in names if name in parameters}
+        own = own_parameters(parameters, names)
         check_parameters(self._s3_session.client, operation_name, parameters)
         return own
 

@@ -15,6 +15,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, Final
 
+from phicrypt.core.required_context import required_names
 from phicrypt.errors import UnsupportedOperationError
 from phicrypt.s3.operations_forwarded import HARMLESS_OPERATIONS
 from phicrypt.s3.session import Boto3S3
@@ -173,7 +174,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = MappingProxyType(
 
 _NAMES: Final = ("Bucket", "Key", "UploadId", "VersionId", "Range")
 """Members that phicrypt itself reads as text."""
-OWN_PARAMETERS: Final = ("EncryptionContext",)
+OWN_PARAMETERS: Final = ("EncryptionContext", "RequiredContext")
 """Parameters that phicrypt adds to boto3's: see :class:`phicrypt.s3.client.S3Client`."""
 OWN_READ_PARAMETERS: Final = (*OWN_PARAMETERS, "RequireSigned", "AllowUncommitted")
 """And those that it adds where an object is read."""
@@ -193,13 +194,25 @@ def handled(
     """
 
     def verb(self: Any, **parameters: Any) -> dict[str, Any]:
-        own = {name: parameters.pop(name) for name in own_names if name in parameters}
+        own = own_parameters(parameters, own_names)
         check_parameters(self._s3_session.client, operation_name, parameters)
         return step(getattr(self, of), parameters, own)
 
     verb.__name__, verb.__doc__ = operation_name, step.__doc__
     verb.__qualname__ = f"S3Client.{operation_name}"
     return verb
+
+
+def own_parameters(parameters: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    """phicrypt's own parameters, taken out of a call's.
+
+    The names of ``RequiredContext`` are read once, here: what gives them only once would otherwise have none
+    left where the object is sealed, and the pairs would be stored.
+    """
+    own = {name: parameters.pop(name) for name in names if name in parameters}
+    if own.get("RequiredContext") is not None:
+        own["RequiredContext"] = required_names(own["RequiredContext"])
+    return own
 
 
 def check_members(operation_name: str, parameters: Mapping[str, Any]) -> None:

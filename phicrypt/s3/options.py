@@ -9,6 +9,7 @@ from typing import Final, Literal, TypedDict
 from phicrypt.core.context import AuditContext, plain_context
 from phicrypt.core.limits import ReadLimits
 from phicrypt.core.materials import Keyring
+from phicrypt.core.required_context import required_names
 from phicrypt.errors import ConfigurationError
 from phicrypt.formats.esdk.sealing import check_frame_length
 
@@ -35,6 +36,7 @@ class S3Settings(TypedDict, total=False):
     frame_length_bytes: int | None
     part_size_bytes: int
     max_memory_bytes: int
+    required_context: Iterable[str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ class S3Options:
     frame_length_bytes: int
     part_size_bytes: int
     max_memory_bytes: int
+    required_context: frozenset[str]
     limits: ReadLimits
 
     @classmethod
@@ -57,6 +60,7 @@ class S3Options:
         cls,
         limits: ReadLimits,
         default_frame_length_bytes: int,
+        default_required_context: frozenset[str],
         *,
         bind_location: bool = True,
         logical_buckets: Mapping[str, str] | None = None,
@@ -67,6 +71,7 @@ class S3Options:
         frame_length_bytes: int | None = None,
         part_size_bytes: int = DEFAULT_PART_SIZE_BYTES,
         max_memory_bytes: int = DEFAULT_MEMORY_BYTES,
+        required_context: Iterable[str] | None = None,
     ) -> S3Options:
         """The settings, or ConfigurationError for one that is wrong."""
         if isinstance(read_formats, str):
@@ -82,6 +87,9 @@ class S3Options:
             raise ConfigurationError(f"format is 'esdk' or 's3ec', not {format!r}")
         if format == "s3ec" and signed:
             raise ConfigurationError("the S3 Encryption Client format has no signatures; signed=True needs 'esdk'")
+        required = default_required_context if required_context is None else required_names(required_context)
+        if format == "s3ec":
+            refuse_required_context(required)
         frame_length = default_frame_length_bytes if frame_length_bytes is None else frame_length_bytes
         check_frame_length(frame_length, limits)
         check_part_size(part_size_bytes, frame_length)
@@ -97,7 +105,17 @@ class S3Options:
             frame_length_bytes=frame_length,
             part_size_bytes=part_size_bytes,
             max_memory_bytes=max_memory_bytes,
+            required_context=required,
             limits=limits,
+        )
+
+
+def refuse_required_context(names: Iterable[str]) -> None:
+    """Raise ConfigurationError if there are any: S3 Encryption Client objects store every pair (rule 35)."""
+    if declared := sorted(names):
+        raise ConfigurationError(
+            f"required_context declares {', '.join(map(repr, declared))}, and objects of the S3 Encryption Client "
+            "store every pair of their context: give their client required_context=() and pairs that may be stored"
         )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from phicrypt.core.materials import KeyHolder
+from phicrypt.core.required_context import RequiredPairs
 from phicrypt.s3.options import S3Options
 from phicrypt.session import Session
 
@@ -72,12 +73,14 @@ class Demands(NamedTuple):
     """What the caller of one read demands.
 
     Attributes:
-        pairs: the caller's pairs, checked and guarded; None for ``ANY_CONTEXT``.
+        pairs: the caller's pairs that the object must store, checked and guarded; None for ``ANY_CONTEXT``.
+        required: the caller's pairs that it must be bound to and must not store (rule 35).
         require_signed, allow_uncommitted: as of ``PhiCrypt.decrypt``.
         operation: how the audit trail names the read.
     """
 
     pairs: Mapping[str, str] | None
+    required: RequiredPairs
     require_signed: bool
     allow_uncommitted: bool
     operation: str

@@ -74,6 +74,7 @@ def lines(tmp_path: Path) -> list[dict[str, Any]]:
             message_id=b"\x01\x02",
             resource=("s3", "b", "k"),
             context={"a": "b"},
+            required_names=("patient",),
         )
         use.end(origin=origin, cache_hit=False, byte_count=7)
         trail.begin("decrypt").end(error=AuthenticationError("frame tag"))

@@ -96,6 +96,13 @@ def test_neither_direction_changes_the_item_it_is_given(phi: Any) -> None:
     assert stored == before
 
 
+def test_rule_35_items_do_not_use_the_clients_required_context(phi: Any) -> None:
+    declaring = phi_with(phi.provider.keyring, required_context=("patient_id", "aws-is-not-asked"))
+    stored = encrypt(declaring, patient(), patients())
+    assert open_item(phi.session, stored, patients()).item == patient()
+    assert open_item(declaring.session, encrypt(phi, patient(), patients()), patients()).item == patient()
+
+
 def test_python_shape_goes_in_and_comes_out() -> None:
     from boto3.dynamodb.types import Binary
 

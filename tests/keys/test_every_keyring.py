@@ -27,6 +27,8 @@ from phicrypt import (
     RawEcdhKeyring,
     RawRsaKeyring,
 )
+from phicrypt.audit import RecordingSink
+from phicrypt.core.materials import binds_context_locally
 from phicrypt.core.steps import AwsRequest, arun, ask, decrypt_steps, encrypt_steps
 from phicrypt.errors import ContextMismatchError
 from phicrypt.keys.kms.rsa_keyring import KmsRsaKeyring
@@ -74,6 +76,8 @@ EXAMPLES: dict[str, Callable[[StrictKms], Any]] = {
     "RawRsaKeyring": raw_rsa,
 }
 """A new keyring needs an example here."""
+SHOWN_TO_KMS = {"KmsKeyring", "MultiKeyring"}
+"""Of the examples, those that show the encryption context to KMS. A new one is not to be among them."""
 
 
 def keyrings() -> dict[str, type]:
@@ -150,3 +154,28 @@ def test_a_keyring_has_an_identity_of_its_own_for_the_cache(kms: StrictKms, name
     assert hash(keyring.identity) == hash(keyring.identity)
     assert isinstance(keyring.caches_data_keys, bool)
     assert SECRET not in str(keyring.identity).encode("latin-1", "replace")
+
+
+@by_keyring
+def test_rule_35_a_required_value_goes_to_kms_with_a_kms_keyring_and_nowhere_else(
+    kms: StrictKms, name: str
+) -> None:
+    keyring = EXAMPLES[name](kms)
+    before = len(kms.requests)
+    context, names = {"tenant": "clinic-7", "patient": "p-20391-canary"}, ("patient",)
+    sink = RecordingSink()
+    message = PhiCrypt(keyring, cache=None, audit=[sink]).encrypt(b"x", context=context, required_context=names)
+    # Another client: nothing of what was written is cached there.
+    phi = PhiCrypt(keyring, cache=None, audit=[sink])
+    assert phi.decrypt(message, context=context, required_context=names) == b"x"
+    asked = kms.requests[before:]
+    shown = [one.operation for one in asked if "canary" in repr(one)]
+    is_shown = not binds_context_locally(keyring)
+    assert is_shown == (name in SHOWN_TO_KMS)
+    assert bool(shown) == is_shown, shown
+    if is_shown:
+        calls = {"GenerateDataKey", "Encrypt", "Decrypt"}
+        assert set(shown) <= calls
+        assert {one.operation for one in asked if "clinic-7" in repr(one)} == set(shown)
+    assert b"canary" not in message
+    assert "canary" not in "".join(event.to_json() for event in sink.events)

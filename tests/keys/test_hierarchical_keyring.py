@@ -197,6 +197,25 @@ def test_a_supplier_that_returns_no_id_is_refused(answer: Any) -> None:
         HierarchicalKeyring(store, branch_key_id=lambda context: answer).on_encrypt(to_encrypt())
 
 
+def test_rule_35_a_required_value_reaches_neither_kms_nor_the_key_stores_table(stores: KeyStores) -> None:
+    store = stores.new_store()
+    store.create_key("clinic-7")
+    sent: list[str] = []
+    stores.dynamodb.meta.events.register(
+        "before-send.dynamodb", lambda request, **_: sent.append(repr(request.body))
+    )
+    before = len(stores.kms.requests)
+    context = {"tenant": "clinic-7", "patient": "078-05-1120"}  # judged by no guard: it stays here
+    phi = PhiCrypt(HierarchicalKeyring(store, "clinic-7"), required_context=("patient",))
+    message = phi.encrypt(b"x", context=context)
+    fresh = PhiCrypt(HierarchicalKeyring(store, "clinic-7"), required_context=("patient",))
+    assert fresh.decrypt(message, context=context) == b"x"
+    assert sent
+    asked = [repr(request) for request in stores.kms.requests[before:]]
+    assert asked
+    assert not any("078-05-1120" in one for one in (*sent, *asked))
+
+
 def test_versions_and_tenants_stand_side_by_side(stores: KeyStores) -> None:
     store = stores.new_store()
     sealed = []

@@ -188,7 +188,7 @@ def _verify_header(header: MessageHeader, materials: DecryptionMaterials) -> tup
         raise AuthenticationError("commitment")
     gcm = AESGCM(message_key)
     try:
-        gcm.decrypt(header.iv, header.tag, header.body)
+        gcm.decrypt(header.iv, header.tag, header.body + materials.required.serialized)
     except InvalidTag:
         raise AuthenticationError("header tag") from None
     return message_key, gcm

@@ -73,7 +73,7 @@ class MessageSealer(ProcessBound):
         message_key, commitment = derive_keys(materials.suite, materials.data_key, self.message_id)
         body = serialize_header_body_v2(materials.suite, self.message_id, constant_part, commitment)
         gcm = AESGCM(message_key)
-        self.header = body + gcm.encrypt(_ZERO_IV, b"", body)
+        self.header = body + gcm.encrypt(_ZERO_IV, b"", body + materials.required.serialized)
         self._cipher = FrameCipher(gcm, self.message_id, frame_length_bytes)
         self._next = 1
         self._digest: hashlib._Hash | None = None
@@ -172,7 +172,9 @@ def header_part_of(materials: EncryptionMaterials, frame_length_bytes: int, limi
             actual=len(materials.encrypted_data_keys),
             setting="ReadLimits.max_encrypted_data_keys",
         )
-    part = constant_header_part_v2(materials.context_bytes, materials.encrypted_data_keys, frame_length_bytes)
+    part = constant_header_part_v2(
+        materials.stored_context_bytes, materials.encrypted_data_keys, frame_length_bytes
+    )
     fixed_length = 3 + _MESSAGE_ID_LENGTH_BYTES + 32 + 16
     if len(part) + fixed_length > limits.max_header_length_bytes:
         raise LimitExceededError(
@@ -241,7 +243,7 @@ def _seal_one_frame(
     message_key, commitment = derive_keys(suite, materials.data_key, message_id)
     gcm = AESGCM(message_key)
     header_body = serialize_header_body_v2(suite, message_id, constant_part, commitment)
-    header_tag = gcm.encrypt(_ZERO_IV, b"", header_body)
+    header_tag = gcm.encrypt(_ZERO_IV, b"", header_body + materials.required.serialized)
     return b"".join((header_body, header_tag, *seal_only_frame(gcm, message_id, plaintext))), message_id
 
 

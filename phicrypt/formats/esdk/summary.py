@@ -47,12 +47,15 @@ class MessageSummary:
         suite_id, suite: identifier (``"0x0478"``) and name of the algorithm suite.
         is_committing, is_signed: what the suite promises.
         message_id: in hexadecimal.
-        context_names: sorted names of the encryption context.
+        context_names: sorted names of the pairs that the header stores.
         recipients: one per encrypted data key, in order.
         is_framed, frame_length_bytes: the shape of the body; 0 for a non-framed one.
         header_length_bytes: length of the whole header.
         message_length_bytes: length of the whole message; None where the source cannot tell.
         plaintext_length_bytes: computed from the lengths; None where unknown without reading on.
+        required_context_names: names that the reader declares as required context (rule 35). **No message
+            stores or names them**: whether this one is bound to them, only opening it tells. One that stands
+            among ``context_names`` as well is refused.
     """
 
     format_version: int
@@ -68,6 +71,7 @@ class MessageSummary:
     header_length_bytes: int
     message_length_bytes: int | None
     plaintext_length_bytes: int | None
+    required_context_names: tuple[str, ...] = ()
 
     @property
     def key_arns(self) -> tuple[str, ...]:

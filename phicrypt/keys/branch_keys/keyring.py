@@ -149,6 +149,11 @@ class HierarchicalKeyring(SteppedKeyring):
     def caches_data_keys(self) -> bool:
         return False
 
+    @property
+    def binds_context_locally(self) -> bool:
+        """True: KMS is shown the branch key's own context only."""
+        return True
+
     def clear_cache(self) -> None:
         """Forget every branch key now; the next use asks the store and KMS again."""
         self.cache.clear()

@@ -123,6 +123,11 @@ class KmsRsaKeyring(SteppedKeyring):
             tuple(hashlib.sha256(token.encode()).digest() for token in self._grant_tokens),
         )
 
+    @property
+    def binds_context_locally(self) -> bool:
+        """True: what KMS opens holds a digest of the context, and the call names no context."""
+        return True
+
     def encrypt_steps(self, materials: EncryptionMaterials) -> Steps[EncryptionMaterials]:
         yield from ()  # the public key is at hand: nobody is asked
         public_key = self._public_key

@@ -13,8 +13,9 @@ from typing import Any, Final, NamedTuple
 
 from phicrypt.core.broken_connections import MendedBody, with_retries
 from phicrypt.core.byte_ranges import RangeRequest, Span, answered_range, body_of_range
-from phicrypt.core.context import AnyContext, plain_context, serialize_context
+from phicrypt.core.context import ANY_CONTEXT, AnyContext, plain_context, serialize_context
 from phicrypt.core.location import location_pair
+from phicrypt.core.required_context import NOTHING_REQUIRED, required_pairs
 from phicrypt.core.streams import RejoinedStream
 from phicrypt.core.suites import check_demands
 from phicrypt.errors import (
@@ -62,14 +63,19 @@ _EMPTY: Final = "the object is empty; an encrypted object holds a header at leas
 
 def demands_of(s3_session: S3Session, own: Mapping[str, Any], operation: str = GET_OBJECT) -> Demands:
     """The demands in phicrypt's own parameters; ``ANY_CONTEXT`` drops the caller's pairs, never the location."""
-    context, pairs = own.get("EncryptionContext"), None
+    context, names = own.get("EncryptionContext"), own.get("RequiredContext")
+    if names is None:
+        names = s3_session.options.required_context
+    pairs: Mapping[str, str] | None = None
     if not isinstance(context, AnyContext):
         pairs = {**s3_session.options.context, **plain_context(context)}
-        if pairs:
-            pairs = s3_session.phi_session.contexts.expected(pairs) or {}
-    return Demands(
-        pairs, bool(own.get("RequireSigned", False)), bool(own.get("AllowUncommitted", False)), operation
-    )
+    required = NOTHING_REQUIRED
+    if pairs or (names and pairs is None):
+        pairs, required = s3_session.phi_session.contexts.expected(ANY_CONTEXT if pairs is None else pairs, names)
+    elif names:
+        required = required_pairs({}, names)
+    require_signed, allow_uncommitted = (bool(own.get(name)) for name in ("RequireSigned", "AllowUncommitted"))
+    return Demands(pairs, required, require_signed, allow_uncommitted, operation)
 
 
 class Plaintext(NamedTuple):
@@ -346,7 +352,7 @@ def _opened(s3_session: S3Session, stored: StoredObject, header: MessageHeader, 
     """
     phi_session = s3_session.phi_session
     expected = _demanded_pairs(s3_session, stored.bucket, stored.object_key, demands)
-    if not expected and demands.pairs is not None:
+    if not expected and not demands.required.pairs and demands.pairs is not None:
         raise ConfigurationError(
             "with bind_location=False a read names its pairs: EncryptionContext={…}, the client's context=, "
             "or ANY_CONTEXT"
@@ -355,6 +361,7 @@ def _opened(s3_session: S3Session, stored: StoredObject, header: MessageHeader, 
         demands.operation,
         format="esdk",
         context=phi_session.contexts.loggable(header.context, header.context_bytes),
+        required_names=demands.required.pairs,
         resource=("s3", stored.bucket, stored.object_key),
     )
     use.suite_id, use.message_id = header.suite.suite_id, header.message_id.hex()
@@ -366,8 +373,9 @@ def _opened(s3_session: S3Session, stored: StoredObject, header: MessageHeader, 
             header.suite,
             header.context,
             header.encrypted_data_keys,
-            expected=expected or None,
+            expected=expected if expected or demands.required.pairs else None,
             context_bytes=header.context_bytes,
+            required=demands.required,
         )
         use.origin = materials.origin
         return Opened(stored, MessageOpener(header, materials), use)
@@ -377,7 +385,7 @@ def _opened(s3_session: S3Session, stored: StoredObject, header: MessageHeader, 
 
 
 def _demanded_pairs(s3_session: S3Session, bucket: str, object_key: str, demands: Demands) -> dict[str, str]:
-    """The pairs that an ESDK object must hold, its location among them (rule 9)."""
+    """The pairs that an ESDK object must store, its location among them (rule 9)."""
     pairs = dict(demands.pairs or {})
     if s3_session.options.bind_location:
         pairs |= location_pair(bucket, object_key, s3_session.options.logical_buckets)

@@ -31,7 +31,7 @@ from phicrypt.formats.s3ec.envelope import (
     parse_envelope,
     parse_instruction_file,
 )
-from phicrypt.s3.options import check_s3ec_keyring
+from phicrypt.s3.options import check_s3ec_keyring, refuse_required_context
 from phicrypt.s3.reading.frames import StoredObject
 from phicrypt.s3.reading.plaintext_streams import PiecesStream, spool_for
 from phicrypt.s3.session import Demands, S3Session
@@ -124,6 +124,7 @@ def open_data_key(
 def _check_equal_context(envelope: S3ecEnvelope, demands: Demands) -> None:
     if demands.require_signed:
         raise ConfigurationError("S3 Encryption Client objects are never signed; RequireSigned refuses them all")
+    refuse_required_context(demands.required.pairs)
     stored = envelope.caller_context
     if demands.pairs is not None and stored != demands.pairs:
         raise ContextMismatchError({name for name, _ in stored.items() ^ demands.pairs.items()})

@@ -13,6 +13,7 @@ from phicrypt.audit.uses import Use
 from phicrypt.core.context import check_bindable, plain_context
 from phicrypt.core.location import location_pair
 from phicrypt.core.materials import EncryptionMaterials
+from phicrypt.core.required_context import NOTHING_REQUIRED, RequiredPairs, required_pairs, without_required
 from phicrypt.core.streams import ReadableStream
 from phicrypt.core.suites import (
     AES_256_GCM_HKDF_SHA512_COMMIT_KEY,
@@ -34,7 +35,7 @@ from phicrypt.s3.in_clear import (
     HEADER_LENGTH_NAME,
     check_object_key,
 )
-from phicrypt.s3.options import S3Options, check_s3ec_keyring
+from phicrypt.s3.options import S3Options, check_s3ec_keyring, refuse_required_context
 from phicrypt.s3.session import S3Session
 
 Buffer = bytes | bytearray | memoryview
@@ -144,17 +145,22 @@ def resize(buffer: bytearray, length: int) -> None:
 
 def check_new_object(
     s3_session: S3Session, bucket: str, object_key: str, own: Mapping[str, Any], *, is_rewrapped: bool = False
-) -> dict[str, str]:
-    """The pairs that a new object is bound to; raises before anything is sealed or sent.
+) -> tuple[Mapping[str, str], RequiredPairs]:
+    """All pairs that a new object is bound to, and those that it does not store.
 
-    The key of an object that ``is_rewrapped`` is not guarded: it is there already, under that key.
+    Raises before anything is sealed or sent. The key of an object that ``is_rewrapped`` is not guarded: it is
+    there already, under that key.
     """
-    guard, options = s3_session.phi_session.guard, s3_session.options
+    phi_session, options = s3_session.phi_session, s3_session.options
+    guard, names = phi_session.guard, own.get("RequiredContext")
+    if names is None:
+        names = options.required_context
     pairs = {**options.context, **plain_context(own.get("EncryptionContext"))}
-    if guard is not None:
-        pairs = dict(guard.check(pairs))
+    pairs = phi_session.contexts.guarded(pairs, names)
     check_bindable(pairs)
+    required = required_pairs(pairs, names) if names else NOTHING_REQUIRED
     if options.format == "s3ec":
+        refuse_required_context(names)
         pairs = kms_context_of(pairs, S3EC_V3_SUITE)
     elif options.bind_location:
         pairs |= location_pair(bucket, object_key, options.logical_buckets)
@@ -162,7 +168,7 @@ def check_new_object(
         check_object_key(guard, object_key)
     if s3_session.write_guard is not None:
         s3_session.write_guard.check(bucket)
-    return pairs
+    return pairs, required
 
 
 def begin_object(
@@ -178,13 +184,14 @@ def begin_object(
     ``operation`` is how the audit trail names it, such as ``"s3.put_object"``. With a known length the
     bytes are charged here; else ``use.count`` charges them as they pass.
     """
-    context = check_new_object(s3_session, bucket, object_key, own, is_rewrapped=operation == REWRAP)
+    context, required = check_new_object(s3_session, bucket, object_key, own, is_rewrapped=operation == REWRAP)
     phi_session, suite = s3_session.phi_session, _suite_to_write(s3_session.options)
     provider = phi_session.provider
     use = phi_session.recorded(
         operation,
         format="s3ec-v3" if suite is S3EC_V3_SUITE else "esdk",
-        context=context,
+        context=without_required(context, required),
+        required_names=required.pairs,
         resource=("s3", bucket, object_key),
         sealing=True,
     )
@@ -192,7 +199,7 @@ def begin_object(
         if suite is S3EC_V3_SUITE:
             check_s3ec_keyring(provider.keyring)
         materials, use.cache_hit = provider.encryption_materials(
-            suite, context, plaintext_length_bytes=plaintext_length_bytes
+            suite, context, plaintext_length_bytes=plaintext_length_bytes, required=required
         )
         outgoing = _outgoing(materials, s3_session.options)
     except BaseException as error:

@@ -128,7 +128,7 @@ class DynamoDb:
         """
         book = TableBook(self._announced(tables), plaintext_tables)
         made: Any = self._made("resource", session, settings)
-        attach_layer(self._phi_session, made.meta.client, book, check_tables).is_of_resource = True
+        attach_layer(self._phi_session, made.meta.client, book, check_tables)
         make_table = made.Table
 
         def table_with_update(name: str) -> Any:

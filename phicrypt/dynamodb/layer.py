@@ -32,7 +32,7 @@ from phicrypt.dynamodb.answers import Answer
 from phicrypt.dynamodb.config import TableConfig
 from phicrypt.dynamodb.items import OpenedItem, SealedItem, open_item, seal_item
 from phicrypt.dynamodb.requests import Call, prepare
-from phicrypt.dynamodb.shapes import Item, with_exponents
+from phicrypt.dynamodb.shapes import Item, with_exponents, without_last_zeros
 from phicrypt.dynamodb.table_checks import CheckTables, TableChecks
 from phicrypt.dynamodb.tables import FOOTER, HEADER, TableBook
 from phicrypt.dynamodb.tokens import TokenLedger
@@ -80,7 +80,7 @@ class Layer:
 
     Attributes:
         phi_session, book: seals and opens the items of these tables.
-        is_of_resource: boto3's resource will turn the answers into Python values.
+        is_of_resource: boto3's resource makes the calls and turns the answers into Python values.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Layer:
     ) -> None:
         self.phi_session = phi_session
         self.book = book
-        self.is_of_resource = False
+        self.is_of_resource = _is_of_resource(client)
         # Weak, so that the registry of layers keeps no client alive.
         self._client = ref(client)
         self._tokens = TokenLedger()
@@ -98,6 +98,9 @@ class Layer:
         """Hook into the client's events. The client is changed from here on."""
         events: Any = client.meta.events  # one hook answers: the stubs know of none that does
         events.register("provide-client-params.dynamodb", _own_parameters, unique_id="phicrypt-parameters")
+        if self.is_of_resource:
+            numbers = "phicrypt-numbers"
+            events.register_first("before-parameter-build.dynamodb", _with_storable_numbers, unique_id=numbers)
         events.register_last("before-parameter-build.dynamodb", self._before_build, unique_id="phicrypt-seal")
         events.register_last("before-send.dynamodb", self._before_send, unique_id="phicrypt-last-check")
         events.register_first("after-call.dynamodb", self._after_call, unique_id="phicrypt-open")
@@ -213,6 +216,31 @@ class Layer:
             raise
         if self.is_of_resource:
             _replace(parsed, with_exponents(parsed))
+
+
+def _is_of_resource(client: DynamoDBClient) -> bool:
+    """Whether boto3's resource stands around this client, wherever the client came from.
+
+    The resource hooks into the client's events under a name of its own, without counting; botocore refuses to
+    count what was registered without.
+    """
+    events: Any = client.meta.events
+    event, unique_id = "after-call.dynamodb", "dynamodb-attr-value-output"
+    try:
+        events.register(event, _nothing, unique_id=unique_id, unique_id_uses_count=True)
+    except ValueError:
+        return True
+    events.unregister(event, _nothing, unique_id=unique_id, unique_id_uses_count=True)
+    return False
+
+
+def _nothing(**_: Any) -> None:
+    """Registered for a moment, and never called."""
+
+
+def _with_storable_numbers(params: MutableMapping[str, Any], **_: Any) -> None:
+    """Before the resource turns Python values into attribute values; the parameters are a copy of its own."""
+    _replace(params, without_last_zeros(dict(params)))
 
 
 _layers: WeakKeyDictionary[Any, Layer] = WeakKeyDictionary()

@@ -10,12 +10,13 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from typing import Any, Literal
+from decimal import Decimal
+from typing import Any, Final, Literal
 
 from phicrypt.errors import ConfigurationError, FormatError, LimitExceededError
 from phicrypt.formats.dbesdk.attributes import MAX_DEPTH
 from phicrypt.formats.dbesdk.header import HEADER_ATTRIBUTE
-from phicrypt.formats.dbesdk.numbers import exponent_form
+from phicrypt.formats.dbesdk.numbers import MAX_DIGITS, exponent_form
 
 Item = dict[str, Any]
 """Attributes by name."""
@@ -42,7 +43,7 @@ def to_low_level(item: Mapping[str, Any]) -> Item:
     converted = {}
     try:
         for name, value in item.items():
-            converted[name] = serializer.serialize(value)
+            converted[name] = serializer.serialize(without_last_zeros(value))
         return converted
     except (TypeError, ArithmeticError, RecursionError):
         pass
@@ -60,17 +61,50 @@ def to_python(value: Any) -> Any:
     return TypeDeserializer().deserialize(with_exponents(value))
 
 
+def without_last_zeros(value: Any) -> Any:
+    """A Python value whose numbers of more than 38 digits, the last of them zeros, are written ``1E+38``.
+
+    DynamoDB stores ``10**38``; boto3 would have to round its 39 digits, and raises instead. Numbers that have
+    more digits than DynamoDB keeps stay as they are, for boto3 to refuse.
+    """
+    if isinstance(value, int | Decimal) and not isinstance(value, bool):
+        if isinstance(value, int) and -_LARGEST_WITH_ALL_DIGITS <= value <= _LARGEST_WITH_ALL_DIGITS:
+            return value
+        return _without_last_zeros(Decimal(value))
+    if isinstance(value, dict):
+        return {name: without_last_zeros(member) for name, member in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return type(value)(map(without_last_zeros, value)) if type(value) in _COLLECTIONS else value
+    return value
+
+
+_LARGEST_WITH_ALL_DIGITS: Final = 10**MAX_DIGITS - 1
+_COLLECTIONS: Final = (list, tuple, set, frozenset)
+
+
+def _without_last_zeros(number: Decimal) -> Decimal:
+    sign, digits, exponent = number.as_tuple()
+    if len(digits) <= MAX_DIGITS or not isinstance(exponent, int):  # not a number, or infinite
+        return number
+    significant = len(digits)
+    while significant > 1 and digits[significant - 1] == 0:
+        significant -= 1
+    return Decimal((sign, digits[:significant], exponent + len(digits) - significant))
+
+
 def with_exponents(value: Any) -> Any:
     """An attribute value, item or answer whose numbers of more than 38 digits are written ``1E+38``.
 
-    DynamoDB answers with all their digits, and boto3's resource cannot turn these into a Decimal.
+    DynamoDB answers with all their digits, and boto3's resource cannot turn these into a Decimal. Raises
+    FormatError for a text that is not one of DynamoDB's numbers.
     """
     if isinstance(value, Mapping):
         if len(value) == 1:
             ((tag, content),) = value.items()
             if tag == "N" and isinstance(content, str):
                 return {tag: exponent_form(content)}
-            if tag == "NS":
+            # A map may have one member of that name: its value is a map again, and no list.
+            if tag == "NS" and isinstance(content, list):
                 return {tag: [exponent_form(member) for member in content]}
         return {name: with_exponents(member) for name, member in value.items()}
     return [with_exponents(member) for member in value] if isinstance(value, list) else value

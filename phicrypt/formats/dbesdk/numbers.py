@@ -23,6 +23,8 @@ MAX_TEXT_LENGTH: Final = 4_096
 
 _NUMBER: Final = re.compile(r"([+-]?)([0-9]*)(?:\.([0-9]*))?(?:[eE]([+-]?)([0-9]+))?", re.ASCII)
 _SHORT_INTEGER: Final = re.compile(r"-?[1-9][0-9]{0,36}", re.ASCII)
+_SHORT_NUMBER: Final = re.compile(r"-?[0-9]{1,19}(\.[0-9]{1,19})?", re.ASCII)
+"""Of at most 38 digits: as Python and boto3 take it."""
 
 
 def normalize_number(text: str) -> str:
@@ -63,11 +65,17 @@ def normalize_number(text: str) -> str:
 
 
 def exponent_form(text: str) -> str:
-    """A whole number of more than 38 digits without its last zeros: ``1`` and 38 times ``0`` is ``"1E+38"``."""
-    if len(text.lstrip("-")) <= MAX_DIGITS or not text.lstrip("-").isdecimal():
+    """A number's text with 38 digits at most: ``1`` and 38 times ``0`` is ``"1E+38"``; short texts as they are.
+
+    Raises FormatError for what is not one of DynamoDB's numbers.
+    """
+    if _SHORT_NUMBER.fullmatch(text):
         return text
-    digits = text.rstrip("0")
-    return f"{digits}E+{len(text) - len(digits)}"
+    normal = normalize_number(text)
+    digits = normal.rstrip("0")
+    if "." in normal or len(normal.lstrip("-")) <= MAX_DIGITS:
+        return normal
+    return f"{digits}E+{len(normal) - len(digits)}"
 
 
 def _wrong(what: str) -> FormatError:

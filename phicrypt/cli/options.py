@@ -70,7 +70,7 @@ RequiredContextOption = Annotated[
         "--required-context",
         metavar="NAME",
         help="Name of a pair that is bound and not stored; its value is given with the others; repeatable. "
-        "KMS and CloudTrail still show it.",
+        "With --key, KMS and CloudTrail still show it.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

@@ -19,7 +19,7 @@ from phicrypt.evidence.log_lines import LogReading
 from phicrypt.evidence.matching import Matcher
 from phicrypt.evidence.trail_events import TrailEvent
 from phicrypt.evidence.tree_heads import AnchoredTree, anchored_tree_of
-from phicrypt.evidence.verify import Verification, checked_records, verify
+from phicrypt.evidence.verify import Verification, checked_records, compare_with_anchors
 
 _HOUR_NS: Final = 3_600 * 10**9
 _MAX_NAMES: Final = 10_000
@@ -120,7 +120,8 @@ def join(
             joined.reading.named_hashes = digests.hashes
         anchors: set[ChainHead] = set()
         trees: set[AnchoredTree] = set()
-        events = log_events(log, joined.log)
+        verification = Verification(reading=joined.log)
+        events = log_events(log, joined.log, verification)
         for use in whole_uses(event for event in events if _is_within(event, early, late)):
             matcher.add_use(use)
             if _is_within(use, since_ns, until_ns) and use.kind in (Kind.USE, Kind.BEGIN, Kind.END):
@@ -137,7 +138,8 @@ def join(
         matcher.finish()
         if digests is not None:
             compare_reading(digests, joined.reading, matcher.regions)
-        joined.verification = verify(log, anchors=anchors, anchored_trees=trees)
+        compare_with_anchors(log, verification, anchors, trees)
+        joined.verification = verification
         yield joined
 
 
@@ -184,13 +186,15 @@ def trail_source(
     )
 
 
-def log_events(log: str | Path, reading: LogReading | None = None) -> Iterator[AuditEvent]:
+def log_events(
+    log: str | Path, reading: LogReading | None = None, verification: Verification | None = None
+) -> Iterator[AuditEvent]:
     """The events of a local log, in the order of its lines.
 
     Lines that hold none, and records that do not fit their chain, are counted in ``reading``.
     """
     reading = reading if reading is not None else LogReading()
-    for record in checked_records(log, reading):
+    for record in checked_records(log, reading, verification):
         try:
             event = record.event()
         except (ValueError, KeyError, TypeError):

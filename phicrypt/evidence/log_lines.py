@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -35,6 +35,7 @@ _SEAL_LENGTH: Final = len(_SEAL) + 64 + len(b'"}')
 _MAX_WAITING_FRAGMENTS: Final = 64
 """A torn line is explained soon; more that wait would make a hostile log slow to verify."""
 _TIME_BEFORE: Final = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|\+00:00) ")
+_PLACE: Final = re.compile(re.escape(RECORD_START) + rb'([0-9a-f]{1,64})","sequence":([0-9]{1,18}),')
 _EVENTS_SHAPE: Final = re.compile(rb'\s*\{\s*"events"\s*:\s*\[')
 _MARK: Final = b"phicrypt-audit"
 _FILE_NAMES: Final = (".jsonl", ".jsonl.gz", ".gz")
@@ -201,8 +202,13 @@ def _begins_a_record(fragment: Fragment) -> bool:
     return bool(fragment.content) and fragment.content.startswith(RECORD_START[: len(fragment.content)])
 
 
-def read_log(path: str | Path, reading: LogReading | None = None) -> Iterator[Record | Fragment]:
-    """Records and fragments of a log: rotated segments by their manifest, then the file itself."""
+def read_log(
+    path: str | Path, reading: LogReading | None = None, *, wanted: Callable[[bytes], bool] = lambda line: True
+) -> Iterator[Record | Fragment]:
+    """Records and fragments of a log: rotated segments by their manifest, then the file itself.
+
+    ``wanted`` chooses among the lines of a sink's own files: what it passes over is not parsed.
+    """
     path, reading = Path(path), reading if reading is not None else LogReading()
     found = False
     for part in _parts(path):
@@ -214,7 +220,7 @@ def read_log(path: str | Path, reading: LogReading | None = None) -> Iterator[Re
             raise ConfigurationError(f"the log cannot be read: {error.strerror}") from None
         found = True
         with file:
-            yield from _read_part(file, part.name, reading)
+            yield from _read_part(file, part.name, reading, wanted)
     if not found:
         raise ConfigurationError("there is no such log file")
 
@@ -225,7 +231,9 @@ def _parts(path: Path) -> list[Path]:
     return [*(segment.path for segment in rotated_segments(path)), path]
 
 
-def _read_part(file: BinaryIO, name: str, reading: LogReading) -> Iterator[Record | Fragment]:
+def _read_part(
+    file: BinaryIO, name: str, reading: LogReading, wanted: Callable[[bytes], bool]
+) -> Iterator[Record | Fragment]:
     start = file.peek(4_096) if hasattr(file, "peek") else b""
     if start.startswith(GZIP_START):
         inflating = InflatedStream(file, max_bytes=MAX_LOG_BYTES, field=name)
@@ -238,7 +246,20 @@ def _read_part(file: BinaryIO, name: str, reading: LogReading) -> Iterator[Recor
         yield from _read_exported(lines, name, reading)
     else:
         for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_LENGTH_BYTES), b""), 1):
-            yield from _read_line(line, Place(name, number))
+            if wanted(line):
+                yield from _read_line(line, Place(name, number))
+
+
+def names_one_of(places: Container[tuple[str, int]]) -> Callable[[bytes], bool]:
+    """Whether a line may hold one of these (chain, sequence), by how it begins; for :func:`read_log`."""
+
+    def wanted(line: bytes) -> bool:
+        found = _PLACE.match(line)
+        if found is None or line.count(RECORD_START) > 1:
+            return True
+        return (found[1].decode(), int(found[2])) in places
+
+    return wanted
 
 
 def _inflated_lines(stream: InflatedStream) -> Iterator[bytes]:

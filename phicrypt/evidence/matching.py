@@ -44,6 +44,7 @@ CREATE TABLE seen (event_id TEXT PRIMARY KEY, content BLOB) WITHOUT ROWID;
 CREATE TABLE findings (category TEXT, time_ns INTEGER, operation TEXT, key_arn TEXT, request_id TEXT,
   event_id TEXT, principal TEXT, call INTEGER, note TEXT);
 """
+_CALL: Final = "SELECT operation, key_arn, principal, last_request, error FROM calls WHERE id = ?"
 
 
 class Matcher:
@@ -166,7 +167,8 @@ class Matcher:
         watched = self._watched_key(record)
         if record.is_network:
             self.network_records += 1
-        if not watched and not (record.is_network and record.error_code) and self._claims(record) is None:
+        claimed = self._claims(record)
+        if not watched and not (record.is_network and record.error_code) and claimed is None:
             self.of_other_keys += 1
             if self._seen_content(record.event_id) in (None, record.sha256):
                 return
@@ -179,7 +181,7 @@ class Matcher:
         if not is_new:
             self.duplicates += 1
             return
-        category, call, note = self._judge(record)
+        category, call, note = self._judge(record, claimed)
         if category is not None:
             self._add_finding(record, watched, category, call, note)
 
@@ -232,12 +234,13 @@ class Matcher:
         if len(self._findings) >= _BATCH:
             self._store_findings()
 
-    def _judge(self, record: TrailEvent) -> tuple[str | None, int | None, str]:
+    def _judge(
+        self, record: TrailEvent, claimed: tuple[int, str | None, int] | None
+    ) -> tuple[str | None, int | None, str]:
         if record.is_network:
             return (Category.ENDPOINT if record.error_code else None), None, record.error_code
         if not record.is_use:
             return (None if record.is_description else Category.ADMINISTRATION), None, record.error_code
-        claimed = self._claims(record)
         if claimed is not None:
             return self._judge_request(record, *claimed)
         if record.invoked_by:
@@ -274,15 +277,13 @@ class Matcher:
                 "UPDATE requests SET is_repeated = 1 WHERE request_id = ?", (record.request_id,)
             )
             return Category.EXCEPTION, call, "CloudTrail shows this request id twice"
-        mismatch, principal_is_known = self._compare(record, call)
+        *expected, last_request, error = self._database.execute(_CALL, (call,)).fetchone()
+        mismatch, principal_is_known = self._compare(record, *expected)
         if mismatch:
             return Category.EXCEPTION, call, f"the request id is ours, {mismatch} differs"
         self._database.execute(
             "UPDATE requests SET event_id = ? WHERE request_id = ?", (record.event_id or "-", record.request_id)
         )
-        (last_request, error) = self._database.execute(
-            "SELECT last_request, error FROM calls WHERE id = ?", (call,)
-        ).fetchone()
         if record.request_id != last_request:
             return Category.ATTEMPT, call, record.error_code
         if bool(record.error_code) != bool(error):
@@ -308,7 +309,7 @@ class Matcher:
         if found is None:
             return None
         call, time_ns, probable, unanswered = found
-        mismatch, _ = self._compare(record, call)
+        mismatch, _ = self._compare(record, *self._database.execute(_CALL, (call,)).fetchone()[:3])
         if not mismatch and abs(record.time_ns - time_ns) > PROBABLE_WINDOW_NS:
             mismatch = "the time"
         if not mismatch and probable >= unanswered:
@@ -318,11 +319,8 @@ class Matcher:
         self._database.execute("UPDATE calls SET probable = probable + 1 WHERE id = ?", (call,))
         return Category.PROBABLE, call, record.error_code or "by correlation id only"
 
-    def _compare(self, record: TrailEvent, call: int) -> tuple[str, bool]:
+    def _compare(self, record: TrailEvent, operation: str, key_arn: str, principal: str) -> tuple[str, bool]:
         """What differs between record and call, if anything, and whether a principal could be compared."""
-        operation, key_arn, principal = self._database.execute(
-            "SELECT operation, key_arn, principal FROM calls WHERE id = ?", (call,)
-        ).fetchone()
         if operation and operation != record.name:
             return "the operation", True
         if key_arn.startswith("arn:") and key_arn != record.key_arn and not self._is_of_unknown_key(record):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from phicrypt.errors import ConfigurationError, FormatError, PhiCryptError
-from phicrypt.evidence.trail_events import TrailEvent
+from phicrypt.evidence.trail_events import TrailEvent, same_key_everywhere
 from phicrypt.formats.checkpoints import Checkpoint, open_checkpoint
 from phicrypt.formats.notes import VerifierKey, parse_note
 from phicrypt.witness.anchors import ANCHOR_OPERATION, CHAIN_NAME, TREE_ROOT_NAME, TREE_SIZE_NAME
@@ -72,7 +72,7 @@ def anchored_tree_of(record: TrailEvent, key_arn: str | None = None) -> Anchored
     """The tree that an anchor shows, if it shows one."""
     if record.name != ANCHOR_OPERATION or record.error_code or record.is_network:
         return None
-    if key_arn is not None and record.key_arn != key_arn:
+    if key_arn is not None and same_key_everywhere(record.key_arn) != same_key_everywhere(key_arn):
         return None
     size, root = record.context.get(TREE_SIZE_NAME, ""), record.context.get(TREE_ROOT_NAME, "")
     chain_id = record.context.get(CHAIN_NAME, "")

@@ -20,8 +20,8 @@ from phicrypt.evidence.log_lines import (
     Place,
     Record,
     missing_segments,
+    names_one_of,
     read_log,
-    read_records,
     records_among,
 )
 from phicrypt.evidence.tree_heads import AnchoredTree, TreeCheck, TreeHead, check_tree
@@ -29,6 +29,8 @@ from phicrypt.evidence.tree_heads import AnchoredTree, TreeCheck, TreeHead, chec
 _MAX_LISTED: Final = 1_000
 _MAX_LATE: Final = 64
 _REMEMBERED_HASHES: Final = 262_144
+Wanted = dict[str, dict[int, set[str]]]
+"""Hashes of anchors, by chain and sequence."""
 
 
 class Fault(NamedTuple):
@@ -59,7 +61,7 @@ class ChainState:
     @property
     def unanchored(self) -> int:
         """How many records lie after the last anchor that CloudTrail confirmed."""
-        return self.next_sequence - 1 - self.last_anchored
+        return max(0, self.next_sequence - 1 - self.last_anchored)
 
 
 @dataclass(slots=True)
@@ -139,10 +141,17 @@ def verify(
 
     Raises ConfigurationError if there is no such file.
     """
-    wanted: dict[str, dict[int, set[str]]] = {}
-    for anchor in anchors or ():
-        wanted.setdefault(anchor.chain_id, {}).setdefault(anchor.sequence, set()).add(anchor.sha256)
     result = Verification(anchors_given=anchors is not None)
+    wanted = _by_place(anchors or ())
+    for _ in verified_records(path, result, wanted):
+        pass
+    _check_tree(path, result, tree_heads, anchored_trees)
+    _conclude(result, wanted, expect_all_chains)
+    return result
+
+
+def verified_records(path: str | Path, result: Verification, wanted: Wanted | None = None) -> Iterator[Record]:
+    """The records of a log, each checked on its way into ``result``; :func:`compare_with_anchors` may follow."""
     is_folder = Path(path).is_dir()
     missing = missing_segments(Path(path))
     for record in records_among(
@@ -154,29 +163,55 @@ def verify(
             Fault(fragment.place, None, None, fragment.what), limit=_MAX_LISTED + _MAX_LATE
         ),
     ):
-        _check_record(record, result, wanted, starts_in_order=not is_folder)
-        missing.pop(record.head, None)
+        _check_record(record, result, wanted or {}, starts_in_order=not is_folder)
+        if missing:
+            missing.pop(record.head, None)
+        yield record
     for head, name in missing.items():
+        result.reading.add_unread(Place(name, 0))
         result.add(Fault(Place(name, 0), head.chain_id, head.sequence, "the rotated segment is missing"))
-    for chain_id, by_sequence in wanted.items():
-        for sequence, hashes in by_sequence.items():
-            _check_missed_anchor(result, chain_id, sequence, hashes, expect_all_chains)
-    _check_tree(path, result, tree_heads, anchored_trees)
-    result.faults.sort(key=lambda fault: (fault.place.file, fault.place.line))
-    del result.faults[_MAX_LISTED:]
-    return result
 
 
-def checked_records(path: str | Path, reading: LogReading) -> Iterator[Record]:
+def compare_with_anchors(
+    path: str | Path,
+    result: Verification,
+    anchors: Iterable[ChainHead],
+    anchored_trees: Iterable[AnchoredTree] = (),
+) -> None:
+    """Compare a log that was verified with anchors that were found since: the anchored records alone are read."""
+    result.anchors_given = True
+    wanted = _by_place(anchors)
+    places = {(chain_id, sequence) for chain_id, by_sequence in wanted.items() for sequence in by_sequence}
+    for item in read_log(path, wanted=names_one_of(places)) if places else ():
+        if isinstance(item, Record) and item.chain_id in result.chains:
+            _check_anchor(item, result.chains[item.chain_id], result, wanted)
+    _check_tree(path, result, (), anchored_trees)
+    _conclude(result, wanted, expect_all_chains=True)
+
+
+def checked_records(path: str | Path, reading: LogReading, result: Verification | None = None) -> Iterator[Record]:
     """The records of a log for a question; those that do not fit their chain are counted as *altered*."""
-    result = Verification(reading=reading)
-    in_order = not Path(path).is_dir()
-    for record in read_records(path, reading):
-        _check_record(record, result, {}, starts_in_order=in_order)
+    result = result if result is not None else Verification(reading=reading)
+    for record in verified_records(path, result):
+        yield record
         if result.fault_count > reading.altered:
             reading.altered = result.fault_count
             reading.first_altered = str(result.faults[0])
-        yield record
+
+
+def _by_place(anchors: Iterable[ChainHead]) -> Wanted:
+    wanted: Wanted = {}
+    for anchor in anchors:
+        wanted.setdefault(anchor.chain_id, {}).setdefault(anchor.sequence, set()).add(anchor.sha256)
+    return wanted
+
+
+def _conclude(result: Verification, wanted: Wanted, expect_all_chains: bool) -> None:
+    for chain_id, by_sequence in wanted.items():
+        for sequence, hashes in by_sequence.items():
+            _check_missed_anchor(result, chain_id, sequence, hashes, expect_all_chains)
+    result.faults.sort(key=lambda fault: (fault.place.file, fault.place.line))
+    del result.faults[_MAX_LISTED:]
 
 
 def _check_tree(
@@ -191,9 +226,7 @@ def _check_tree(
         result.add(Fault(Place("tree", 0), None, None, what))
 
 
-def _check_record(
-    record: Record, result: Verification, wanted: dict[str, dict[int, set[str]]], *, starts_in_order: bool
-) -> None:
+def _check_record(record: Record, result: Verification, wanted: Wanted, *, starts_in_order: bool) -> None:
     result.records += 1
     chain = result.chains.get(record.chain_id)
     if chain is None:
@@ -210,6 +243,11 @@ def _check_record(
     if record.sequence >= chain.next_sequence:
         chain.next_sequence = record.sequence + 1
         chain.sha256 = record.sha256
+    if wanted:
+        _check_anchor(record, chain, result, wanted)
+
+
+def _check_anchor(record: Record, chain: ChainState, result: Verification, wanted: Wanted) -> None:
     hashes = wanted.get(record.chain_id, {}).pop(record.sequence, None)
     if hashes is not None:
         if hashes == {record.sha256}:

@@ -145,9 +145,10 @@ def verify(
         "legacy client": report.legacy,
         "damaged": report.damaged,
     }
-    _print(as_json, table, counts, report.reasons, report.is_proven)
+    _print(as_json, table, counts, report.reasons, report.is_proven, first_problem=report.first_problem)
     if not report.is_proven:
-        complain("the table holds items that are not encrypted, or not genuine")
+        where = f"; the first: {report.first_problem}" if report.first_problem else ""
+        complain(f"the table holds items that are not encrypted, or not genuine{where}")
         raise typer.Exit(CHECK_EXIT_CODE)
     complain("every item is encrypted and genuine; backups, exports and streams from before are not covered")
 
@@ -174,11 +175,16 @@ def _client(table_name: str, config_path: Path, key: str | None, aws: AwsAccess,
 
 
 def _print(
-    as_json: bool, title: str, counts: Mapping[str, int], reasons: Mapping[str, int], is_done: bool
+    as_json: bool,
+    title: str,
+    counts: Mapping[str, int],
+    reasons: Mapping[str, int],
+    is_done: bool,
+    **more: str,
 ) -> None:
     if as_json:
         named = {name.replace(" ", "_"): count for name, count in counts.items()}
-        print_json({**named, "reasons": dict(reasons), "complete": is_done})
+        print_json({**named, "reasons": dict(reasons), "complete": is_done, **more})
         return
     print_table(title, ("items", ""), [(f"{count:,}", name) for name, count in counts.items()])
     if reasons:

@@ -118,7 +118,7 @@ def _print(report: Report, output: str, everything: bool, changes: tuple[Change,
     elif output == "html":
         print(to_html(report), end="")
     elif output == "json" and changes is not None:
-        print_json({**json.loads(report.to_json()), "changes": [_change(change) for change in changes]})
+        print_json({**report.as_dict(), "changes": [_change(change) for change in changes]})
     elif output == "json":
         print(report.to_json())
     else:

@@ -28,6 +28,7 @@ MAX_EXPANSION: Final = 200
 _MAX_ELEMENT_CHARACTERS: Final = 4_194_304
 _OUTSIDE_TEXT: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 _HALF_PAIR: Final = re.compile(r"\\u[dD][89a-fA-F]")
+_TOML_PLACE: Final = re.compile(r"\(at (line \d{1,9}, column \d{1,9}|end of document)\)$")
 _FIRST_ARRAY: Final = re.compile(r'\{\s*"(\w+)"\s*:\s*(?=\[)')
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 GZIP_START: Final = b"\x1f\x8b"
@@ -67,7 +68,7 @@ def parse_json(content: bytes | str, *, field: str, max_bytes: int | None = None
 
 
 def parse_toml(content: bytes, *, field: str, max_bytes: int = _FREE_BYTES) -> dict[str, Any]:
-    """The members of a TOML document, which names none twice by itself. Raises FormatError."""
+    """The members of a TOML document, which names none twice. Raises FormatError with line and column."""
     if len(content) > max_bytes:
         raise FormatError(f"longer than {max_bytes:,} bytes", field=field)
     try:
@@ -76,9 +77,19 @@ def parse_toml(content: bytes, *, field: str, max_bytes: int = _FREE_BYTES) -> d
         return tomllib.loads(content.decode("utf-8"))
     except UnicodeDecodeError as error:
         refusal = FormatError("not UTF-8", field=field, offset=error.start)
-    except (ValueError, RecursionError):  # its own words quote the document
-        refusal = FormatError("not TOML, or a name stands twice, or nested too deep", field=field)
+    except (ValueError, RecursionError) as error:  # its own words quote the document
+        place = _TOML_PLACE.search(str(error))
+        refusal = FormatError(
+            f"not TOML, or a name stands twice, or nested too deep{f' ({place[1]})' if place else ''}", field=field
+        )
     raise refusal
+
+
+def parse_document(content: bytes, *, is_json: bool, field: str, max_bytes: int = _FREE_BYTES) -> Any:
+    """What a settings file holds, JSON or TOML. Raises FormatError."""
+    if is_json:
+        return parse_json(content, field=field, max_bytes=max_bytes)
+    return parse_toml(content, field=field, max_bytes=max_bytes)
 
 
 def _after_space(text: str, start: int) -> int:

@@ -22,8 +22,6 @@
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
@@ -31,8 +29,9 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from phicrypt.core.strict_json import parse_document
 from phicrypt.dynamodb.config import Action, PlaintextPolicy, TableConfig
-from phicrypt.errors import ConfigurationError
+from phicrypt.errors import ConfigurationError, FormatError
 
 _MAX_FILE_BYTES: Final = 1 << 20
 
@@ -85,17 +84,18 @@ class ConfigFile(BaseModel):
 def read_config_file(path: Path) -> ConfigFile:
     """The checked content of a ``.toml`` or ``.json`` file; ConfigurationError for anything else."""
     try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
+        with path.open("rb") as file:
+            content = file.read(_MAX_FILE_BYTES + 1)
+        if len(content) > _MAX_FILE_BYTES:
             raise ConfigurationError(
                 f"{path} is larger than {_MAX_FILE_BYTES} bytes; is it a table configuration?"
             )
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-        return ConfigFile.model_validate(content)
+        members = parse_document(content, is_json=path.suffix == ".json", field="table configuration")
+        return ConfigFile.model_validate(members)
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
         raise ConfigurationError(f"{path}: {faults}") from None
-    except ValueError as error:  # not JSON, TOML or UTF-8
+    except FormatError as error:
         raise ConfigurationError(f"{path} is neither TOML nor JSON: {error}") from None
 
 

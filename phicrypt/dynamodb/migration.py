@@ -109,6 +109,7 @@ class VerificationReport:
         plaintext, legacy: items that are readable without a key, or by the legacy client.
         damaged: items with header or footer alone, or that did not verify; ``reasons`` says why.
         reasons: why items did not verify, with counts.
+        first_problem: where in the scan the first item stood that is not verified (rule 25).
     """
 
     verified: int
@@ -116,6 +117,7 @@ class VerificationReport:
     legacy: int
     damaged: int
     reasons: Mapping[str, int]
+    first_problem: str = ""
 
     @property
     def is_proven(self) -> bool:
@@ -197,7 +199,7 @@ def verify_table(
     _Walk(layer, table_name, options, checkpoint, tally, on_progress).run(verify)
     checkpoint.remove()
     counts = {name: tally.counts[name] for name in ("verified", "plaintext", "legacy", "damaged")}
-    return VerificationReport(**counts, reasons=dict(tally.reasons))
+    return VerificationReport(**counts, reasons=dict(tally.reasons), first_problem=tally.first_problem)
 
 
 def _verify_item(layer: Layer, table: TableConfig, stored: Item, tally: Tally) -> None:
@@ -348,12 +350,11 @@ class _Walk:
         position, finished = self._checkpoint.position(segment)
         while not finished and not self._stop.is_set():
             page = self._layer.call("Scan", self._page_parameters(segment, position))
-            for stored in page.get("Items", ()):
+            for stored in self._tally.placed(segment, page.get("Items", ())):
                 if self._stop.is_set():
                     return
                 visit(stored)
-            position = page.get("LastEvaluatedKey")
-            finished = not position
+            finished = not (position := page.get("LastEvaluatedKey"))
             with self._lock:
                 self._tally.page_done()
                 self._checkpoint.save(segment, position or None, self._tally)

@@ -8,22 +8,24 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any, Final
 
+from phicrypt.core.strict_json import parse_json
 from phicrypt.dynamodb.config import TableConfig
 from phicrypt.dynamodb.shapes import Item
 from phicrypt.dynamodb.tables import FOOTER, HEADER
-from phicrypt.errors import ConfigurationError
+from phicrypt.errors import ConfigurationError, FormatError
 
 LEGACY_ATTRIBUTES: Final = ("*amzn-ddb-map-desc*", "*amzn-ddb-map-sig*")
 """Written by the DynamoDB Encryption Client, the format before this one."""
 MAX_ITEM_BYTES: Final = 400 * 1024
 """DynamoDB's bound on one item, names included."""
 _CHECKPOINT_FORMAT: Final = 1
+_MAX_CHECKPOINT_BYTES: Final = 16 * 2**20
 
 
 class ItemKind(Enum):
@@ -104,12 +106,14 @@ class Tally:
     Attributes:
         counts: how many items had each outcome.
         reasons: why items could not be migrated or opened, with counts; names only, no values.
+        first_problem: where in the scan the first item stood that needs attention; its key is for no log.
     """
 
     table: TableConfig
     problems_file: Path | None = None
     counts: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
+    first_problem: str = ""
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _page: threading.local = field(default_factory=threading.local)
 
@@ -124,10 +128,20 @@ class Tally:
         counts[outcome] += 1
         if reason is not None:
             reasons[reason] += 1
+        if problem is not None:
+            with self._lock:
+                self.first_problem = self.first_problem or getattr(self._page, "place", "")
         if problem is not None and self.problems_file is not None:
             keys = jsonable({name: problem[name] for name in self.table.key_names})
             with self._lock, self.problems_file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"outcome": outcome, "reason": reason, "key": keys}) + "\n")
+
+    def placed(self, segment: int, items: Iterable[Item]) -> Iterator[Item]:
+        """The items of a page, in order, while this thread knows the place of each."""
+        self._page.pages = getattr(self._page, "pages", 0) + 1
+        for number, item in enumerate(items, 1):
+            self._page.place = f"segment {segment}, page {self._page.pages} of this run, item {number}"
+            yield item
 
     def page_done(self) -> None:
         """Add what this thread counted since the last page."""
@@ -162,6 +176,7 @@ class Checkpoint:
             "finished": [False] * segments,
             "counts": {},
             "reasons": {},
+            "first_problem": "",
         }
         self.is_resumed = path is not None and path.exists()
         if self.is_resumed:
@@ -171,6 +186,7 @@ class Checkpoint:
         """Go on counting where the last save was."""
         tally.counts.update(self._state["counts"])
         tally.reasons.update(self._state["reasons"])
+        tally.first_problem = self._state.get("first_problem", "")
 
     def position(self, segment: int) -> tuple[Item | None, bool]:
         """Where to go on in a segment (ExclusiveStartKey), and whether it is finished."""
@@ -185,6 +201,7 @@ class Checkpoint:
             self._state["positions"][segment] = None if position is None else jsonable(position)
             self._state["finished"][segment] = position is None
             self._state["counts"], self._state["reasons"] = dict(tally.counts), dict(tally.reasons)
+            self._state["first_problem"] = tally.first_problem
             scratch = self._path.with_name(self._path.name + ".new")
             descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -201,19 +218,37 @@ class Checkpoint:
     def _read(self) -> dict[str, Any]:
         assert self._path is not None
         try:
-            state: dict[str, Any] = json.loads(self._path.read_text(encoding="utf-8"))
+            with self._path.open("rb") as file:
+                content = file.read(_MAX_CHECKPOINT_BYTES + 1)
+            state: dict[str, Any] = parse_json(content, field="checkpoint", max_bytes=_MAX_CHECKPOINT_BYTES)
             same = all(state[name] == self._state[name] for name in ("format", "identity"))
             same = same and len(state["positions"]) == len(state["finished"]) == len(self._state["positions"])
-        except (ValueError, KeyError, TypeError):
-            raise ConfigurationError(
-                f"{self._path} is not a checkpoint of phicrypt; remove it or name another"
-            ) from None
+            _check_checkpoint(state)
+        except (ValueError, KeyError, TypeError, AttributeError, FormatError):
+            state = {}
+        # Not in the handler: it is a file of keys, and Python's errors hold what stood there (rule 32).
+        if not state:
+            raise ConfigurationError(f"{self._path} is not a checkpoint of phicrypt; remove it or name another")
         if not same:
             raise ConfigurationError(
                 f"the checkpoint {self._path} belongs to another table, configuration or number of segments; "
                 "run with the same ones, or remove it to begin again"
             )
         return state
+
+
+def _check_checkpoint(state: Mapping[str, Any]) -> None:
+    """Raise what a wrong member raises: whoever changed the file finds it refused, not half believed."""
+    for name in ("counts", "reasons"):
+        if not all(type(count) is int for count in state[name].values()):
+            raise TypeError
+    for position in state["positions"]:
+        if position is not None:
+            from_jsonable(position)
+    if not all(isinstance(finished, bool) for finished in state["finished"]):
+        raise TypeError
+    if not isinstance(state.get("first_problem", ""), str):
+        raise TypeError
 
 
 def jsonable(value: Any) -> Any:
@@ -229,7 +264,7 @@ def from_jsonable(key_attributes: Mapping[str, Any]) -> Item:
     """The key attributes of which :func:`jsonable` made JSON."""
     return {
         name: {
-            kind: base64.b64decode(content["base64"]) if isinstance(content, Mapping) else content
+            kind: base64.b64decode(content["base64"], validate=True) if isinstance(content, Mapping) else content
             for kind, content in value.items()
         }
         for name, value in key_attributes.items()

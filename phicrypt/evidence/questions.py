@@ -23,6 +23,7 @@ from phicrypt.audit.events import (
     format_time,
 )
 from phicrypt.core.key_origin import KeyOrigin
+from phicrypt.core.strict_json import parse_json
 from phicrypt.evidence.join import whole_uses
 
 _USES: Final = (Kind.USE, Kind.BEGIN, Kind.END)
@@ -107,7 +108,7 @@ class StoredRows:
     def __iter__(self) -> Iterator[Row]:
         self._file.seek(0)
         for line in self._file:
-            yield Row(**json.loads(line))
+            yield Row(**parse_json(line, field="row"))
 
     def append(self, row: Row) -> None:
         """Add a row behind the others."""

@@ -27,15 +27,15 @@ From code, or from a TOML or JSON file::
 
 from __future__ import annotations
 
-import json
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from phicrypt.errors import ConfigurationError
+from phicrypt.core.strict_json import parse_document
+from phicrypt.errors import ConfigurationError, FormatError
 
+_MAX_DECLARATION_BYTES = 1_048_576
 _KEY_ARN = r"^arn:aws[a-z-]*:kms:[a-z0-9-]+:\d{12}:key/[A-Za-z0-9-]{1,128}$"
 _ROLE_ARN = r"^arn:aws[a-z-]*:iam::\d{12}:(root|role/.+|user/.+)$"
 
@@ -134,11 +134,15 @@ class Declaration(_Declared):
     def load(cls, path: str | Path) -> Declaration:
         """Read a ``.toml`` or ``.json`` file. Raises ConfigurationError, which says what is wrong where."""
         try:
-            text = Path(path).read_text(encoding="utf-8")
-            members = json.loads(text) if str(path).endswith(".json") else tomllib.loads(text)
+            with open(path, "rb") as file:
+                content = file.read(_MAX_DECLARATION_BYTES + 1)
+            is_json = str(path).endswith(".json")
+            members = parse_document(
+                content, is_json=is_json, field="declaration", max_bytes=_MAX_DECLARATION_BYTES
+            )
         except OSError as error:
             raise ConfigurationError(f"the declaration could not be read: {error.strerror}") from None
-        except ValueError as error:
+        except FormatError as error:
             raise ConfigurationError(f"the declaration is no TOML or JSON: {error}") from None
         return cls.of(members)
 

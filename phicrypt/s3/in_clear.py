@@ -7,13 +7,13 @@ and are hints that nobody authenticated.
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from phicrypt.errors import ConfigurationError
+from phicrypt.core.strict_json import parse_json
+from phicrypt.errors import ConfigurationError, FormatError
 from phicrypt.formats.s3ec.envelope import S3EC_METADATA_NAMES
 from phicrypt.guard.phi_guard import PhiGuard
 from phicrypt.s3.operations import forwarded
@@ -61,8 +61,8 @@ def check_sse_context(guard: PhiGuard | None, encoded: str | None) -> None:
     if not encoded:
         return
     pairs = None
-    with suppress(TypeError, ValueError, RecursionError):
-        pairs = json.loads(base64.b64decode(encoded, validate=True))
+    with suppress(TypeError, ValueError, FormatError):
+        pairs = parse_json(base64.b64decode(encoded, validate=True), field="SSEKMSEncryptionContext")
     if not isinstance(pairs, dict):
         # Not in the handler: Python's own error holds the pairs.
         raise ConfigurationError("SSEKMSEncryptionContext is base64 of a JSON object of text")

@@ -13,7 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phicrypt.core.strict_json import InflatedStream, JsonArray, inflated, parse_json, parse_toml
+from phicrypt.core.strict_json import (
+    InflatedStream,
+    JsonArray,
+    inflated,
+    parse_document,
+    parse_json,
+    parse_toml,
+)
 from phicrypt.errors import FormatError
 
 VALUES = st.recursive(
@@ -70,6 +77,17 @@ def test_rule_26_what_is_not_strict_toml_is_refused(content: bytes) -> None:
     assert "jane" not in str(caught.value)
     assert caught.value.__cause__ is None
     assert parse_toml(b"a = [1, 2]", field="settings") == {"a": [1, 2]}
+
+
+def test_rule_26_an_error_of_toml_says_where() -> None:
+    for content, place in ((b"a = 1\nb = jane-doe", "line 2, column 5"), (b"a = [", "end of document")):
+        with pytest.raises(FormatError, match=place):
+            parse_toml(content, field="settings")
+
+
+def test_a_settings_file_is_json_or_toml() -> None:
+    assert parse_document(b'{"a": 1}', is_json=True, field="settings") == {"a": 1}
+    assert parse_document(b"a = 1", is_json=False, field="settings") == {"a": 1}
 
 
 def test_brackets_within_text_are_no_depth_and_whole_pairs_are_text() -> None:

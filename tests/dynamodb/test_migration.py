@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from support.dynamodb_support import Clinic, Server, key, open_clinic, patient
 from phicrypt import PhiCrypt
 from phicrypt.dynamodb.config import PlaintextPolicy
 from phicrypt.dynamodb.migration import WalkOptions, migrate_table, verify_table
-from phicrypt.dynamodb.survey import ItemKind, Pace, item_size_bytes, kind_of
+from phicrypt.dynamodb.survey import Checkpoint, ItemKind, Pace, Tally, item_size_bytes, kind_of
 from phicrypt.errors import ConfigurationError, UnsupportedOperationError
 from phicrypt.evidence.join import log_events, whole_uses
 
@@ -120,6 +121,54 @@ def test_verify_finds_tampered_and_misplaced_items(migrating: Clinic) -> None:
     report = verify_table(migrating.client, migrating.name)
     assert (report.verified, report.damaged, report.is_proven) == (2, 2, False)
     assert "forged" not in str(report) and "p-4" not in str(report)
+
+
+def test_rule_25_verification_names_the_place_of_the_first_item_that_is_not_proven(
+    migrating: Clinic, tmp_path: Path
+) -> None:
+    for number in range(7):
+        migrating.client.put_item(TableName=migrating.name, Item=patient(f"p-{number}"))
+    options = WalkOptions(segments=1, page_size=3, problems_file=tmp_path / "problems")
+    assert verify_table(migrating.client, migrating.name, options).first_problem == ""
+    put_raw(migrating, *(patient(f"p-{number}") for number in (2, 5)))
+    report = verify_table(migrating.client, migrating.name, options)
+    found = re.fullmatch(r"segment 0, page (\d) of this run, item ([123])", report.first_problem)
+    assert found is not None
+    scanned = [item["patient_id"]["S"] for item in migrating.raw.scan(TableName=migrating.name)["Items"]]
+    first = scanned[(int(found[1]) - 1) * 3 + int(found[2]) - 1]
+    lines = [json.loads(line) for line in (tmp_path / "problems").read_text().splitlines()]
+    assert lines[0]["key"]["patient_id"]["S"] == first
+    assert "p-" not in report.first_problem
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"counts": []},
+        {"counts": {"verified": "5"}},
+        {"counts": {"verified": True}},
+        {"positions": [5]},
+        {"positions": [{"patient_id": 5}]},
+        {"positions": [{"patient_id": {"B": {"base64": "*"}}}]},
+        {"finished": ["no"]},
+        {"first_problem": 5},
+        {"identity": []},
+    ],
+)
+def test_rule_26_a_checkpoint_that_somebody_changed_is_refused(
+    moto_migrating: Clinic, tmp_path: Path, members: dict[str, Any]
+) -> None:
+    path = tmp_path / "checkpoint"
+    checkpoint = Checkpoint(path, {"table": "t"}, 1)
+    checkpoint.save(0, {"patient_id": {"S": "p-1"}}, Tally(moto_migrating.config))
+    assert Checkpoint(path, {"table": "t"}, 1).is_resumed
+    path.write_text(json.dumps(json.loads(path.read_text()) | members))
+    with pytest.raises(ConfigurationError, match="checkpoint") as caught:
+        Checkpoint(path, {"table": "t"}, 1)
+    assert caught.value.__context__ is None
+    path.write_text('{"format": 1, "format": 1}')
+    with pytest.raises(ConfigurationError, match="not a checkpoint"):
+        Checkpoint(path, {"table": "t"}, 1)
 
 
 def test_an_item_that_outgrows_dynamodb_is_refused(migrating: Clinic) -> None:
@@ -476,6 +525,8 @@ def test_the_command_uses_the_branch_key_that_the_file_names(stack: Any, tmp_pat
         ("a.toml", "[table"),
         ("a.json", CONFIG_TOML),
         ("a.json", '{"table": {"actions": {}}}'),
+        ("a.json", '{"table": {}, "table": {}}'),
+        ("a.json", "[" * 100_000),
     ],
 )
 def test_a_wrong_configuration_file_is_refused(tmp_path: Path, name: str, content: str) -> None:

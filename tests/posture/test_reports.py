@@ -200,3 +200,38 @@ def test_file_that_is_no_declaration_is_a_configuration_error(tmp_path, text):
         Declaration.load(tmp_path / "d.toml")
     with pytest.raises(ConfigurationError):
         Declaration.load(tmp_path / "missing.toml")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("d.toml", b'region = "eu-west-1"\nbuckets = [jane-doe]\n', "line 2, column 12"),
+        ("d.toml", b'region = "a"\nregion = "b"\n', "stands twice"),
+        ("d.toml", b"\xff", "not UTF-8"),
+        ("d.toml", b"#" * 1_100_000, "longer than"),
+        ("d.json", b'{"region": "eu-west-1", "region": "us-east-1"}', "stands twice"),
+        ("d.json", b"[" * 100_000, "nested deeper"),
+        ("d.json", b'{"region": "jane-doe', "cut off"),
+    ],
+)
+def test_rule_26_a_declaration_is_read_strictly(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ConfigurationError, match=said) as caught:
+        Declaration.load(tmp_path / name)
+    assert "jane" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"schema": "phicrypt-posture-1", "schema": "phicrypt-posture-1"}',
+        b"\xff",
+        "[" * 100_000,
+        '{"schema": "phicrypt-posture-1", "account": "jane-doe"}',
+        "5",
+    ],
+)
+def test_rule_26_a_saved_report_is_read_strictly(text):
+    with pytest.raises(FormatError) as caught:
+        Report.from_json(text)
+    assert caught.value.__context__ is None

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from phicrypt.core.strict_json import parse_json
 from phicrypt.posture.policies.document import requires_tls
 from phicrypt.posture.reading.settings import AccountSettings, BucketSettings
 from phicrypt.posture.rules.findings import (
@@ -60,7 +61,9 @@ def tls_only_statement(bucket: str, partition: str = "aws") -> dict[str, Any]:
 def _tls_fix(bucket: BucketSettings) -> str:
     """The whole policy with the statement added: put-bucket-policy replaces what is there."""
     empty = {"Version": "2012-10-17", "Statement": []}
-    document: dict[str, Any] = json.loads(bucket.policy_json) if bucket.policy_json else empty
+    document: dict[str, Any] = (
+        parse_json(bucket.policy_json, field="bucket policy") if bucket.policy_json else empty
+    )
     statements = document["Statement"] if isinstance(document["Statement"], list) else [document["Statement"]]
     kept = [statement for statement in statements if statement.get("Sid") != "DenyWithoutTls"]
     document["Statement"] = [*kept, tls_only_statement(bucket.declared.name, bucket.partition)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import threading
 import time
@@ -17,6 +16,7 @@ from phicrypt.evidence.verify import verify
 
 from .calls import KEYS, TABLE
 from .contents import bytes_of, named
+from .footprint import Footprint
 from .kinds import FAULTS
 from .ledger import ABSENT, Ledger
 from .proxy import some_faults
@@ -29,21 +29,6 @@ ENOUGH_CALLS: Final = 3_000
 MAX_MORE_DESCRIPTORS: Final = 24
 MAX_MORE_THREADS: Final = 12
 _SETTLE_SECONDS: Final = 6.0
-
-
-@dataclass
-class Footprint:
-    """What the process holds."""
-
-    memory_mib: float
-    descriptors: int
-    threads: int
-
-    @classmethod
-    def now(cls) -> Footprint:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-        memory = pages * os.sysconf("SC_PAGE_SIZE") / 1024**2
-        return cls(round(memory, 1), len(os.listdir("/proc/self/fd")), threading.active_count())
 
 
 @dataclass

@@ -1,0 +1,23 @@
+"""What a process holds: memory, descriptors, threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass
+class Footprint:
+    """What the process holds."""
+
+    memory_mib: float
+    descriptors: int
+    threads: int
+
+    @classmethod
+    def now(cls) -> Footprint:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        memory = pages * os.sysconf("SC_PAGE_SIZE") / 1024**2
+        return cls(round(memory, 1), len(os.listdir("/proc/self/fd")), threading.active_count())

@@ -26,12 +26,13 @@ class S3rverUnavailableError(RuntimeError):
 def s3rver() -> Iterator[str]:
     """The endpoint URL of a running server with an empty store on the disk."""
     program = _program()
-    port = _free_port()
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="s3rver-") as folder:
         command = [str(program), "-d", folder, "-a", "127.0.0.1", "-p", str(port), "--silent"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            _wait_for(port, process)
+            if not wait_for(port, process):
+                raise S3rverUnavailableError("s3rver did not start")
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
@@ -70,17 +71,18 @@ def _program() -> Path:
     return program
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for(port: int, process: subprocess.Popen[bytes]) -> bool:
+    """Whether the process listens in time."""
     deadline = time.monotonic() + _START_TIMEOUT_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-            return
+            return True
         time.sleep(0.1)
-    raise S3rverUnavailableError("s3rver did not start")
+    return False

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from phicrypt.audit.events import Purpose
     from phicrypt.audit.trail import AuditTrail
     from phicrypt.dynamodb.client import DynamoDb
+    from phicrypt.keys.stats import KeyStats
     from phicrypt.recovery.break_glass import BreakGlass
     from phicrypt.s3.client import S3Client
     from phicrypt.s3.options import S3Settings
@@ -115,6 +116,16 @@ class PhiCrypt(MessageClient):
         """Write the audit events that still wait, and forget every cached key. Raises AuditError."""
         self.cache.clear()
         self.session.trail.close()
+
+    def stats(self) -> KeyStats:
+        """``phi.stats().endpoints``: what caches, endpoints and threads of this client's keys did so far.
+
+        An endpoint is ``open`` while it is left alone for want of answers; ``threads.hung`` counts calls that
+        go on though their callers' deadlines passed. See :class:`phicrypt.keys.stats.KeyStats`.
+        """
+        from phicrypt.keys.stats import key_stats
+
+        return key_stats(self.provider)
 
     def flush(self) -> None:
         """Write the audit events that still wait; cached keys stay. Raises AuditError."""

@@ -21,19 +21,30 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Hashable,
 from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
+from phicrypt.core.deadlines import Course, ask_guarded, to_the_end
 from phicrypt.core.materials import KeyHolder
 
 if TYPE_CHECKING:
+    from phicrypt.core.breaker import Breakers
     from phicrypt.core.materials import DecryptionMaterials, EncryptedDataKey, EncryptionMaterials, Keyring
+    from phicrypt.errors import KeyAccessError
 
 T = TypeVar("T")
 Shell = TypeVar("Shell", bound=Callable[..., Any])
 
 
 class Caller(Protocol):
-    """Who makes the calls of a request, with boto3 and its own clients."""
+    """Who makes the calls of a request, with boto3 and its own clients.
+
+    Attributes:
+        deadline_seconds: how long a use waits whose first call goes here; see :mod:`phicrypt.core.deadlines`.
+        breakers: of the endpoints that are asked under these credentials; see :mod:`phicrypt.core.breaker`.
+    """
+
+    deadline_seconds: float
+    breakers: Breakers
 
     def ask(self, request: Any) -> Any:
         """The answer; raises the refusal."""
@@ -51,10 +62,27 @@ class AwsRequest(KeyHolder):
         via: whose clients and credentials are meant; not compared.
     """
 
+    service: ClassVar[str]
+
     region: str | None
     operation: str
     parameters: Mapping[str, Any]
     via: Caller | None = field(default=None, compare=False)
+
+    @property
+    def key_arn(self) -> str | None:
+        """What is asked, for errors: a KMS key, or a key store's table."""
+        raise NotImplementedError
+
+    @property
+    def described(self) -> str:
+        """The call, for errors."""
+        raise NotImplementedError
+
+    @property
+    def is_write(self) -> bool:
+        """Whether it changes what is stored, so that its outcome has to be waited for."""
+        return False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.operation} in {self.region}>"
@@ -65,17 +93,37 @@ class KmsRequest(AwsRequest):
 
     __slots__ = ()
 
+    service = "KMS"
+
     @property
     def key_arn(self) -> str | None:
-        """The key that is asked, for errors."""
         named: str | None = self.parameters.get("KeyId") or self.parameters.get("DestinationKeyId")
         return named
+
+    @property
+    def described(self) -> str:
+        return f"{self.operation} with KMS key {self.key_arn or 'of the client'}"
 
 
 class TableRequest(AwsRequest):
     """A call of DynamoDB for a branch key store's table; the answer is boto3's response."""
 
     __slots__ = ()
+
+    service = "DynamoDB"
+
+    @property
+    def key_arn(self) -> str | None:
+        named: str | None = self.parameters.get("TableName")
+        return named
+
+    @property
+    def described(self) -> str:
+        return f"{self.operation} of the branch key store's table"
+
+    @property
+    def is_write(self) -> bool:
+        return self.operation == "TransactWriteItems"
 
 
 class LocalRequest:
@@ -90,6 +138,26 @@ class LocalRequest:
     async def answer_async(self) -> Any:
         """The answer, without blocking the event loop."""
         raise NotImplementedError
+
+
+class Leading(LocalRequest):
+    """Says that these steps lead a load that others wait for. It has no answer.
+
+    Args:
+        give_up: told when the caller of these steps waits no longer, from the caller's thread: with the error
+            for those who wait for the load, or None where the caller was interrupted.
+    """
+
+    __slots__ = ("give_up",)
+
+    def __init__(self, give_up: Callable[[KeyAccessError | None], None]) -> None:
+        self.give_up = give_up
+
+    def answer(self) -> None:
+        pass
+
+    async def answer_async(self) -> None:
+        pass
 
 
 class BlockingCall(LocalRequest):
@@ -114,31 +182,48 @@ Steps: TypeAlias = Generator[Request, Any, T]
 
 
 def ask(request: AwsRequest) -> Any:
-    """Make the call of a request with boto3, through the clients that it names."""
+    """Make the call of a request with boto3, through the clients that it names.
+
+    Raises KeyAccessError, at once where their endpoint is left alone (:mod:`phicrypt.core.breaker`).
+    """
     if request.via is None:
         raise ValueError(f"{request!r} names nobody who could call AWS")
-    return request.via.ask(request)
+    return ask_guarded(request)
+
+
+def asked(request: AwsRequest) -> Steps[Any]:
+    """One call of AWS, as steps: ``run(asked(request))`` waits no longer than the deadline."""
+    return (yield request)
 
 
 def run(steps: Steps[T], call: Callable[[Any], Any] = ask) -> T:
     """``run(keyring.encrypt_steps(materials))``: the result of the steps; ``call`` gives each answer.
 
     A refusal that ``call`` raises is thrown into the steps, which may go on in another Region. Raises what
-    the steps raise.
+    the steps raise. With boto3 (no ``call``) it waits no longer than the deadline of who is asked first, see
+    :mod:`phicrypt.core.deadlines`, and raises KeyAccessError then.
     """
+    course = Course() if call is ask else None
 
     async def answer_to(request: Request) -> Any:
-        return request.answer() if isinstance(request, LocalRequest) else call(request)
+        if isinstance(request, LocalRequest):
+            if course is not None and isinstance(request, Leading):
+                course.lead(request.give_up)
+            return request.answer()
+        return call(request) if course is None else await course.answer(request)
 
     driven = _drive(steps, answer_to)
+    if course is None:
+        return to_the_end(driven)
     try:
         driven.send(None)
     except StopIteration as done:
         result: T = done.value
         return result
-    finally:
+    except BaseException:
         driven.close()
-    raise AssertionError("nothing in here waits for an event loop")
+        raise
+    return course.finish(driven)
 
 
 async def arun(steps: Steps[T], call: Callable[[Any], Awaitable[Any]]) -> T:

@@ -18,15 +18,15 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Hashable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 from phicrypt.core.materials import KeyHolder
-from phicrypt.core.steps import LocalRequest, Steps, run
-from phicrypt.errors import ConfigurationError
+from phicrypt.core.steps import Leading, Steps, run
+from phicrypt.errors import ConfigurationError, KeyAccessError
 from phicrypt.keys.eviction import BoundedEntries
+from phicrypt.keys.flights import Flight, without_traceback
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ class CachePolicy:
             (``framework/caching-cmm.md``, "Limit Messages").
         max_bytes: plaintext bytes encrypted under one data key. Ceiling 2**63 - 1.
         max_entries: entries at once; what goes first, see :mod:`phicrypt.keys.eviction`. An entry takes
-            about 2 KB. Ceiling 100,000.
+            about 3 KB (a key to seal with) or 4 KB (to open with; more under long contexts). Ceiling 100,000.
     """
 
     max_age_seconds: float = 300
@@ -109,47 +109,6 @@ class _Entry(Generic[T]):
         self.counted_at = 0
 
 
-class _Flight(LocalRequest):
-    """One load; as a request, what another caller of the same entry waits for."""
-
-    __slots__ = ("_count_waiter", "_wakers", "done", "error", "generation", "thread")
-
-    def __init__(self, count_waiter: Callable[[], None]) -> None:
-        self.generation = 0
-        self.thread = threading.get_ident()
-        self.done = threading.Event()
-        self.error: Exception | None = None
-        self._count_waiter = count_waiter
-        self._wakers: list[Callable[[], object]] = []
-
-    def answer(self) -> bool:
-        """Wait until it is over. False where that would never be: this thread itself leads it.
-
-        So does the handler of a signal that interrupted the leader, and whoever blocks the leader's loop.
-        """
-        if self.thread == threading.get_ident():
-            return False
-        self._count_waiter()
-        self.done.wait()
-        return True
-
-    async def answer_async(self) -> bool:
-        import asyncio
-
-        self._count_waiter()
-        landed = asyncio.Event()
-        self._wakers.append(partial(asyncio.get_running_loop().call_soon_threadsafe, landed.set))
-        if not self.done.is_set():
-            await landed.wait()
-        return True
-
-    def land(self) -> None:
-        self.done.set()
-        for wake in list(self._wakers):
-            with suppress(RuntimeError):  # the waiter's loop was closed: nobody waits there
-                wake()
-
-
 _caches: weakref.WeakSet[KeyCache[Any]] = weakref.WeakSet()
 
 
@@ -176,7 +135,7 @@ class KeyCache(KeyHolder, Generic[T]):
         self._lock = threading.RLock()
         self._entries: BoundedEntries[_Entry[T]] = BoundedEntries(self.policy.max_entries)
         self._has_warned = False
-        self._flights: dict[Hashable, _Flight] = {}
+        self._flights: dict[Hashable, Flight] = {}
         self._counts: Counter[str] = Counter()
         self._evictions: Counter[str] = Counter()
         self._hits = 0
@@ -233,7 +192,7 @@ class KeyCache(KeyHolder, Generic[T]):
         if prepare is not None:
             prepare()
         while True:
-            own = _Flight(self._count_coalesced)
+            own = Flight(self._count_coalesced)
             try:
                 with self._lock:
                     entry = self._usable(cache_key, byte_count)
@@ -242,15 +201,22 @@ class KeyCache(KeyHolder, Generic[T]):
                     flight = self._flights.setdefault(cache_key, own)
                     own.generation = self._generation
                 if flight is own or not (yield flight):
+                    yield Leading(partial(self._give_up, cache_key, own))
                     landed = yield from self._fly(cache_key, own, load, byte_count, tag_of)
                     if landed is not None:
                         return landed[0], False
+                    if own.is_given_up:
+                        raise KeyAccessError(
+                            "the cache was cleared under a load that nobody waits for",
+                            operation="",
+                            code="CacheCleared",
+                        )
                     continue
             finally:
                 # Here, not in _fly: an interrupt before its first line must not leave waiters waiting.
                 self._land(cache_key, own)
             if flight.error is not None:
-                raise _without_traceback(flight.error)
+                raise without_traceback(flight.error)
 
     def _count_coalesced(self) -> None:
         with self._lock:
@@ -322,7 +288,7 @@ class KeyCache(KeyHolder, Generic[T]):
     def _fly(
         self,
         cache_key: Hashable,
-        flight: _Flight,
+        flight: Flight,
         load: Callable[[], Steps[T]],
         byte_count: int,
         tag_of: Callable[[T], str | None] | None,
@@ -339,6 +305,8 @@ class KeyCache(KeyHolder, Generic[T]):
         with self._lock:
             if flight.generation != self._generation:
                 return None
+            if flight.is_given_up and cache_key in self._entries.by_key:
+                return (value,)  # somebody loaded it anew meanwhile: that one is younger
             self._store(cache_key, _Entry(value, deadline, tag), byte_count)
             is_news = self._is_too_small() and not self._has_warned
             self._has_warned |= is_news
@@ -352,7 +320,18 @@ class KeyCache(KeyHolder, Generic[T]):
     def _is_too_small(self) -> bool:
         return self._evictions["entries"] > max(self._hits, self.policy.max_entries)
 
-    def _land(self, cache_key: Hashable, flight: _Flight) -> None:
+    def _give_up(self, cache_key: Hashable, flight: Flight, error: KeyAccessError | None) -> None:
+        """The leader's caller waits no longer, so nobody does: with its error, or after an interrupt to load anew.
+
+        The load goes on. What it brings is kept if the generation still holds.
+        """
+        with self._lock:
+            if flight.done.is_set():
+                return
+            flight.is_given_up, flight.error = True, error
+        self._land(cache_key, flight)
+
+    def _land(self, cache_key: Hashable, flight: Flight) -> None:
         """The flight is over, whatever came of it; nothing for one that never took off."""
         try:
             with self._lock:
@@ -381,14 +360,6 @@ def _at_once(load: Callable[[], T]) -> Steps[T]:
     """Steps that need nothing from anybody."""
     yield from ()
     return load()
-
-
-def _without_traceback(error: Exception) -> Exception:
-    """The same error for a waiter: the leader's traceback holds the leader's frames, plaintext included."""
-    twin = type(error).__new__(type(error), *error.args)
-    twin.__dict__.update(error.__dict__)
-    twin.__cause__, twin.__suppress_context__ = error.__cause__, error.__suppress_context__
-    return twin
 
 
 def _forget_parents_keys() -> None:

@@ -12,9 +12,9 @@ from phicrypt.core.kms_arn import configured_key_arn
 from phicrypt.core.kms_calls import KmsAnswer
 from phicrypt.core.materials import KeyHolder
 from phicrypt.core.primitives import random_bytes
+from phicrypt.core.steps import KmsRequest, asked, run
 from phicrypt.core.strict_json import parse_json
 from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, KeyAccessError
-from phicrypt.keys.kms.calls import call_kms
 from phicrypt.keys.kms.clients import KmsClients
 
 MAC_ALGORITHMS: Final = {"HMAC_SHA_256": "sha256", "HMAC_SHA_384": "sha384", "HMAC_SHA_512": "sha512"}
@@ -90,8 +90,10 @@ class KmsMacKey:
         return LocalMacKey(key_id, answer.response["Plaintext"]), answer
 
     def _call(self, operation: str, **parameters: Any) -> KmsAnswer:
-        client = self._clients.client(self.arn.region)
-        return call_kms(client, operation, key_arn=self.key_arn, KeyId=self.key_arn, **parameters)
+        self._clients.prepare({self.arn.region})
+        with_key = {"KeyId": self.key_arn, **parameters}
+        answer: KmsAnswer = run(asked(KmsRequest(self.arn.region, operation, with_key, self._clients)))
+        return answer
 
 
 class LocalMacKey(KeyHolder):

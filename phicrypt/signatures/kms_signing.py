@@ -9,8 +9,8 @@ from typing import Any, Final
 from phicrypt.core.kms_arn import configured_key_arn
 from phicrypt.core.kms_calls import KmsAnswer
 from phicrypt.core.primitives import SIGNING_ALGORITHMS, SignaturePublicKey
+from phicrypt.core.steps import KmsRequest, asked, run
 from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, KeyAccessError
-from phicrypt.keys.kms.calls import call_kms
 from phicrypt.keys.kms.clients import KmsClients
 
 MAX_RAW_MESSAGE_LENGTH_BYTES: Final = 4_096
@@ -105,8 +105,10 @@ class KmsSigningKey:
         return answer
 
     def _call(self, operation: str, **parameters: Any) -> KmsAnswer:
-        client = self._clients.client(self.arn.region)
-        return call_kms(client, operation, key_arn=self.key_arn, KeyId=self.key_arn, **parameters)
+        self._clients.prepare({self.arn.region})
+        with_key = {"KeyId": self.key_arn, **parameters}
+        answer: KmsAnswer = run(asked(KmsRequest(self.arn.region, operation, with_key, self._clients)))
+        return answer
 
     def _load(self) -> tuple[float, SignaturePublicKey, bytes]:
         cached = self._cached

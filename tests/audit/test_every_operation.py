@@ -92,6 +92,7 @@ WITHOUT_KEYS = {
     "mac": "leads to the MAC operations",
     "provider": "materials for the sibling packages, which record their own uses",
     "session": "what every verb works on",
+    "stats": "counts of caches, endpoints and threads",
     "s3": "leads to the object operations",
     "signer": "leads to the signing operations",
     "threads": "a setting",

@@ -23,6 +23,8 @@ from .stage import Desk, Stage
 OWN_ERRORS: Final = (PhiCryptError, ClientError, BotoCoreError, Boto3Error)
 LOOKS_AT_KEYS: Final = ("GetPublicKey", "DescribeKey")
 """Calls of KMS that use no key."""
+LEFT_ALONE: Final = "EndpointLeftAlone"
+"""Not asked, because other calls of the same credentials got no answer."""
 _KEPT_MESSAGES: Final = 24
 Kept = tuple[str, bytes, Content, dict[str, str]]
 
@@ -163,6 +165,8 @@ class Worker:
     def _is_expected(self, error: Exception) -> bool:
         if self._reads and isinstance(error, ClientError | KeyAccessError):
             return True  # it said that nothing is there, and that was judged
+        if isinstance(error, KeyAccessError) and error.code == LEFT_ALONE:
+            return True  # for what was done to other calls
         return self.is_poisoned and isinstance(error, PhiCryptError)  # by a key that a forged answer gave
 
     def _judge_uses(self, name: str, call: Call, actor: str, events: list[Event], error: Exception | None) -> None:
@@ -191,6 +195,8 @@ class Worker:
 
 def wrong_label(error: KeyAccessError, events: list[Event]) -> str:
     """What is wrong with an error's labels, given what was done to the call's exchanges with KMS and the store."""
+    if error.code == LEFT_ALONE:
+        return "" if error.is_outage and error.is_retryable else "an outage that is not called one"
     kinds = {event.kind for event in events if event.service != "s3"} - {"", "delay", "twice"}
     if error.is_outage and not error.is_retryable:
         return "an outage that is not retryable"

@@ -41,6 +41,7 @@ from phicrypt.keys.cache import CachePolicy, KeyCache
 from phicrypt.keys.wrapping import unwrap_data_key, wrap_data_key
 
 if TYPE_CHECKING:
+    from phicrypt.core.breaker import Breakers
     from phicrypt.keys.kms.clients import KmsClients
 
 BranchKeySupplier = Callable[[Mapping[str, str]], str]
@@ -104,7 +105,8 @@ class HierarchicalKeyring(SteppedKeyring):
         ttl_seconds: how long a fetched branch key is used, at most 86,400. Revoking access in KMS
             takes effect within this time, or at once after :meth:`clear_cache`. Another process
             goes on writing with the former version for this time after a rotation.
-        max_entries: how many branch keys are kept; the least recently used goes first.
+        max_entries: how many branch keys are kept, about 1 KB each: one per tenant that writes, and one per
+            version that is read. What goes first, see :mod:`phicrypt.keys.eviction`.
 
     Safe to share among threads; after a fork the child starts with an empty cache.
     Raises ConfigurationError for arguments out of range.
@@ -144,6 +146,12 @@ class HierarchicalKeyring(SteppedKeyring):
         """The AWS side of the branch key store, where it has one."""
         clients: KmsClients | None = getattr(self._store, "kms_clients", None)
         return clients
+
+    @property
+    def breakers(self) -> tuple[Breakers, ...]:
+        """Those of the store's table and of KMS, where the store has some."""
+        found: tuple[Breakers, ...] = getattr(self._store, "breakers", ())
+        return found
 
     @property
     def caches_data_keys(self) -> bool:

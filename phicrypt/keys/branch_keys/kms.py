@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from phicrypt.core.deadlines import DEADLINE_SECONDS
 from phicrypt.core.kms_arn import KmsArn, parse_kms_arn
 from phicrypt.core.kms_calls import KmsAnswer, KmsCalls, combined_refusal
 from phicrypt.core.steps import KmsRequest, Steps
@@ -24,6 +25,8 @@ from phicrypt.keys.kms.clients import KmsClients
 
 if TYPE_CHECKING:
     from mypy_boto3_kms.client import KMSClient
+
+    from phicrypt.core.breaker import Breakers
 
 FAILOVER_CONNECT_TIMEOUT_SECONDS: Final = 1.0
 FAILOVER_READ_TIMEOUT_SECONDS: Final = 2.0
@@ -74,6 +77,7 @@ class BranchKeyKms:
         clients: those of the first Region; made here if None.
         failover: for each further Region its name, and its client or None.
         grant_tokens: sent with each call.
+        deadline_seconds: of clients that are made here.
     """
 
     def __init__(
@@ -84,12 +88,13 @@ class BranchKeyKms:
         clients: KmsClients | None,
         failover: Sequence[tuple[str, KMSClient | None]],
         grant_tokens: tuple[str, ...],
+        deadline_seconds: float = DEADLINE_SECONDS,
     ) -> None:
         self._key = key
         self._multi_region = multi_region
         self._grant_tokens = list(grant_tokens)
         make = partial(_impatient_client, like=clients or KmsClients()) if failover else None
-        self.clients = clients or KmsClients(client_factory=make)
+        self.clients = clients or KmsClients(client_factory=make, deadline_seconds=deadline_seconds)
         self._failover = tuple(
             (region, KmsClients(client=given, client_factory=None if given is not None else make))
             for region, given in failover
@@ -101,6 +106,11 @@ class BranchKeyKms:
     def authority(self) -> Hashable:
         """Equal for equal credentials only (rule 11)."""
         return (self.clients.authority, *(clients.authority for _, clients in self._failover))
+
+    @property
+    def breakers(self) -> tuple[Breakers, ...]:
+        """Those of each Region's clients."""
+        return (self.clients.breakers, *(clients.breakers for _, clients in self._failover))
 
     def _all_clients(self) -> tuple[tuple[str, KmsClients], ...]:
         first = () if isinstance(self._key, KeyDiscovery) else ((self._key.region, self.clients),)

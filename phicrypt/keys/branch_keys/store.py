@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from phicrypt.audit.events import BRANCH_KEY_FORMAT
 from phicrypt.audit.trail import NO_TRAIL
 from phicrypt.core.context import AuditContext, check_bindable, plain_context
+from phicrypt.core.deadlines import DEADLINE_SECONDS
 from phicrypt.core.key_origin import KMS_PROVIDER_ID, KeyOrigin, branch_key_origin
 from phicrypt.core.kms_arn import KmsArn, configured_key_arn
 from phicrypt.core.kms_calls import KmsCalls
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from mypy_boto3_kms.client import KMSClient
 
     from phicrypt.audit.trail import Trail
+    from phicrypt.core.breaker import Breakers
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,9 @@ class BranchKeyStore(KeyHolder):
         guard: checks branch key ids and custom contexts, which KMS and CloudTrail show in clear.
         trail: gets a begin and an end record of each creation, rotation, fetch and shred; what
             cannot be recorded is not done. A client's own uses go to the client's trail.
+        deadline_seconds: how long a use waits for branch keys, of the table and of KMS together, whatever the
+            clients' own timeouts are; None is that of ``kms_clients``, else 10. A write that has begun is
+            waited for.
 
     Attributes:
         table_name, logical_name: as given.
@@ -125,6 +130,7 @@ class BranchKeyStore(KeyHolder):
         grant_tokens: Sequence[str] = (),
         guard: PhiGuard | None = None,
         trail: Trail | None = None,
+        deadline_seconds: float | None = None,
     ) -> None:
         if not table_name or not logical_name:
             raise ConfigurationError("a branch key store has a table_name and a logical_name")
@@ -136,18 +142,21 @@ class BranchKeyStore(KeyHolder):
         self.kms_key_arn = None if isinstance(key, KeyDiscovery) else str(key)
         self._guard = guard or PhiGuard()
         self._trail = trail or NO_TRAIL
+        clients, deadline = _waited_for(kms_client, kms_clients, deadline_seconds)
         region = key.region
         self._table = BranchKeyTable(
             table_name,
             [(region, dynamodb_client), *((one.region, one.dynamodb_client) for one in failover)],
             kms_clients,
+            deadline,
         )
         self._kms = BranchKeyKms(
             key,
             multi_region=multi_region,
-            clients=kms_clients if kms_client is None else KmsClients(client=kms_client),
+            clients=clients,
             failover=[(one.region, one.kms_client) for one in failover],
             grant_tokens=tuple(grant_tokens),
+            deadline_seconds=deadline,
         )
         account = key.account_ids if isinstance(key, KeyDiscovery) else (key.account, key.resource_id)
         # What two objects must have in common to be about the same rows, whatever Region they ask.
@@ -174,6 +183,11 @@ class BranchKeyStore(KeyHolder):
     def kms_clients(self) -> KmsClients:
         """The AWS side of the store's first Region, for others to use."""
         return self._kms.clients
+
+    @property
+    def breakers(self) -> tuple[Breakers, ...]:
+        """Those of the table and of KMS, of each Region."""
+        return (self._table.breakers, *self._kms.breakers)
 
     def create_table(self, *, deletion_protection: bool = True) -> str:
         """Create the table, or check the one that exists; its ARN. Waits until it is active.
@@ -292,6 +306,17 @@ class BranchKeyStore(KeyHolder):
                 if origin is None and self.kms_key_arn is not None:
                     origin = KeyOrigin(KMS_PROVIDER_ID, self.kms_key_arn)
                 use.origin = origin if made.name is None else branch_key_origin(made.name, origin)
+
+
+def _waited_for(
+    kms_client: KMSClient | None, kms_clients: KmsClients | None, deadline_seconds: float | None
+) -> tuple[KmsClients | None, float]:
+    """KMS clients, and how long they and the table are waited for: as given, else as lent."""
+    if deadline_seconds is None:
+        deadline_seconds = kms_clients.deadline_seconds if kms_clients is not None else DEADLINE_SECONDS
+    if kms_client is not None:
+        kms_clients = KmsClients(client=kms_client, deadline_seconds=deadline_seconds)
+    return kms_clients, deadline_seconds
 
 
 def _checked_key(

@@ -14,6 +14,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from phicrypt.core.aws_clients import check_client
+from phicrypt.core.breaker import Breakers
+from phicrypt.core.deadlines import DEADLINE_SECONDS, checked_deadline
 from phicrypt.core.steps import Steps, TableRequest
 from phicrypt.errors import ConfigurationError, KeyAccessError
 from phicrypt.keys.branch_keys.kms import (
@@ -96,6 +98,7 @@ class BranchKeyTable:
         regions: for each Region in order, its name and a boto3 DynamoDB client, either may be None:
             without a client one is made, with short timeouts.
         kms_clients: whose session, application and local stack serve where a client is made.
+        deadline_seconds: how long a use waits for its keys (:mod:`phicrypt.core.deadlines`).
     """
 
     def __init__(
@@ -103,12 +106,15 @@ class BranchKeyTable:
         table_name: str,
         regions: Sequence[tuple[str | None, DynamoDBClient | None]],
         kms_clients: KmsClients | None = None,
+        deadline_seconds: float = DEADLINE_SECONDS,
     ) -> None:
         for _, client in regions:
             if client is not None:
                 check_client(client, "dynamodb_client=", service="dynamodb")
         self.name = table_name
         self._regions = tuple(regions)
+        self.deadline_seconds = checked_deadline(deadline_seconds)
+        self.breakers = Breakers()
         self._kms_clients = kms_clients or KmsClients()
         self._owner_pid = os.getpid()
         self._clients: dict[tuple[int, int], DynamoDBClient] = {}

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, TypedDict
 from urllib.parse import urlsplit
 
 from phicrypt.core.aws_clients import check_client
+from phicrypt.core.breaker import Breakers
+from phicrypt.core.deadlines import DEADLINE_SECONDS, checked_deadline
 from phicrypt.core.kms_arn import parse_kms_arn
-from phicrypt.core.steps import KmsRequest
+from phicrypt.core.steps import KmsRequest, asked, run
 from phicrypt.errors import ConfigurationError
 from phicrypt.keys.kms.calls import call_kms, kms_client, require_safe_endpoint, safe_kms_client
 from phicrypt.keys.kms.tagging import check_application
@@ -46,6 +48,7 @@ class KmsClientsSettings(TypedDict, total=False):
     use_fips_endpoint: bool
     application: str | None
     config: Config | None
+    deadline_seconds: float
 
 
 class SameObject:
@@ -79,6 +82,12 @@ class KmsClients:
             Region and process (twice if two threads ask at once; the first result is kept).
         session, endpoint_url, use_fips_endpoint, config: for clients made here.
         application: the program's name in the user agent of every client.
+        deadline_seconds: how long a use waits for its keys, whatever clients make the calls
+            (:mod:`phicrypt.core.deadlines`).
+
+    Attributes:
+        deadline_seconds: as given.
+        breakers: of the endpoints that are asked with these credentials.
 
     After a fork the child makes clients of its own; a handed client is kept, with connections of
     the child's own.
@@ -94,6 +103,7 @@ class KmsClients:
         use_fips_endpoint: bool = False,
         application: str | None = None,
         config: Config | None = None,
+        deadline_seconds: float = DEADLINE_SECONDS,
     ) -> None:
         shaping = session or endpoint_url or use_fips_endpoint or config
         if shaping and (client is not None or client_factory is not None):
@@ -107,6 +117,8 @@ class KmsClients:
         if client is not None:
             # Now, so that a wrapper or a client with a plain http endpoint fails at construction.
             safe_kms_client(client, application)
+        self.deadline_seconds = checked_deadline(deadline_seconds)
+        self.breakers = Breakers()
         self._handed_client = client
         self._handed_region = _region_of(client)
         self._factory = client_factory
@@ -161,13 +173,19 @@ class KmsClients:
     def under_role(self, *, session: Boto3Session | None, client: KMSClient | None) -> KmsClients:
         """Others for the same place under other credentials: endpoint, FIPS and application stay."""
         if client is not None:  # it has an endpoint already
-            return KmsClients(client=client, session=session, application=self.application)
+            return KmsClients(
+                client=client,
+                session=session,
+                application=self.application,
+                deadline_seconds=self.deadline_seconds,
+            )
         return KmsClients(
             session=session,
             endpoint_url=self.endpoint_url or self.local_endpoint_url,
             use_fips_endpoint=self._settings["use_fips_endpoint"],
             application=self.application,
             config=self._settings["config"],
+            deadline_seconds=self.deadline_seconds,
         )
 
     def give_up_early(self) -> None:
@@ -252,7 +270,8 @@ def key_arn_of_alias(clients: KmsClients, alias: str, region: str | None) -> str
     if where is None:
         raise ConfigurationError(f"the alias {alias!r} needs a Region: give region= or client=")
     clients.check_region(where)
-    key = clients.ask(KmsRequest(where, "DescribeKey", {"KeyId": alias})).response["KeyMetadata"]
+    answer: KmsAnswer = run(asked(KmsRequest(where, "DescribeKey", {"KeyId": alias}, clients)))
+    key = answer.response["KeyMetadata"]
     if key.get("KeyUsage", "ENCRYPT_DECRYPT") != "ENCRYPT_DECRYPT" or key.get("KeySpec", "SYMMETRIC_DEFAULT") != (
         "SYMMETRIC_DEFAULT"
     ):

@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from phicrypt.core.deadlines import DEADLINE_SECONDS
 from phicrypt.core.ecdh import KMS_ECDH_PROVIDER_ID, Parties, parties_of
 from phicrypt.core.key_origin import joined_origin
 from phicrypt.core.kms_arn import configured_key_arn
@@ -40,7 +41,8 @@ class KmsEcdhKeyring(SteppedKeyring):
             and opens what anybody sealed to the KMS key.
         public_key: that of the KMS key itself; None asks KMS GetPublicKey, once, where it is needed: for
             writing, and for opening without ``recipient_public_key``.
-        client, grant_tokens, session, endpoint_url, use_fips_endpoint, application: as for ``KmsKeyring``.
+        client, grant_tokens, session, endpoint_url, use_fips_endpoint, application, deadline_seconds: as for
+            ``KmsKeyring``.
 
     One DeriveSharedSecret call per data key. Only the configured key is asked. Raises ConfigurationError for an
     unsuitable key or ARN, and for keys on different curves.
@@ -60,6 +62,7 @@ class KmsEcdhKeyring(SteppedKeyring):
         endpoint_url: str | None = None,
         use_fips_endpoint: bool = False,
         application: str | None = None,
+        deadline_seconds: float = DEADLINE_SECONDS,
     ) -> None:
         from phicrypt.core.key_pairs import EcPublicKey
 
@@ -77,6 +80,7 @@ class KmsEcdhKeyring(SteppedKeyring):
             endpoint_url=endpoint_url,
             use_fips_endpoint=use_fips_endpoint,
             application=application,
+            deadline_seconds=deadline_seconds,
         )
         self._clients.check_region(self._key.region)
         self._identity = (

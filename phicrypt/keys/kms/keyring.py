@@ -16,6 +16,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Unpack, cast
 
+from phicrypt.core.deadlines import DEADLINE_SECONDS
 from phicrypt.core.key_origin import KMS_PROVIDER_ID, joined_origin
 from phicrypt.core.kms_arn import KmsArn, configured_key_arn, key_arn_of_message, parse_kms_arn
 from phicrypt.core.kms_calls import KmsAnswer, combined_refusal, origin_of, refused_calls
@@ -66,6 +67,8 @@ class KmsKeyring(SteppedKeyring):
             then give up after about 7 seconds instead of 30.
         use_fips_endpoint, endpoint_url, session, application, config: for clients made here; see
             :func:`phicrypt.keys.kms.calls.kms_client`. ``endpoint_url`` serves every Region.
+        deadline_seconds: how long a call of yours waits for a key, whatever the client's own timeouts are;
+            then KeyAccessError says ``DeadlineExceeded``, and an answer that still comes serves later calls.
 
     An encrypted data key is sent to KMS only if its ARN is one of those configured (or, for a
     multi-Region key, a replica of one), and always with the configured ARN as ``KeyId``.
@@ -90,6 +93,7 @@ class KmsKeyring(SteppedKeyring):
         session: Boto3Session | None = None,
         application: str | None = None,
         config: Config | None = None,
+        deadline_seconds: float = DEADLINE_SECONDS,
     ) -> None:
         clients = KmsClients(
             client=client,
@@ -99,6 +103,7 @@ class KmsKeyring(SteppedKeyring):
             use_fips_endpoint=use_fips_endpoint,
             application=application,
             config=config,
+            deadline_seconds=deadline_seconds,
         )
         more = _texts(decrypt_key_arns, "decrypt_key_arns")
         keys = tuple(dict.fromkeys(configured_key_arn(text) for text in (key_arn, *more)))
@@ -176,7 +181,7 @@ class KmsKeyring(SteppedKeyring):
             regions: Regions that may be asked, in order of failover for multi-Region keys; by
                 default the client's own.
             clients: ``client``, ``client_factory``, ``use_fips_endpoint``, ``endpoint_url``,
-                ``session``, ``application``, ``config`` as of :class:`KmsKeyring`.
+                ``session``, ``application``, ``config``, ``deadline_seconds`` as of :class:`KmsKeyring`.
         """
         made = KmsClients(**clients)
         asked = _texts(regions, "regions") or ((made.handed_region,) if made.handed_region else ())

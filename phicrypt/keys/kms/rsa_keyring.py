@@ -18,6 +18,7 @@ import hashlib
 from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
+from phicrypt.core.deadlines import DEADLINE_SECONDS
 from phicrypt.core.key_origin import KeyOrigin, joined_origin
 from phicrypt.core.key_pairs import RsaPublicKey
 from phicrypt.core.kms_arn import configured_key_arn, key_arn_of_message
@@ -50,8 +51,8 @@ class KmsRsaKeyring(SteppedKeyring):
             bits; None for a keyring that only opens. That it belongs to ``key_arn`` is the
             caller's word: check with one decryption (``phicrypt drill``) before relying on it.
         algorithm: the padding, ``RSAES_OAEP_SHA_256`` or ``RSAES_OAEP_SHA_1``.
-        client, grant_tokens, session, endpoint_url, use_fips_endpoint, application: as for
-            ``KmsKeyring``; used for opening only. **With a public key and none of client, session
+        client, grant_tokens, session, endpoint_url, use_fips_endpoint, application, deadline_seconds: as
+            for ``KmsKeyring``; used for opening only. **With a public key and none of client, session
             and endpoint the keyring only writes** and never calls KMS, so that daily readers do
             not knock at the recovery key.
 
@@ -72,6 +73,7 @@ class KmsRsaKeyring(SteppedKeyring):
         endpoint_url: str | None = None,
         use_fips_endpoint: bool = False,
         application: str | None = None,
+        deadline_seconds: float = DEADLINE_SECONDS,
     ) -> None:
         if algorithm not in _HASHES:
             raise ConfigurationError(f"the RSA padding is one of {', '.join(_HASHES)}, not {algorithm!r}")
@@ -87,6 +89,7 @@ class KmsRsaKeyring(SteppedKeyring):
                 endpoint_url=endpoint_url,
                 use_fips_endpoint=use_fips_endpoint,
                 application=application,
+                deadline_seconds=deadline_seconds,
             )
             self._clients.check_region(self._key.region)
         self._identity = self._identify()

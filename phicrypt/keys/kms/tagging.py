@@ -21,6 +21,7 @@ from typing import Any, Final, TypeVar
 
 from phicrypt._version import __version__
 from phicrypt.core.aws_clients import check_client, is_botocore_client
+from phicrypt.core.deadlines import current_course
 from phicrypt.core.primitives import random_bytes
 from phicrypt.errors import ConfigurationError
 
@@ -59,6 +60,9 @@ _current_call: ContextVar[TaggedCall | None] = ContextVar("phicrypt_call", defau
 def tagged_call() -> Iterator[TaggedCall]:
     """Calls made through a tagged client inside the block carry this call's id and report their attempts."""
     call = TaggedCall()
+    course = current_course.get()
+    if course is not None:
+        course.tagged_call = call  # whoever waits for it no longer can say which call it was
     token = _current_call.set(call)
     try:
         yield call

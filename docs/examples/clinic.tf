@@ -132,7 +132,9 @@ data "aws_iam_policy_document" "phi_key" {
       type        = "AWS"
       identifiers = [var.auditor_role_arn]
     }
-    actions   = ["kms:DescribeKey", "kms:GetKeyPolicy", "kms:GetKeyRotationStatus", "kms:ListGrants"]
+    actions = [
+      "kms:DescribeKey", "kms:GetKeyLastUsage", "kms:GetKeyPolicy", "kms:GetKeyRotationStatus", "kms:ListGrants",
+    ]
     resources = ["*"]
   }
 }

@@ -13,6 +13,7 @@ import typer
 
 from phicrypt.audit.events import AuditEvent, format_time
 from phicrypt.cli.audit_checkpoints import COMMANDS as CHECKPOINT_COMMANDS
+from phicrypt.cli.audit_last_use import COMMANDS as LAST_USE_COMMANDS
 from phicrypt.cli.audit_options import (
     AnchorKeyOption,
     LogOption,
@@ -70,7 +71,7 @@ app = Commands(
     epilog=f"{EXIT_CODES_EPILOG}\n{VERDICTS_EPILOG}",
 )
 
-for _name, _command in CHECKPOINT_COMMANDS.items():
+for _name, _command in {**CHECKPOINT_COMMANDS, **LAST_USE_COMMANDS}.items():
     app.command(_name)(_command)
 
 

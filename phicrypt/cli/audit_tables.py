@@ -111,6 +111,7 @@ def print_join_json(joined: Joined, verdict: Verdict) -> None:
         "by_actor": dict(statistics.by_actor.most_common()),
         "by_key": dict(statistics.by_key.most_common()),
         "by_purpose": dict(statistics.by_purpose.most_common()),
+        "key_exchange": joined.matcher.key_exchanges.as_dict(),
         "records_of_other_keys": joined.matcher.of_other_keys,
         "records_of_other_services": joined.reading.of_other_services,
         "unreadable_lines": joined.unreadable_lines,
@@ -165,6 +166,8 @@ def print_join(joined: Joined, verdict: Verdict) -> None:
     _print_verdict(verdict)
     print_table("", ("Finding", "KMS calls"), counts.items())
     digests = joined.digests
+    for sentence in joined.matcher.key_exchanges.sentences():
+        typer.echo(printable(sentence))
     if joined.matcher.network_records:
         typer.echo(f"{joined.matcher.network_records:,} records of VPC endpoints stand beside; none is matched.")
     if digests is not None:

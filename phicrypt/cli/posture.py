@@ -33,6 +33,7 @@ from phicrypt.posture.examination import check, task_count
 from phicrypt.posture.policies import least_privilege as policies
 from phicrypt.posture.policies.lint import lint_policy
 from phicrypt.posture.reading.aws_account import AwsAccount
+from phicrypt.posture.reading.own_tls import without_post_quantum
 from phicrypt.posture.report import Change, Report
 from phicrypt.posture.report_formats import to_html, to_sarif
 from phicrypt.posture.rules.findings import Severity
@@ -98,6 +99,8 @@ def doctor(
     with progress("checking", task_count(declared)) as advance:
         report = check(account, declared, progress=lambda done, total: advance(1))
     _print(report, output, everything, report.changes_since(earlier) if earlier else None)
+    if output == "table" and (lacking := without_post_quantum()):
+        print(f"Beside the account's settings: {lacking}.")
     if report.at_or_above(threshold):
         raise typer.Exit(CHECK_EXIT_CODE)
 

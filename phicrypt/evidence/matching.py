@@ -21,7 +21,8 @@ from phicrypt.audit.events import AuditEvent
 from phicrypt.core.key_origin import KeyOrigin
 from phicrypt.evidence.cloudtrail import CLOCKS_DIFFER_NS
 from phicrypt.evidence.findings import EXCEPTIONS_FIRST, Category, Finding
-from phicrypt.evidence.trail_events import TrailEvent, same_key_everywhere
+from phicrypt.evidence.key_exchanges import KeyExchanges
+from phicrypt.evidence.trail_events import TrailEvent, is_principal, same_key_everywhere
 
 __all__ = ["EXCEPTIONS_FIRST", "Category", "Finding", "Matcher"]
 
@@ -82,6 +83,7 @@ class Matcher:
         self.of_other_keys = 0
         self.duplicates = 0
         self.network_records = 0
+        self.key_exchanges = KeyExchanges()
 
     def __enter__(self) -> Self:
         self._database.execute("BEGIN")
@@ -218,6 +220,8 @@ class Matcher:
     def _add_finding(self, record: TrailEvent, watched: str, category: str, call: int | None, note: str) -> None:
         if not self._since_ns <= record.time_ns <= self._until_ns:
             return
+        if call is not None and category != Category.EXCEPTION:
+            self.key_exchanges.add(record.key_exchange)
         self._findings.append(
             (
                 category,
@@ -390,8 +394,3 @@ class Matcher:
         )
         for row in cursor:
             yield Finding(*row)
-
-
-def is_principal(expected: str, record: TrailEvent) -> bool:
-    """Whether the record's caller is this principal: a user, a role, or one session of a role."""
-    return bool(expected) and expected in (record.principal, record.issuer)

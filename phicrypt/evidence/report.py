@@ -132,6 +132,7 @@ def _reading(joined: Joined) -> Iterable[str]:
         f"keys, {joined.matcher.duplicates:,} delivered twice; {joined.matcher.network_records:,} of VPC "
         "endpoints, which are never matched.</p>"
     )
+    yield from (f"<p class=dim>{escape(one)}</p>" for one in joined.matcher.key_exchanges.sentences())
     if digests is not None:
         text = (
             f"{digests.digests:,} digest files: {digests.signatures:,} signatures valid, {digests.unsigned:,} "

@@ -54,6 +54,7 @@ class TrailEvent(NamedTuple):
             under one shared id.
         is_network: a call as a VPC endpoint saw it (``AwsVpceEvent``), beside KMS's own record of it.
         sha256: of the record's members in one order, to tell a second delivery from another record.
+        key_exchange: of the call's TLS connection (``tlsDetails``), such as ``"X25519MLKEM768"``.
     """
 
     event_id: str
@@ -76,6 +77,7 @@ class TrailEvent(NamedTuple):
     shared_event_id: str = ""
     is_network: bool = False
     sha256: bytes = b""
+    key_exchange: str = ""
 
     @property
     def is_use(self) -> bool:
@@ -132,7 +134,13 @@ def parse_record(record: Any) -> TrailEvent | None:
         _text(record, "sharedEventID"),
         _text(record, "eventCategory") == "NetworkActivity" or _text(record, "eventType") == "AwsVpceEvent",
         hashlib.sha256(json.dumps(record, sort_keys=True).encode()).digest(),
+        _text(_object(record, "tlsDetails"), "keyExchange"),
     )
+
+
+def is_principal(expected: str, record: TrailEvent) -> bool:
+    """Whether the record's caller is this principal: a user, a role, or one session of a role."""
+    return bool(expected) and expected in (record.principal, record.issuer)
 
 
 def _object(parent: Mapping[str, Any], name: str) -> dict[str, Any]:

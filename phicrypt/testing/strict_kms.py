@@ -223,10 +223,12 @@ class StrictKms:
             method = getattr(self._service, request.operation, None)
             if method is None or not request.operation[:1].isupper():
                 raise KmsError("UnknownOperationException")
+            self._service.used.clear()
             try:
                 answer = method(request)
             except KeyError as missing:
                 raise KmsError("ValidationException", f"{missing} is required") from None
+            self._service.note_success(request)
         return fault, fault.alter(answer) if fault is not None and fault.alter is not None else answer
 
 

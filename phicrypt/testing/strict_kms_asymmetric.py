@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
-from phicrypt.testing.strict_kms_operations import KeyRecord, KmsError, Operations, Request
+from phicrypt.testing.strict_kms_last_use import LastUseOperations
+from phicrypt.testing.strict_kms_operations import KeyRecord, KmsError, Request
 
 _RSA = [f"RSASSA_{scheme}_SHA_{bits}" for scheme in ("PSS", "PKCS1_V1_5") for bits in (256, 384, 512)]
 ALGORITHMS = {
@@ -58,7 +59,7 @@ _KEY_PAIRS: dict[str, Callable[[], Any]] = {
 }
 
 
-class AsymmetricOperations(Operations):
+class AsymmetricOperations(LastUseOperations):
     """GetPublicKey, Decrypt under RSA keys, DeriveSharedSecret, Sign, Verify, GenerateMac and VerifyMac."""
 
     def new_key_pair(self, spec: str) -> Any:

@@ -45,6 +45,9 @@ class KeyRecord:
     is_multi_region: bool = False
     description: str = ""
     key_pair: Any = None
+    created: float = field(default_factory=time.time)
+    last_use: dict[str, Any] = field(default_factory=dict)
+    """Of the last cryptographic operation that succeeded, as GetKeyLastUsage gives it."""
 
     @property
     def arn(self) -> str:
@@ -62,6 +65,8 @@ class Request:
     access_key_id: str
     time: float
     request_id: str
+    event_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    """Of the event in CloudTrail."""
     status: int = 0
     error_code: str | None = None
 
@@ -162,6 +167,8 @@ class Operations:
 
     def __init__(self, account: Account) -> None:
         self.account = account
+        self.used: list[KeyRecord] = []
+        """The keys of the request that is being answered."""
 
     def usable(self, request: Request, identifier: str, usage: str = "ENCRYPT_DECRYPT") -> KeyRecord:
         """The key, after the checks that every cryptographic operation makes, in AWS's order."""
@@ -183,6 +190,7 @@ class Operations:
             raise KmsError(
                 "DryRunOperationException", "The request would have succeeded, but the DryRun option is set."
             )
+        self.used.append(key)
         return key
 
     def CreateKey(self, request: Request) -> dict[str, Any]:

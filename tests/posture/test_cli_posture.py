@@ -9,6 +9,7 @@ import pytest
 from support.posture_accounts import GoodAccount
 
 from phicrypt.cli import run
+from phicrypt.posture.reading.own_tls import without_post_quantum
 from phicrypt.testing import local_aws
 from phicrypt.testing.local_stack import ACCESS_KEY_ID, SECRET_ACCESS_KEY
 
@@ -147,3 +148,12 @@ def test_lint_ends_with_one_and_names_what_is_wrong(phicrypt):
     assert {finding["id"] for finding in findings} >= {"every-kms-action", "no-encryption-context"}
     Path("wide.json").write_text("no json")
     assert phicrypt("policy", "lint", "wide.json")[0] == 3
+
+
+def test_what_this_python_cannot_offer_stands_beside_the_table_alone(doctor):
+    lacking = without_post_quantum()
+    _, out, error = doctor("--bucket", "clinic")
+    assert ("X25519MLKEM768" in out) == bool(lacking)
+    assert error == ""
+    _, out, _ = doctor("--bucket", "clinic", "--output", "json")
+    assert "X25519MLKEM768" not in out

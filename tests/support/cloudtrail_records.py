@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,7 +49,7 @@ def record_of(request: Request, key_arn: str, **changes: Any) -> dict[str, Any]:
         "requestParameters": {name[0].lower() + name[1:]: value for name, value in parameters.items()},
         "responseElements": None,
         "requestID": request.request_id,
-        "eventID": str(uuid.uuid4()),
+        "eventID": request.event_id,
         "readOnly": True,
         "resources": [{"accountId": ACCOUNT_ID, "type": "AWS::KMS::Key", "ARN": key_arn}],
         "eventType": "AwsApiCall",

@@ -55,6 +55,8 @@ READ_KEY_SETTINGS: Final = _with_questions(
     "kms:ListGrants",
     of=(KeySettings,),
 )
+ASK_LAST_USE: Final = ("kms:GetKeyLastUsage",)
+"""What ``phicrypt audit last-use`` asks of KMS."""
 READ_OTHER_SETTINGS: Final = _with_questions(
     "backup:GetBackupSelection",
     "backup:ListBackupPlans",
@@ -147,7 +149,7 @@ def _users(roles: Roles) -> tuple[tuple[str, tuple[str, ...], str | None], ...]:
     return (
         ("WriterSeals", SEAL, roles.writer),
         ("ReaderOpens", OPEN, roles.reader),
-        ("AuditorReadsSettings", READ_KEY_SETTINGS, roles.auditor),
+        ("AuditorReadsSettings", (*READ_KEY_SETTINGS, *ASK_LAST_USE), roles.auditor),
         ("BreakGlassOpens", OPEN, roles.break_glass),
     )
 
@@ -163,11 +165,11 @@ def reader_policy(declaration: Declaration, declared: KeyDeclaration) -> dict[st
 
 
 def auditor_policy(declaration: Declaration, declared: KeyDeclaration) -> dict[str, Any]:
-    """IAM policy of ``phicrypt doctor``: reads settings, may use no key."""
+    """IAM policy of ``phicrypt doctor`` and ``audit last-use``: reads settings, may use no key."""
     arns = [key.arn for key in declaration.keys] or [declared.arn]
     return _document(
         [
-            _statement("ReadKeySettings", READ_KEY_SETTINGS, arns),
+            _statement("ReadKeySettings", (*READ_KEY_SETTINGS, *ASK_LAST_USE), arns),
             _statement("ReadOtherSettings", READ_OTHER_SETTINGS, "*"),
             _statement("UseNoKey", USE_OF_KEYS, "*", effect="Deny"),
         ]

@@ -558,3 +558,16 @@ def test_rule_26_hostile_logs_are_faults_and_never_crashes(tmp_path: Path) -> No
     ):
         path.write_bytes(line + content + b"\n" + line)
         assert not verify(path).is_valid
+
+
+@pytest.mark.parametrize("number", [1, 5, 9])
+def test_rule_21_a_record_exchanged_for_one_with_a_hash_of_its_own_is_named(tmp_path: Path, number: int) -> None:
+    """An edit that recomputes one line and not those behind it: every line is intact by itself."""
+    path = tmp_path / "audit.jsonl"
+    lines = write_log(path)
+    path.write_bytes(b"".join([*lines[:number], rewrite(lines, number)[number], *lines[number + 1 :]]))
+    result = verify(path)
+    assert not result.is_valid
+    assert len(result.faults) == 1
+    assert result.faults[0].place.line == number + 2
+    assert "does not follow" in result.faults[0].what

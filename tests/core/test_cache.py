@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 from support.keys_fakes import CountingKeyring, throttled
 
 from phicrypt import CachePolicy, PhiCrypt, RawAesKeyring
 from phicrypt.core.context import serialize_context
-from phicrypt.core.suites import ESDK_SUITES
-from phicrypt.errors import ConfigurationError, ContextMismatchError, KeyAccessError
+from phicrypt.core.materials import EncryptionMaterials
+from phicrypt.core.suites import ESDK_SUITES, AlgorithmSuite
+from phicrypt.errors import AuthenticationError, ConfigurationError, ContextMismatchError, KeyAccessError
+from phicrypt.formats.esdk.sealing import seal_message
 from phicrypt.keys.cache import KeyCache
 
 CONTEXT = {"tenant": "clinic-7"}
@@ -347,4 +349,56 @@ def test_clear_forgets_everything_at_once() -> None:
     phi.cache.clear()
     assert phi.cache.stats().entries == 0
     phi.encrypt(b"x", context=CONTEXT)
+    assert keyring.encrypts == 2
+
+
+def test_rule_11_entries_for_opening_differ_by_context_suite_and_encrypted_data_keys() -> None:
+    """Whoever knows one data key could otherwise have it used for another context, or by another suite."""
+    keyring = CountingKeyring()
+    provider = PhiCrypt(keyring).provider
+    committing, legacy = ESDK_SUITES[0x0478], ESDK_SUITES[0x0178]
+    sealed, _ = provider.encryption_materials(committing, CONTEXT, plaintext_length_bytes=0)
+
+    def opened(suite: AlgorithmSuite = committing, context: Mapping[str, str] = CONTEXT, copies: int = 1) -> bool:
+        recipients = sealed.encrypted_data_keys * copies
+        materials, is_hit = provider.decryption_materials(suite, context, recipients, expected=None)
+        assert materials.suite is suite
+        assert materials.context == context
+        return is_hit
+
+    for _ in range(2):
+        first_time = keyring.decrypts == 0
+        assert opened() is not first_time
+        assert opened(legacy) is not first_time
+        assert opened(copies=2) is not first_time
+        for _ in range(2):  # a wrapped key is bound to its context: with a hit this would open
+            with pytest.raises(AuthenticationError):
+                opened(context={"tenant": "clinic-8"})
+    assert opened()
+
+
+def test_rule_11_a_recipient_who_moves_a_data_key_to_another_context_opens_nothing() -> None:
+    keyring = CountingKeyring()
+    phi = PhiCrypt(keyring)
+    assert phi.decrypt(phi.encrypt(b"x", context=CONTEXT), context=CONTEXT) == b"x"
+    known, _ = phi.provider.encryption_materials(ESDK_SUITES[0x0478], CONTEXT, plaintext_length_bytes=0)
+    other = {"tenant": "clinic-8"}
+    moved = EncryptionMaterials(
+        known.suite,
+        other,
+        serialize_context(other),
+        data_key=known.data_key,
+        encrypted_data_keys=known.encrypted_data_keys,
+    )
+    forged, _ = seal_message(moved, b"another patient's", 4_096)
+    with pytest.raises(AuthenticationError):
+        phi.decrypt(forged, context=other)
+
+
+def test_rule_11_entries_for_sealing_differ_by_suite() -> None:
+    keyring = CountingKeyring()
+    provider = PhiCrypt(keyring).provider
+    for suite_id in (0x0478, 0x0178, 0x0478):
+        materials, _ = provider.encryption_materials(ESDK_SUITES[suite_id], CONTEXT, plaintext_length_bytes=0)
+        assert materials.suite.suite_id == suite_id
     assert keyring.encrypts == 2

@@ -6,11 +6,13 @@ import io
 from collections.abc import Callable
 
 import pytest
-from support.messages import CONTEXT, Parts, raw_client, take_apart
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from support.messages import CONTEXT, WRAPPING_KEY, Parts, raw_client, take_apart
 
-from phicrypt import ANY_CONTEXT, PhiCrypt
+from phicrypt import ANY_CONTEXT, PhiCrypt, RawAesKeyring
 from phicrypt.core.context import serialize_context
 from phicrypt.core.limits import ReadLimits
+from phicrypt.core.materials import DataKey, EncryptionMaterials
 from phicrypt.core.suites import AES_256_GCM_HKDF_SHA512_COMMIT_KEY
 from phicrypt.errors import (
     AuthenticationError,
@@ -19,7 +21,9 @@ from phicrypt.errors import (
     PhiCryptError,
     UnsupportedOperationError,
 )
-from phicrypt.formats.esdk.header import parse_header
+from phicrypt.formats.esdk.derivation import derive_keys
+from phicrypt.formats.esdk.frames import single_block_aad
+from phicrypt.formats.esdk.header import constant_header_part_v2, parse_header, serialize_header_body_v2
 from phicrypt.formats.esdk.sealing import MessageSealer
 from phicrypt.formats.reader import ByteReader
 from phicrypt.testing import StaticKeyring
@@ -260,3 +264,47 @@ def test_a_message_that_ends_with_an_empty_final_frame_opens() -> None:
     message = sealer.header + bytes(output[:length]) + sealer.footer()
     assert decrypt_all_ways(phi, message) == [bytes(16)] * 4
     assert phi.inspect(message).plaintext_length_bytes == 16
+
+
+def test_rule_07_a_commitment_to_another_key_is_refused_though_every_tag_fits() -> None:
+    """Who may choose two data keys could seal one message that opens to two plaintexts: nothing else stops it."""
+    data_key = bytes(range(32, 64))
+    phi = PhiCrypt(StaticKeyring(data_key))
+    for signed in (False, True):
+        message = phi.encrypt(b"hemoglobin 13.5 g/dL", context=CONTEXT, signed=signed)
+        header = parse_header(ByteReader(message), ReadLimits())
+        message_key, _ = derive_keys(header.suite, DataKey(data_key), header.message_id)
+        for commitment in (bytes(32), bytes((header.commitment[0] ^ 1,)) + header.commitment[1:]):
+            body = header.body[:-32] + commitment
+            forged = body + AESGCM(message_key).encrypt(header.iv, b"", body) + message[header.length_bytes :]
+            for outcome in decrypt_all_ways(phi, forged):
+                assert isinstance(outcome, AuthenticationError), outcome
+                assert outcome.reason == "commitment"
+
+
+@pytest.mark.parametrize("size", [0, 1, 5_000, 600_000])
+def test_rule_06_of_an_unsigned_non_framed_body_the_one_tag_is_checked(size: int) -> None:
+    plaintext = bytes(size)
+    message = non_framed(plaintext)
+    assert decrypt_all_ways(raw_client(), message) == [plaintext] * 4
+    for place in (-1, -16, -17 if size else -1):  # first and last byte of the tag, and the last of the ciphertext
+        changed = bytearray(message)
+        changed[place] ^= 1
+        for outcome in decrypt_all_ways(raw_client(), bytes(changed)):
+            assert isinstance(outcome, AuthenticationError), outcome
+            assert outcome.reason == "body tag"
+
+
+def non_framed(plaintext: bytes) -> bytes:
+    """An unsigned message of one piece, which phicrypt reads and does not write (``message-body.md``)."""
+    data_key, suite, message_id = bytes(range(32, 64)), AES_256_GCM_HKDF_SHA512_COMMIT_KEY, bytes(range(32))
+    context_bytes = serialize_context(CONTEXT)
+    materials = EncryptionMaterials(suite, CONTEXT, context_bytes, data_key=DataKey(data_key))
+    recipients = RawAesKeyring("clinic", "key-1", WRAPPING_KEY).on_encrypt(materials).encrypted_data_keys
+    constant = constant_header_part_v2(context_bytes, recipients, 0)
+    constant = constant[:-5] + bytes((1,)) + constant[-4:]  # content type 1, and a frame length of 0
+    message_key, commitment = derive_keys(suite, DataKey(data_key), message_id)
+    body, gcm = serialize_header_body_v2(suite, message_id, constant, commitment), AESGCM(message_key)
+    iv, length = (1).to_bytes(12, "big"), len(plaintext).to_bytes(8, "big")
+    sealed = gcm.encrypt(iv, plaintext, single_block_aad(message_id, len(plaintext)))
+    return body + gcm.encrypt(bytes(12), b"", body) + iv + length + sealed

@@ -247,6 +247,22 @@ def test_another_genuine_item_in_place_of_the_one_asked_for_is_refused(
     assert bool(noted) is (operation == "delete_item")
 
 
+def test_rule_18_an_update_is_not_computed_from_another_genuine_item(moto_clinic: Clinic) -> None:
+    client, name = moto_clinic.client, moto_clinic.name
+    for patient_id in ("p-1", "p-2"):
+        client.put_item(TableName=name, Item=patient(patient_id))
+    before = [moto_clinic.stored(patient_id) for patient_id in ("p-1", "p-2")]
+    client.update_encrypted(TableName=name, Key=key("p-3"), change=lambda draft: draft)  # the table is known now
+    reply = Reply(client, {"Item": before[1]})
+    seen: list[Any] = []
+    with pytest.raises(AuthenticationError) as caught:
+        client.update_encrypted(TableName=name, Key=key("p-1"), change=seen.append)
+    assert caught.value.reason == "another item than asked for"
+    assert seen == []
+    assert len(reply.bodies) == 1
+    assert [moto_clinic.stored(patient_id) for patient_id in ("p-1", "p-2")] == before
+
+
 def test_a_signed_attribute_among_updated_ones_is_refused(moto_clinic: Clinic) -> None:
     moto_clinic.client.put_item(TableName=moto_clinic.name, Item=patient())
     Reply(moto_clinic.client, {"Attributes": {"clinic": {"S": "forged"}}})

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -25,6 +26,7 @@ from phicrypt.formats.signatures import (
     PAYLOAD_TYPE,
     Envelope,
     Statement,
+    check_statement,
     fingerprint,
     open_envelope,
     pae,
@@ -242,3 +244,24 @@ def test_base64_of_both_alphabets_is_read():
     members["signatures"][0]["sig"] = base64.urlsafe_b64encode(b"\xfb\xff").decode()
     envelope = read_envelope(json.dumps(members).encode())
     assert (envelope.payload, envelope.signatures) == (payload, ((ARN, b"\xfb\xff"),))
+
+
+def test_a_verified_statement_must_say_all_that_is_expected() -> None:
+    said = statement()
+    check_statement(said, said)
+    check_statement(replace(said, signed_at="2026-01-01T00:00:00Z"), said)
+    other = fingerprint("a", b"tess", "sha256")
+    longer = fingerprint("a", b"test" * 2, "sha256")
+    renamed = fingerprint("b", b"test", "sha256")
+    for changes, reason in (
+        ({"predicate_type": "x"}, "signed statement type"),
+        ({"purpose": "q"}, "signed purpose"),
+        ({"algorithm": "ECDSA_SHA_384"}, "signed algorithm"),
+        ({"subject": renamed}, "signed resource"),
+        ({"subject": other}, "signed digest"),
+        ({"subject": longer}, "signed length"),
+        ({"subject": replace(said.subject, digest_name="sha512")}, "signed digest"),
+    ):
+        with pytest.raises(AuthenticationError) as caught:
+            check_statement(replace(said, **changes), said)
+        assert caught.value.reason == reason

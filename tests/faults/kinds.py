@@ -130,6 +130,7 @@ def _swapped(exchange: Exchange) -> None:
     answer = exchange.true_answer()
     other = exchange.exchanged_for(answer)
     if other is None:
+        exchange.event.kind = "transport"
         exchange.reset()
     else:
         exchange.deliver_forged(other)
@@ -140,6 +141,7 @@ def _repeated(exchange: Exchange) -> None:
     exchange.true_answer()
     earlier = exchange.earlier_answer()
     if earlier is None:
+        exchange.event.kind = "transport"
         exchange.reset()
     else:
         exchange.deliver_forged(earlier)

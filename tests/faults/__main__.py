@@ -17,7 +17,7 @@ from .updates import run_updates
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 1 if an invariant was violated."""
-    asked = _parser().parse_args(arguments)
+    asked = parser().parse_args(arguments)
     if asked.updates:
         update_report = run_updates(asked.updates, progress=lambda line: print(line, flush=True))
         print(update_report.text())
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if report.violations else 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--minutes", type=float, help="stop after so long")
     parser.add_argument("--calls", type=int, help="stop after so many calls (10,000 without --minutes)")

@@ -50,10 +50,10 @@ def acting_as(
     for name in (actor,) if recipient is None else (actor, recipient):
         if not isinstance(name, str) or not name.strip() or len(name) > _MAX_NAME_LENGTH or not name.isprintable():
             raise ConfigurationError(f"an actor or a recipient is 1 to {_MAX_NAME_LENGTH} printable characters")
-    try:
-        checked = None if purpose is None else Purpose(purpose).value
-    except ValueError:
-        raise ConfigurationError(f"purpose is one of {', '.join(known.value for known in Purpose)}") from None
+    known = [each.value for each in Purpose]
+    if not (purpose is None or purpose in known):
+        raise ConfigurationError(f"purpose is one of {', '.join(known)}")
+    checked = None if purpose is None else Purpose(purpose).value
     acting = Acting(actor, checked, recipient, break_glass)
     before, token = _acting.get(), None
     try:

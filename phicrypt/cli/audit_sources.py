@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -89,14 +89,13 @@ def parse_moment(text: str) -> int:
     ago = re.fullmatch(r"(\d{1,6})([mhdw])", text)
     if ago is not None:
         return time.time_ns() - int(ago[1]) * _SECONDS[ago[2]] * 10**9
-    try:
-        if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
-            text += "T00:00:00Z"
+    if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
+        text += "T00:00:00Z"
+    with suppress(ValueError):
         return parse_time(text)
-    except ValueError:
-        raise ConfigurationError(
-            "a time is 2026-01-31, 2026-01-31T12:00:00Z (with its zone), or 90m, 24h, 7d, 2w before now"
-        ) from None
+    raise ConfigurationError(
+        "a time is 2026-01-31, 2026-01-31T12:00:00Z (with its zone), or 90m, 24h, 7d, 2w before now"
+    )
 
 
 def tokens_of(

@@ -251,8 +251,11 @@ def _read_object(
 def _known_digests(file: Path) -> dict[str, str]:
     try:
         return parse_digests(file.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        reason = "it is not UTF-8"
     except ValueError as error:
-        raise ConfigurationError(f"{file}: {error}") from None
+        reason = str(error)
+    raise ConfigurationError(f"{file}: {reason}")
 
 
 def _print_report(report: DrillReport, as_json: bool) -> None:

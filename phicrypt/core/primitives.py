@@ -13,6 +13,7 @@ import hashlib
 import hmac
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -225,12 +226,12 @@ class VerificationKey:
                 field="aws-crypto-public-key",
             )
         self.curve = curve
-        try:
-            self._public_key: ec.EllipticCurvePublicKey = ec.EllipticCurvePublicKey.from_encoded_point(
-                _curve_object(curve), compressed_point
-            )
-        except ValueError:
-            raise FormatError("the point is not on the curve", field="aws-crypto-public-key") from None
+        public_key: ec.EllipticCurvePublicKey | None = None
+        with suppress(ValueError):
+            public_key = ec.EllipticCurvePublicKey.from_encoded_point(_curve_object(curve), compressed_point)
+        if public_key is None:
+            raise FormatError("the point is not on the curve", field="aws-crypto-public-key")
+        self._public_key = public_key
 
     def verify_digest(self, digest: bytes, signature: bytes) -> None:
         """Raise AuthenticationError unless the DER signature fits the digest."""
@@ -287,10 +288,11 @@ class SignaturePublicKey:
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-        try:
-            self._public_key: Any = load_der_public_key(public_key_der)
-        except (ValueError, UnsupportedAlgorithm):
-            raise FormatError("a DER public key was expected", field="public key") from None
+        self._public_key: Any = None
+        with suppress(ValueError, UnsupportedAlgorithm):
+            self._public_key = load_der_public_key(public_key_der)
+        if self._public_key is None:
+            raise FormatError("a DER public key was expected", field="public key")
         self.algorithms = _algorithms_of(self._public_key)
         if not self.algorithms:
             raise FormatError("keys of this kind are not used for signatures here", field="public key")

@@ -9,7 +9,7 @@ makes the item impossible to verify.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from phicrypt.dynamodb.config import RESERVED_ATTRIBUTE_PREFIX, TableConfig
 from phicrypt.dynamodb.expression_tree import Condition, Update, paths, placeholders
@@ -18,6 +18,7 @@ from phicrypt.dynamodb.tables import FOOTER, HEADER, is_encrypted_name, signed_n
 from phicrypt.errors import ConfigurationError, UnsupportedOperationError
 
 Parameters = Mapping[str, Any]
+_KEY_TYPES: Final = frozenset("SNB")
 
 
 def checked_condition(request: Parameters, member: str, table: TableConfig, where: str) -> Condition | None:
@@ -89,6 +90,11 @@ def check_values_used(request: Parameters, trees: Iterable[object], where: str) 
         return
     if not isinstance(values, Mapping):
         raise ConfigurationError(f"ExpressionAttributeValues of {where} is not a mapping; nothing was sent")
+    for name, value in values.items():
+        if not isinstance(value, Mapping) or len(value) != 1:
+            raise ConfigurationError(
+                f"{where}: the value {name!r} is a mapping with one type tag, such as {{'S': …}}; nothing was sent"
+            )
     used = {name for tree in trees for name in placeholders(tree)}
     unused = [name for name in values if name not in used]
     if unused:
@@ -98,7 +104,7 @@ def check_values_used(request: Parameters, trees: Iterable[object], where: str) 
 
 
 def check_key(key_attributes: object, table: TableConfig, where: str) -> None:
-    """Raise ConfigurationError for a Key with other attributes than the table's key."""
+    """Raise ConfigurationError for a Key with other attributes than the table's key, or other values."""
     if not isinstance(key_attributes, Mapping):
         raise ConfigurationError(f"{where} needs a Key; nothing was sent")
     strange = [name for name in key_attributes if name not in table.key_names]
@@ -107,6 +113,12 @@ def check_key(key_attributes: object, table: TableConfig, where: str) -> None:
             f"{where}: Key holds {_listed(strange)}, but the key of table {table.table_name!r} is "
             f"{_listed(table.key_names)}; nothing was sent"
         )
+    for name, value in key_attributes.items():
+        if not (isinstance(value, Mapping) and len(value) == 1 and value.keys() <= _KEY_TYPES):
+            raise ConfigurationError(
+                f"{where}: the key attribute {name!r} is one of {{'S': …}}, {{'N': …}} and {{'B': …}} here; "
+                "nothing was sent"
+            )
 
 
 def check_start_key(start_key: object, table: TableConfig, where: str) -> None:

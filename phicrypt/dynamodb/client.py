@@ -67,7 +67,7 @@ class DynamoDb:
         Raises ConfigurationError for an attribute without action, a missing key attribute, or an
         item that is encrypted already; LimitExceededError for values nested deeper than 32.
         """
-        return seal_item(self._phi_session, item, table, shape=shape).item
+        return seal_item(self._phi_session, item, _table(table), shape=shape).item
 
     def decrypt_item(self, item: Mapping[str, Any], table: TableConfig, *, shape: ItemShape | None = None) -> Item:
         """The plaintext item of what :meth:`encrypt_item` or AWS's libraries wrote, in the same shape.
@@ -76,7 +76,7 @@ class DynamoDb:
         plaintext item (unless the table's policy allows it), AuthenticationError for anything
         changed, FormatError for a malformed header, KeyAccessError.
         """
-        return open_item(self._phi_session, item, table, shape=shape).item
+        return open_item(self._phi_session, item, _table(table), shape=shape).item
 
     def client(
         self,
@@ -299,6 +299,12 @@ def _update_item(
     change: Callable[[Item], Item | None],
 ) -> Item | None:
     return update_encrypted(client, TableName, Key, change)
+
+
+def _table(table: object) -> TableConfig:
+    if not isinstance(table, TableConfig):
+        raise ConfigurationError(f"a TableConfig says how an item is sealed, {type(table).__name__} came")
+    return table
 
 
 def _update_python_item(

@@ -199,11 +199,12 @@ class TableConfig:
                 )
 
     def _check_plaintext_policy(self) -> None:
-        try:
-            object.__setattr__(self, "plaintext_policy", PlaintextPolicy(self.plaintext_policy))
-        except ValueError:
-            names = ", ".join(policy.value for policy in PlaintextPolicy)
-            raise ConfigurationError(f"plaintext_policy is one of {names}") from None
+        given: object = self.plaintext_policy
+        if not isinstance(given, PlaintextPolicy):
+            names = [policy.value for policy in PlaintextPolicy]
+            if given not in names:
+                raise ConfigurationError(f"plaintext_policy is one of {', '.join(names)}")
+            object.__setattr__(self, "plaintext_policy", PlaintextPolicy(given))
         forbids = self.plaintext_policy is PlaintextPolicy.FORBID_PLAINTEXT_WRITE_FORBID_PLAINTEXT_READ
         if forbids and self.plaintext_reads_until is not None:
             raise ConfigurationError("plaintext_reads_until belongs to a policy that allows plaintext")

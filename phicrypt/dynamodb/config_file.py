@@ -94,9 +94,9 @@ def read_config_file(path: Path) -> ConfigFile:
         return ConfigFile.model_validate(members)
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
-        raise ConfigurationError(f"{path}: {faults}") from None
     except FormatError as error:
         raise ConfigurationError(f"{path} is neither TOML nor JSON: {error}") from None
+    raise ConfigurationError(f"{path}: {faults}")
 
 
 def make_keyring(section: KeyringSection, clients: Mapping[str, Any]) -> Any:
@@ -127,9 +127,8 @@ def make_keyring(section: KeyringSection, clients: Mapping[str, Any]) -> Any:
 
 
 def _action(attribute: str, text: str) -> Action:
-    try:
-        return Action[text] if text in Action.__members__ else Action(text)
-    except ValueError:
-        raise ConfigurationError(
-            f"the action of {attribute!r} is one of {', '.join(Action.__members__)}"
-        ) from None
+    if text in Action.__members__:
+        return Action[text]
+    if text not in [action.value for action in Action]:
+        raise ConfigurationError(f"the action of {attribute!r} is one of {', '.join(Action.__members__)}")
+    return Action(text)

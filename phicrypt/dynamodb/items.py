@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from phicrypt.audit.trail import NO_TRAIL
 from phicrypt.dynamodb.config import RESERVED_ATTRIBUTE_PREFIX, Action, TableConfig, reserved_name_error
-from phicrypt.dynamodb.shapes import Item, ItemShape, binary, from_json, shape_of, to_low_level, to_python
+from phicrypt.dynamodb.shapes import (
+    Item,
+    ItemShape,
+    binary,
+    from_json,
+    length_of_names,
+    shape_of,
+    stored_binary,
+    to_low_level,
+    to_python,
+)
 from phicrypt.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -192,9 +202,9 @@ def _open(
     """How a low-level item is read, and its decrypted attributes, after every signature was verified."""
     if HEADER_ATTRIBUTE not in item or FOOTER_ATTRIBUTE not in item:
         raise AuthenticationError("header or footer missing")
-    header = parse_header(_stored_binary(item, HEADER_ATTRIBUTE), phi_session.limits)
+    header = parse_header(stored_binary(item, HEADER_ATTRIBUTE), phi_session.limits)
     use.suite_id, use.message_id = header.suite.suite_id, header.message_id.hex()
-    footer_bytes = _stored_binary(item, FOOTER_ATTRIBUTE)
+    footer_bytes = stored_binary(item, FOOTER_ATTRIBUTE)
     if table.require_signed and not header.suite.is_signed:
         raise UnsupportedOperationError(
             f"table {table.table_name!r} requires signed items; this one is {header.suite.name}"
@@ -290,8 +300,7 @@ def _refuse_reserved(names: Iterable[str]) -> None:
 def _plaintext_refusal(item: Mapping[str, Any], table: TableConfig) -> NotEncryptedError | None:
     if is_legacy(item):
         return NotEncryptedError(
-            "the item was written by the legacy DynamoDB Encryption Client, whose format is not read here; "
-            "decrypt it there and write it again"
+            "the item was written by the legacy DynamoDB Encryption Client, whose format is not read here"
         )
     if not table.allows_plaintext_read():
         return NotEncryptedError(
@@ -307,7 +316,7 @@ def _has_beacons(names: Iterable[str]) -> bool:
 
 def _layout_to_write(table: TableConfig, names: frozenset[str]) -> Layout:
     # The cache holds names only, and none of unusual size: whoever writes the table chooses them.
-    cached = sum(map(len, names)) <= _CACHED_NAMES_LENGTH
+    cached = length_of_names(names) <= _CACHED_NAMES_LENGTH
     return _write_layout(table, names) if cached else _write_layout.__wrapped__(table, names)
 
 
@@ -389,11 +398,3 @@ def _stored_values(item: Mapping[str, Any], layout: Layout) -> tuple[list[bytes]
         else:
             stored.append(b"".join(readable[name]))
     return stored, readable
-
-
-def _stored_binary(item: Mapping[str, Any], name: str) -> bytes:
-    value = item[name]
-    content = value.get("B") if isinstance(value, Mapping) and len(value) == 1 else None
-    if not isinstance(content, bytes):
-        raise FormatError("a binary attribute was expected", field=name)
-    return content

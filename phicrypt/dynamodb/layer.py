@@ -31,6 +31,7 @@ from phicrypt.core.backoff import back_off
 from phicrypt.dynamodb.answers import Answer
 from phicrypt.dynamodb.config import TableConfig
 from phicrypt.dynamodb.items import OpenedItem, SealedItem, open_item, seal_item
+from phicrypt.dynamodb.refused_values import hide_refused_values
 from phicrypt.dynamodb.requests import Call, prepare
 from phicrypt.dynamodb.shapes import Item, with_exponents, without_last_zeros
 from phicrypt.dynamodb.table_checks import CheckTables, TableChecks
@@ -96,6 +97,7 @@ class Layer:
 
     def register(self, client: DynamoDBClient) -> None:
         """Hook into the client's events. The client is changed from here on."""
+        hide_refused_values(client)
         events: Any = client.meta.events  # one hook answers: the stubs know of none that does
         events.register("provide-client-params.dynamodb", _own_parameters, unique_id="phicrypt-parameters")
         if self.is_of_resource:

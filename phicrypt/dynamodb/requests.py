@@ -169,7 +169,7 @@ def _batch_get_item(request: _Request) -> Call:
         if table is None:
             sent[name] = entry
             continue
-        check_members(request.operation, entry, shape="KeysAndAttributes")
+        check_members(request.operation, _mapping(entry, "RequestItems"), shape="KeysAndAttributes")
         for key_attributes in _sequence(entry.get("Keys"), "Keys"):
             check_key(key_attributes, table, request.operation)
         sent[name] = {**entry, **whole_projection(entry, table, request.operation)}
@@ -198,7 +198,7 @@ def _transact_get_items(request: _Request) -> Call:
     check_members(request.operation, request.asked)
     sent = []
     for entry in _sequence(request.asked.get("TransactItems"), "TransactItems"):
-        check_members(request.operation, entry, shape="TransactGetItem")
+        check_members(request.operation, _mapping(entry, "TransactItems"), shape="TransactGetItem")
         get = _mapping(entry.get("Get"), "Get")
         table = request.table(get)
         if table is not None:

@@ -8,8 +8,8 @@ events and table exports have them.
 from __future__ import annotations
 
 import base64
-import binascii
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any, Final, Literal
 
@@ -26,10 +26,21 @@ ItemShape = Literal["low-level", "python", "json"]
 
 def shape_of(item: Mapping[str, Any], partition_key: str) -> ItemShape:
     """The shape of an item, by its header and its partition key, whose Python values are never dicts."""
+    if not isinstance(item, Mapping):
+        raise ConfigurationError(f"an item is a mapping of attributes, {type(item).__name__} came")
     header = item.get(HEADER_ATTRIBUTE)
     if header is not None and isinstance(header, Mapping) and isinstance(header.get("B"), str):
         return "json"
     return "low-level" if isinstance(item.get(partition_key, {}), Mapping) else "python"
+
+
+def length_of_names(names: Iterable[str]) -> int:
+    """The characters of all names together. Raises ConfigurationError for one that is no text."""
+    try:
+        return len("".join(names))
+    except TypeError:
+        pass
+    raise ConfigurationError("an attribute of the item has a name that is no text")
 
 
 def to_low_level(item: Mapping[str, Any]) -> Item:
@@ -39,6 +50,8 @@ def to_low_level(item: Mapping[str, Any]) -> Item:
     """
     from boto3.dynamodb.types import TypeSerializer
 
+    if not isinstance(item, Mapping):
+        raise ConfigurationError(f"a mapping of attributes was expected, {type(item).__name__} came")
     serializer = TypeSerializer()
     converted = {}
     try:
@@ -51,7 +64,7 @@ def to_low_level(item: Mapping[str, Any]) -> Item:
     raise ConfigurationError(
         f"the attribute {name!r} is or holds a value that boto3 does not store "
         "(floats are Decimal there; sets are not empty and of one type)"
-    ) from None
+    )
 
 
 def to_python(value: Any) -> Any:
@@ -117,6 +130,15 @@ def binary(value: bytes) -> Any:
     return Binary(value)
 
 
+def stored_binary(item: Mapping[str, Any], name: str) -> bytes:
+    """The bytes of a low-level binary attribute. Raises FormatError for anything else."""
+    value = item[name]
+    content = value.get("B") if isinstance(value, Mapping) and len(value) == 1 else None
+    if not isinstance(content, bytes):
+        raise FormatError("a binary attribute was expected", field=name)
+    return content
+
+
 def from_json(item: Mapping[str, Any]) -> Item:
     """A JSON item in the low-level shape. Raises FormatError for what is not base64."""
     return {name: _with_bytes(value, 1) for name, value in item.items()}
@@ -140,7 +162,6 @@ def _with_bytes(value: Any, depth: int) -> Any:
 
 
 def _from_base64(text: Any) -> bytes:
-    try:
+    with suppress(ValueError, TypeError):
         return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError, TypeError):
-        raise FormatError("a binary is not base64", field="attribute value") from None
+    raise FormatError("a binary is not base64", field="attribute value")

@@ -67,7 +67,7 @@ class TokenLedger:
 def _canonical(value: object) -> bytes:
     """Unambiguous bytes of nested parameters: type, length and content of each part."""
     if isinstance(value, Mapping):
-        parts = [part for name in sorted(value) for part in (_canonical(name), _canonical(value[name]))]
+        parts = [part for name in sorted(value, key=repr) for part in (_canonical(name), _canonical(value[name]))]
         return b"m%d:" % len(parts) + b"".join(parts)
     if isinstance(value, list | tuple):
         return b"l%d:" % len(value) + b"".join(map(_canonical, value))

@@ -171,10 +171,11 @@ class TypedTable(Generic[Model]):
 
     def _key_attribute(self, name: str, value: Any) -> dict[str, Any]:
         try:
-            attribute = to_attribute(_validated(self._key_models[name], value))
+            attribute, reason = to_attribute(_validated(self._key_models[name], value)), ""
         except ValidationError as error:
-            reason = error.errors(include_input=False)[0]["msg"]
-            raise ConfigurationError(f"the key field {name!r} of {self.model.__name__}: {reason}") from None
+            attribute, reason = {}, error.errors(include_input=False)[0]["msg"]
+        if reason:
+            raise ConfigurationError(f"the key field {name!r} of {self.model.__name__}: {reason}")
         if not attribute.keys() <= {"S", "N", "B"}:
             raise ConfigurationError(f"the key field {name!r} is stored as text, number or binary")
         return attribute

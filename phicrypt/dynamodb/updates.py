@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from phicrypt.core.backoff import back_off
 from phicrypt.dynamodb.answers import key_of
+from phicrypt.dynamodb.checks import check_key
 from phicrypt.dynamodb.config import TableConfig
 from phicrypt.dynamodb.layer import Layer, layer_of
 from phicrypt.dynamodb.matching import same_value
@@ -60,6 +61,7 @@ def update_encrypted(
     table = layer.book.resolve(table_name, "update_encrypted")
     if table is None:
         raise ConfigurationError(f"the table {table_name!r} is not encrypted; use update_item")
+    check_key(key_attributes, table, "update_encrypted")
     layer.check_writable(table)
     reading = {"TableName": table_name, "Key": dict(key_attributes), "ConsistentRead": True}
     # Where an answer is lost, botocore sends the update again, and its own first arrival fails the condition.
@@ -179,4 +181,7 @@ class _Expression:
 
 
 def _same(left: Any, right: Any) -> bool:
-    return left is right or same_value(left, right)
+    try:
+        return left is right or same_value(left, right)
+    except (AttributeError, TypeError, ValueError):  # ``change`` made something else of an attribute value
+        return False

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from phicrypt.audit.events import parse_time
@@ -107,10 +108,11 @@ def parse_record(record: Any) -> TrailEvent | None:
     parameters = _object(record, "requestParameters")
     user_agent = _text(record, "userAgent")
     correlation = _CORRELATION.search(user_agent)
-    try:
+    time_ns = None
+    with suppress(KeyError, TypeError, ValueError):
         time_ns = parse_time(record["eventTime"])
-    except (KeyError, TypeError, ValueError):
-        raise ValueError("no valid eventTime") from None
+    if time_ns is None:
+        raise ValueError("no valid eventTime")
     context = _object(parameters, "encryptionContext")
     key_arn = _key_arn(record, parameters)
     return TrailEvent(

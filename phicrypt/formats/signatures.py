@@ -25,10 +25,10 @@ Pure: bytes in, values out; whoever calls hands in the verification.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -116,6 +116,8 @@ def fingerprint(name: str, source: bytes | bytearray | memoryview | Readable, di
     if isinstance(source, bytes | bytearray | memoryview):
         running.update(source)
         return Fingerprint(name, digest_name, running.digest(), memoryview(source).nbytes)
+    if not hasattr(source, "read"):
+        raise ConfigurationError(f"bytes or a binary source with read were expected, {type(source).__name__} came")
     length = 0
     while piece := source.read(_READ_LENGTH_BYTES):
         running.update(piece)
@@ -279,10 +281,11 @@ def read_descriptor(value: object, field: str) -> Fingerprint:
         raise FormatError("a length of zero or more bytes was expected", field=f"{field}.annotations.length")
     if len(digests) != 1 or (digest_name := next(iter(digests))) not in DIGESTS:
         raise FormatError(f"one digest of {', '.join(DIGESTS)} was expected", field=f"{field}.digest")
-    try:
-        digest = bytes.fromhex(_text(digests[digest_name], f"{field}.digest"))
-    except ValueError:
-        raise FormatError("hexadecimal digits were expected", field=f"{field}.digest") from None
+    hexadecimal, digest = _text(digests[digest_name], f"{field}.digest"), None
+    with suppress(ValueError):
+        digest = bytes.fromhex(hexadecimal)
+    if digest is None:
+        raise FormatError("hexadecimal digits were expected", field=f"{field}.digest")
     if len(digest) != hashlib.new(digest_name).digest_size:
         raise FormatError(f"a whole {digest_name} digest was expected", field=f"{field}.digest")
     return Fingerprint(name, digest_name, digest, length)
@@ -290,10 +293,9 @@ def read_descriptor(value: object, field: str) -> Fingerprint:
 
 def canonical_json(value: Mapping[str, Any]) -> bytes:
     """Sorted members, no spaces, UTF-8. Raises ConfigurationError for text that UTF-8 cannot hold."""
-    try:
+    with suppress(UnicodeEncodeError):
         return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise ConfigurationError("names and purposes must be valid Unicode text") from None
+    raise ConfigurationError("names and purposes must be valid Unicode text")
 
 
 def strict_json(text: bytes, field: str) -> object:
@@ -316,7 +318,7 @@ def _text(value: object, field: str) -> str:
 
 def _base64(value: object, field: str) -> bytes:
     """Standard or URL-safe alphabet, as DSSE allows."""
-    try:
-        return base64.b64decode(_text(value, field).translate(str.maketrans("-_", "+/")), validate=True)
-    except (binascii.Error, ValueError):
-        raise FormatError("base64 was expected", field=field) from None
+    text = _text(value, field).translate(str.maketrans("-_", "+/"))
+    with suppress(ValueError):
+        return base64.b64decode(text, validate=True)
+    raise FormatError("base64 was expected", field=field)

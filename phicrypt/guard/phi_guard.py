@@ -85,9 +85,14 @@ class PhiGuard(KeyHolder):
         Raises PhiInContextError with the names of the offending pairs; a name that itself looks like
         PHI is withheld, and is refused in every mode but ``"off"``.
         """
-        if self._passed.issuperset(pairs.items()) or self.mode == "off":
-            return pairs
-        offending = [name for name, value in pairs.items() if not self._passes(name, value)]
+        try:
+            if self._passed.issuperset(pairs.items()) or self.mode == "off":
+                return pairs
+            offending = [name for name, value in pairs.items() if not self._passes(name, value)]
+        except TypeError:  # of a value that has no hash, and so is no text
+            offending = None
+        if offending is None:
+            raise ConfigurationError(f"a value of the {where} is no text")
         if not offending:
             return pairs
         named_by_phi = [name for name in offending if self._is_phi("", name)]

@@ -10,7 +10,6 @@ exactly one data key (rule 4).
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Hashable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -303,8 +302,10 @@ def _verification_key(suite: AlgorithmSuite, context: Mapping[str, str]) -> Veri
         return None
     try:
         compressed_point = base64.b64decode(context.get(PUBLIC_KEY_NAME, ""), validate=True)
-    except (binascii.Error, ValueError):
-        raise FormatError("it is not base64", field=PUBLIC_KEY_NAME) from None
+    except ValueError:
+        compressed_point = None
+    if compressed_point is None:
+        raise FormatError("it is not base64", field=PUBLIC_KEY_NAME)
     return VerificationKey(suite.signature_curve, compressed_point)
 
 

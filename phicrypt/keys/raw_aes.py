@@ -42,6 +42,9 @@ class RawAesKeyring(KeyringBase):
     def __init__(self, namespace: str, name: str, wrapping_key: bytes) -> None:
         if not isinstance(wrapping_key, bytes) or len(wrapping_key) not in (16, 24, 32):
             raise ConfigurationError("a raw AES wrapping key is 16, 24 or 32 bytes")
+        for text in (namespace, name):
+            if not isinstance(text, str) or any("\ud800" <= character <= "\udfff" for character in text):
+                raise ConfigurationError("a raw AES key has a namespace and a name of valid Unicode text")
         if not namespace or namespace.startswith("aws-kms"):
             raise ConfigurationError("a raw AES key namespace is non-empty and does not begin with aws-kms")
         if not name:

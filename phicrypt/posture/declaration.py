@@ -144,7 +144,6 @@ class Declaration(_Declared):
             raise ConfigurationError(f"the declaration could not be read: {error.strerror}") from None
         except FormatError as error:
             raise ConfigurationError(f"the declaration is no TOML or JSON: {error}") from None
-        return cls.of(members)
 
     @classmethod
     def of(cls, members: Any) -> Declaration:
@@ -155,4 +154,4 @@ class Declaration(_Declared):
             places = "; ".join(
                 f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in error.errors()[:10]
             )
-            raise ConfigurationError(f"the declaration is not valid: {places}") from None
+        raise ConfigurationError(f"the declaration is not valid: {places}")

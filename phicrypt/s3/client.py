@@ -18,8 +18,15 @@ from phicrypt.core.materials import Keyring
 from phicrypt.errors import ConfigurationError, UnsupportedOperationError
 from phicrypt.s3.file_objects import S3File, S3Reader, S3Writer, parse_s3_name
 from phicrypt.s3.forwarding import ForwardedOperations, put_object_tagging, restore_object
-from phicrypt.s3.local_files import download_to_file, write_all_pieces
-from phicrypt.s3.operations import OWN_PARAMETERS, OWN_READ_PARAMETERS, check_parameters, handled, own_parameters
+from phicrypt.s3.local_files import checked_file_name, download_to_file, write_all_pieces
+from phicrypt.s3.operations import (
+    OWN_PARAMETERS,
+    OWN_READ_PARAMETERS,
+    check_parameters,
+    check_text,
+    handled,
+    own_parameters,
+)
 from phicrypt.s3.options import S3Options, S3Settings
 from phicrypt.s3.reading import get as reading
 from phicrypt.s3.reading.frames import FramedMessage, Opened
@@ -126,7 +133,7 @@ class S3Client(Boto3Verbs):
         from boto3.exceptions import S3UploadFailedError
         from botocore.exceptions import ClientError
 
-        with open(Filename, "rb") as file:
+        with open(checked_file_name(Filename), "rb") as file:
             try:
                 self._upload(file, Bucket, Key, ExtraArgs, Callback, Config, "s3.upload_file")
             except ClientError as error:
@@ -280,6 +287,8 @@ class S3Client(Boto3Verbs):
 
     def plan_rewrap(self, bucket: str, object_key: str) -> copying.CopyPlan:
         """What :meth:`rewrap` would cost; one HeadObject, nothing else."""
+        check_text(bucket, "bucket")
+        check_text(object_key, "object_key")
         return copying.plan_rewrap(self._s3_session, bucket, object_key)
 
     def rewrap(
@@ -298,6 +307,8 @@ class S3Client(Boto3Verbs):
         encrypted again (rule 3). Old versions of the object keep the old key. See
         ``docs/s3.md`` for when KMS's own rotation makes this needless.
         """
+        check_text(bucket, "bucket")
+        check_text(object_key, "object_key")
         settings = TransferSettings.of(self._s3_session.options, progress=callback)
         own = own_parameters({"EncryptionContext": context, "RequiredContext": required_context}, OWN_PARAMETERS)
         return copying.rewrap(self._s3_session, to, bucket, object_key, own, settings)

@@ -8,7 +8,7 @@ from typing import Any, Final, NoReturn
 from phicrypt.core.materials import KeyHolder
 from phicrypt.errors import UnsupportedOperationError
 from phicrypt.s3.in_clear import check_tag_set
-from phicrypt.s3.operations import OPERATIONS, Treatment, check_members
+from phicrypt.s3.operations import OPERATIONS, Treatment, check_members, check_parameters
 from phicrypt.s3.session import S3Session
 
 _WAITERS: Final = ("bucket_exists", "bucket_not_exists", "object_exists", "object_not_exists")
@@ -112,7 +112,7 @@ def restore_object(s3_session: S3Session, parameters: Mapping[str, Any], own: ob
 
 def _forwarding(operation_name: str) -> Callable[..., dict[str, Any]]:
     def forward(self: ForwardedOperations, **parameters: Any) -> dict[str, Any]:
-        check_members(operation_name, parameters)
+        check_parameters(self._s3_session.client, operation_name, parameters)
         answer: dict[str, Any] = getattr(self._s3_session.client, operation_name)(**parameters)
         return answer
 

@@ -16,7 +16,7 @@ from phicrypt.core.strict_json import parse_json
 from phicrypt.errors import ConfigurationError, FormatError
 from phicrypt.formats.s3ec.envelope import S3EC_METADATA_NAMES
 from phicrypt.guard.phi_guard import PhiGuard
-from phicrypt.s3.operations import forwarded
+from phicrypt.s3.operations import check_text, forwarded
 
 METADATA_PREFIX: Final = "phicrypt-"
 FORMAT_NAME: Final = "phicrypt-format"
@@ -33,7 +33,8 @@ def clear_parameters(
     clear = forwarded(operation_name, parameters)
     clear["Metadata"] = user_metadata(guard, parameters.get("Metadata"))
     if "Tagging" in parameters:
-        tags = dict(parse_qsl(parameters["Tagging"] or "", keep_blank_values=True))
+        check_text(parameters["Tagging"], "Tagging")
+        tags = dict(parse_qsl(parameters["Tagging"], keep_blank_values=True))
         _guarded(guard, tags, "S3 tag")
         clear["Tagging"] = parameters["Tagging"]
     if "SSEKMSEncryptionContext" in parameters:
@@ -44,8 +45,13 @@ def clear_parameters(
 
 def user_metadata(guard: PhiGuard | None, metadata: Mapping[str, str] | None) -> dict[str, str]:
     """A caller's metadata, guarded; names that the formats use are refused."""
+    if not isinstance(metadata, Mapping | None):
+        raise ConfigurationError(f"Metadata is a mapping of text to text, {type(metadata).__name__} came")
     metadata = dict(metadata or {})
-    for name in metadata:
+    for name, value in metadata.items():
+        if not isinstance(name, str) or not isinstance(value, str) or not (name.isascii() and value.isascii()):
+            # botocore's own error, of later, shows both.
+            raise ConfigurationError("Metadata is text of ASCII characters, names and values; encode other text")
         if name.lower().startswith(METADATA_PREFIX) or name.lower() in S3EC_METADATA_NAMES:
             raise ConfigurationError(f"the metadata name {name!r} is written by the encrypted formats themselves")
     return _guarded(guard, metadata, "S3 metadata")

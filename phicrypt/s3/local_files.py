@@ -9,6 +9,7 @@ from typing import Any
 
 from phicrypt.core.output_file import output_file
 from phicrypt.core.streams import write_all
+from phicrypt.errors import ConfigurationError
 
 
 def write_all_pieces(
@@ -25,6 +26,16 @@ def write_all_pieces(
             pieces.close()
 
 
+def checked_file_name(filename: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """The name itself; ConfigurationError for text that no file system takes (Python's own error shows it)."""
+    try:
+        os.fsencode(filename)
+        return filename
+    except UnicodeEncodeError:
+        pass
+    raise ConfigurationError("Filename holds half of a surrogate pair; no file has such a name")
+
+
 def download_to_file(
     pieces: Iterator[bytes | memoryview],
     filename: str | os.PathLike[str],
@@ -35,7 +46,7 @@ def download_to_file(
     Until then it has no name, where the system offers that. A new file has mode 0600, one that is replaced
     keeps its own. A name that is no regular file (a pipe, a device) is written to as it is.
     """
-    target = Path(filename)
+    target = Path(checked_file_name(filename))
     if target.exists() and not target.is_file():
         with target.open("wb", buffering=0) as sink:
             write_all_pieces(pieces, sink, progress)

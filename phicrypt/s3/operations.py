@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cache
 from types import MappingProxyType
 from typing import Any, Final
 
 from phicrypt.core.required_context import required_names
-from phicrypt.errors import UnsupportedOperationError
+from phicrypt.errors import ConfigurationError, UnsupportedOperationError
 from phicrypt.s3.operations_forwarded import HARMLESS_OPERATIONS
 from phicrypt.s3.session import Boto3S3
 
@@ -172,8 +173,6 @@ OPERATIONS: Final[Mapping[str, Operation]] = MappingProxyType(
 )
 """boto3's method name to its class."""
 
-_NAMES: Final = ("Bucket", "Key", "UploadId", "VersionId", "Range")
-"""Members that phicrypt itself reads as text."""
 OWN_PARAMETERS: Final = ("EncryptionContext", "RequiredContext")
 """Parameters that phicrypt adds to boto3's: see :class:`phicrypt.s3.client.S3Client`."""
 OWN_READ_PARAMETERS: Final = (*OWN_PARAMETERS, "RequireSigned", "AllowUncommitted")
@@ -220,7 +219,7 @@ def check_members(operation_name: str, parameters: Mapping[str, Any]) -> None:
     operation = OPERATIONS[operation_name]
     if operation.treatment is Treatment.REFUSED:
         raise UnsupportedOperationError(f"{operation_name} is refused: {operation.reason}")
-    for name in parameters:
+    for name, value in parameters.items():
         if name in operation.refused:
             raise UnsupportedOperationError(f"{operation_name}: {name} is refused: {operation.refused[name]}")
         if name not in operation.members:
@@ -228,6 +227,24 @@ def check_members(operation_name: str, parameters: Mapping[str, Any]) -> None:
                 f"{operation_name}: {name} is not a parameter that phicrypt has classed; it is refused because it "
                 "might carry plaintext"
             )
+        if isinstance(value, str):
+            check_text(value, name)
+
+
+def check_text(value: object, name: str) -> None:
+    """Raise ConfigurationError for what is no text, or cannot be sent as UTF-8.
+
+    botocore's own errors, of later, hold the object key or whatever else it was.
+    """
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{name} is text, {type(value).__name__} came")
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise ConfigurationError(f"{name} is not valid Unicode text (it holds half of a surrogate pair)")
+
+
+@cache
+def _text_members(shape: Any) -> tuple[str, ...]:
+    return tuple(name for name, member in shape.members.items() if member.type_name == "string")
 
 
 def check_parameters(client: Boto3S3, operation_name: str, parameters: Mapping[str, Any]) -> None:
@@ -246,7 +263,7 @@ def check_parameters(client: Boto3S3, operation_name: str, parameters: Mapping[s
     ]
     wrong += [
         f"Invalid type for parameter {name}, type: {type(parameters[name])}, valid types: <class 'str'>"
-        for name in _NAMES
+        for name in _text_members(operation.input_shape)
         if name in parameters and not isinstance(parameters[name], str)
     ]
     if wrong:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hmac
 import json
+from contextlib import suppress
 from typing import Any, Final
 
 from phicrypt.core.kms_arn import configured_key_arn
@@ -121,11 +121,8 @@ def _envelope_context(key_id: str, purpose: str) -> dict[str, str]:
 
 def _read_envelope(envelope: bytes) -> tuple[str, bytes]:
     members = parse_json(envelope, field="MAC key envelope", max_bytes=MAX_ENVELOPE_LENGTH_BYTES)
-    try:
+    with suppress(ValueError, KeyError, TypeError):
         key_id, text = members["localMacKey"], members["ciphertext"]
-        bytes.fromhex(key_id)
-        if len(key_id) != 2 * _KEY_ID_LENGTH_BYTES:
-            raise ValueError
-        return key_id, base64.b64decode(text, validate=True)
-    except (ValueError, KeyError, TypeError, RecursionError, binascii.Error):
-        raise FormatError("the JSON that new_local_key returned was expected", field="MAC key envelope") from None
+        if len(bytes.fromhex(key_id)) == _KEY_ID_LENGTH_BYTES and len(key_id) == 2 * _KEY_ID_LENGTH_BYTES:
+            return key_id, base64.b64decode(text, validate=True)
+    raise FormatError("the JSON that new_local_key returned was expected", field="MAC key envelope")

@@ -134,6 +134,8 @@ class Mac:
         return origin_of(answer, operation, self._key.arn)
 
     def _check_purpose(self, purpose: str) -> None:
+        if not isinstance(purpose, str):
+            raise ConfigurationError(f"a purpose is text, {type(purpose).__name__} came")
         if self._guard is not None and self._guard.check({"purpose": purpose})["purpose"] != purpose:
             raise PhiInContextError(["purpose"])
 

@@ -132,4 +132,5 @@ def _entries(path: Path) -> list[dict[str, str]]:
             base64.b64decode(entry["sealed"], validate=True)
         return entries
     except (FormatError, OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigurationError(f"no token key file: {type(error).__name__}") from None
+        reason = type(error).__name__
+    raise ConfigurationError(f"no token key file: {reason}")

@@ -204,6 +204,9 @@ def _parse_encrypted_data_keys(
         ciphertext, end = _counted(header_bytes, end, field)
         try:
             keys.append(EncryptedDataKey(provider_id.decode(), provider_info, ciphertext))
+            continue
         except UnicodeDecodeError:
-            raise FormatError("a provider id is not valid UTF-8", field=field, offset=provider_start) from None
+            pass
+        # Not in the handler: Python's error holds the bytes, and would stay with ours as its context.
+        raise FormatError("a provider id is not valid UTF-8", field=field, offset=provider_start)
     return tuple(keys), end

@@ -19,7 +19,6 @@ its data key does not open.
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -117,6 +116,8 @@ def _from_readable(letter: str, text: str) -> dict[str, Any]:
         raise FormatError("a letter that stands for no type", field=LEGEND_NAME)
     try:
         decoded = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise FormatError("a value is not base64", field="encryption context") from None
+    except ValueError:
+        decoded = None
+    if decoded is None:
+        raise FormatError("a value is not base64", field="encryption context")
     return deserialize(decoded[:2], decoded[2:])

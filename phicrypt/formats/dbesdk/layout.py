@@ -17,6 +17,7 @@ kept and shared; nothing in it is secret.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from enum import IntEnum
 from itertools import compress
 from operator import not_
@@ -71,11 +72,12 @@ class Layout(NamedTuple):
 
 def canonical_path(table_name: str, attribute: str) -> bytes:
     """The path of a top-level attribute, as the module's head lays it out."""
-    try:
-        name = attribute.encode()
-        prefix = table_name.encode()
-    except UnicodeEncodeError:
-        raise FormatError("not valid Unicode text (an unpaired surrogate)", field="attribute name") from None
+    encoded = None
+    with suppress(UnicodeEncodeError):
+        encoded = attribute.encode(), table_name.encode()
+    if encoded is None:
+        raise FormatError("not valid Unicode text (an unpaired surrogate)", field="attribute name")
+    name, prefix = encoded
     code_units = len(attribute.encode("utf-16-be")) // 2
     return b"".join((prefix, (1).to_bytes(8, "big"), b"$", code_units.to_bytes(8, "big"), name))
 

@@ -255,10 +255,12 @@ def _parse_encrypted_data_keys(parts: _HeaderParts, limits: ReadLimits) -> tuple
             length = int.from_bytes(parts.take(2, f"{name} length"), "big")
             fields.append(parts.take(length, name))
         try:
-            provider_id = fields[0].decode()
+            encrypted_data_keys.append(EncryptedDataKey(fields[0].decode(), fields[1], fields[2]))
+            continue
         except UnicodeDecodeError:
-            raise FormatError("it is not valid UTF-8", field="provider id") from None
-        encrypted_data_keys.append(EncryptedDataKey(provider_id, fields[1], fields[2]))
+            pass
+        # Not in the handler: Python's error holds the bytes, and would stay with ours as its context.
+        raise FormatError("it is not valid UTF-8", field="provider id")
     return tuple(encrypted_data_keys)
 
 

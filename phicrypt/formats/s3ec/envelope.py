@@ -22,7 +22,6 @@ version under the label of the other. Whoever reads decides which versions are a
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -245,10 +244,13 @@ def _require_kms_context_wrapping(fields: Mapping[str, str], name: str, expected
 
 
 def _base64_field(fields: Mapping[str, str], name: str, length_bytes: int | None) -> bytes:
+    text = _field(fields, name)
     try:
-        value = base64.b64decode(_field(fields, name), validate=True)
-    except (binascii.Error, ValueError):
-        raise FormatError("base64 was expected", field=name) from None
+        value = base64.b64decode(text, validate=True)
+    except ValueError:
+        value = None
+    if value is None:
+        raise FormatError("base64 was expected", field=name)
     if length_bytes is None:
         if not 1 <= len(value) <= _MAX_WRAPPED_KEY_LENGTH_BYTES:
             raise FormatError(

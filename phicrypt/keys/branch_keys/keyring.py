@@ -305,10 +305,10 @@ class HierarchicalKeyring(SteppedKeyring):
             missing = error.args[0] if error.args else None
             if not isinstance(missing, str) or missing in shown or missing not in materials.context:
                 raise
-            raise ConfigurationError(
-                f"the branch key supplier needs the pair {missing!r}, and is shown only the pairs that "
-                "decrypt's context= expects: pass it there"
-            ) from None
+        raise ConfigurationError(
+            f"the branch key supplier needs the pair {missing!r}, and is shown only the pairs that "
+            "decrypt's context= expects: pass it there"
+        )
 
 
 def _wrapped(materials: EncryptionMaterials, branch_key: BranchKey, *, was_cached: bool) -> EncryptionMaterials:

@@ -24,6 +24,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -204,10 +205,11 @@ def time_of(create_time: str) -> datetime:
     match = _CREATE_TIME.fullmatch(create_time)
     if match is None:
         raise _refused("has a create-time that is not ISO 8601 in UTC")
-    try:
+    seconds = None
+    with suppress(ValueError):
         seconds = datetime.strptime(match[1] + "+0000", "%Y-%m-%dT%H:%M:%S%z")
-    except ValueError:
-        raise _refused("has a create-time that is no date") from None
+    if seconds is None:
+        raise _refused("has a create-time that is no date")
     return seconds.replace(microsecond=int((match[2] or "").ljust(9, "0")[:6]))
 
 

@@ -32,7 +32,9 @@ def check_branch_key_id(branch_key_id: object) -> str:
     try:
         length = len(branch_key_id.encode())
     except UnicodeEncodeError:
-        raise ConfigurationError("a branch key id must be valid Unicode text") from None
+        length = None
+    if length is None:
+        raise ConfigurationError("a branch key id must be valid Unicode text")
     if not 1 <= length <= MAX_BRANCH_KEY_ID_LENGTH_BYTES:
         raise ConfigurationError(
             f"a branch key id has 1 to {MAX_BRANCH_KEY_ID_LENGTH_BYTES} bytes of UTF-8, this one has {length}"

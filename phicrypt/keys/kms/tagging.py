@@ -180,12 +180,14 @@ def _give_own_connections(clone: Any) -> None:
             own._manager = PoolManager(**shared._get_pool_manager_kwargs())
             own._manager.pool_classes_by_scheme = shared._manager.pool_classes_by_scheme
             endpoint.http_session = own
+        clone._endpoint = endpoint
+        return
     except (AttributeError, KeyError):
-        raise ConfigurationError(
-            "a boto3 client that was handed over before a fork cannot get connections of its own with this "
-            "version of botocore: give client_factory= or session= instead, or make the client in the child"
-        ) from None
-    clone._endpoint = endpoint
+        pass
+    raise ConfigurationError(
+        "a boto3 client that was handed over before a fork cannot get connections of its own with this "
+        "version of botocore: give client_factory= or session= instead, or make the client in the child"
+    )
 
 
 def _renew_lock() -> None:

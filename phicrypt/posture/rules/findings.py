@@ -7,6 +7,7 @@ that could not be read never passes; it gives a finding that says what was missi
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from enum import IntEnum, StrEnum
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -25,12 +26,9 @@ class Severity(IntEnum):
     @classmethod
     def named(cls, name: str) -> Severity:
         """The severity of that name in any case. Raises FormatError."""
-        try:
+        with suppress(KeyError):
             return cls[name.upper()]
-        except KeyError:
-            raise FormatError(
-                f"one of {', '.join(s.name.lower() for s in cls)} was expected", field="severity"
-            ) from None
+        raise FormatError(f"one of {', '.join(s.name.lower() for s in cls)} was expected", field="severity")
 
 
 class Outcome(StrEnum):
@@ -106,7 +104,7 @@ class Finding:
     @classmethod
     def from_dict(cls, members: dict[str, Any]) -> Finding:
         """The inverse of :meth:`as_dict`. Raises FormatError."""
-        try:
+        with suppress(KeyError, TypeError, ValueError, AttributeError):
             return cls(
                 **{
                     **members,
@@ -116,8 +114,7 @@ class Finding:
                     "hipaa": tuple(members["hipaa"]),
                 }
             )
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise FormatError("not a finding of 'phicrypt doctor --output json'", field="findings") from None
+        raise FormatError("not a finding of 'phicrypt doctor --output json'", field="findings")
 
 
 @dataclass(frozen=True, slots=True)

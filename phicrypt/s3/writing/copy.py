@@ -26,7 +26,7 @@ from phicrypt.core.streams import PieceSource
 from phicrypt.errors import AuthenticationError, ConfigurationError, UnsupportedOperationError
 from phicrypt.formats.s3ec.content import verify_commitment
 from phicrypt.formats.s3ec.envelope import S3EC_V3_SUITE, S3ecEnvelope
-from phicrypt.s3.operations import forwarded
+from phicrypt.s3.operations import check_text, forwarded
 from phicrypt.s3.options import check_s3ec_keyring
 from phicrypt.s3.reading.frames import StoredObject
 from phicrypt.s3.reading.get import foreign_metadata
@@ -82,7 +82,10 @@ def parse_copy_source(source: Any) -> dict[str, str]:
         raise ConfigurationError('CopySource is {"Bucket": …, "Key": …} or "bucket/key"')
     if unknown := set(source) - {"Bucket", "Key", "VersionId"}:
         raise ConfigurationError(f"CopySource has unknown members {sorted(unknown)}")
-    return {name: source[name] for name in ("Bucket", "Key", "VersionId") if source.get(name)}
+    names = {name: source[name] for name in ("Bucket", "Key", "VersionId") if source.get(name)}
+    for name, value in names.items():
+        check_text(value, f"CopySource's {name}")
+    return names
 
 
 def copy_object(s3_session: S3Session, parameters: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -125,7 +125,8 @@ class KeyAccessError(PhiCryptError):
         code: AWS's error code, or the class of the connection error.
         request_id: AWS's request id, if an answer came.
         is_retryable: whether the same call may succeed later (throttling, 5xx, network).
-        is_outage: no answer came, or a 5xx: another Region may serve (rule 13).
+        is_outage: no answer came, or a 5xx, so that another Region may serve (rule 13); or the external key store
+            of the key is out, which no other Region replaces.
         request_ids: AWS's request id of each answered attempt, retries included, in order.
         correlation_id: what the call carried in its user agent, where there was a call.
         unanswered_attempts: how many attempts got no answer; AWS may have handled them all the same.

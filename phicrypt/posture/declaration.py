@@ -28,7 +28,7 @@ From code, or from a TOML or JSON file::
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -52,7 +52,9 @@ class KeyDeclaration(_Declared):
         second_key: the ARN of a key in another Region that opens the same data (a second recipient);
             not needed for a multi-Region key with a replica.
         grantees: principals that may hold grants on the key.
-        imported: the key material is imported on purpose.
+        custody: who keeps the key material: ``"kms"``, ``"imported"`` (on purpose, your own copy), or
+            ``"external"`` (an external key store, XKS).
+        imported: the same as ``custody = "imported"``.
         asymmetric: data is sealed to its public key on purpose, though it opens for whoever breaks the key's
             algorithm one day.
     """
@@ -60,6 +62,7 @@ class KeyDeclaration(_Declared):
     arn: Annotated[str, Field(pattern=_KEY_ARN)]
     second_key: Annotated[str, Field(pattern=_KEY_ARN)] | None = None
     grantees: tuple[str, ...] = ()
+    custody: Literal["kms", "imported", "external"] = "kms"
     imported: bool = False
     asymmetric: bool = False
 

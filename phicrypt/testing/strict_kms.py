@@ -173,9 +173,14 @@ class StrictKms:
     def allow(self, denial: Denial) -> None:
         self.account.denials.remove(denial)
 
-    def fail(self, code: str = "KMSInternalException", *, status: int = 500, **where: Any) -> Fault:
-        """Answer ``code`` the next ``times`` (1) times that ``operation``, ``region`` and ``key_arn`` match."""
-        return self._add(Fault(KmsError(code, "injected", status=status), **where))
+    def fail(
+        self, code: str = "KMSInternalException", *, status: int = 500, message: str = "injected", **where: Any
+    ) -> Fault:
+        """Answer ``code`` the next ``times`` (1) times that ``operation``, ``region`` and ``key_arn`` match.
+
+        ``message`` is AWS's text, which for keys in custom key stores says what went wrong.
+        """
+        return self._add(Fault(KmsError(code, message, status=status), **where))
 
     def throttle(self, times: int = 1, **where: Any) -> Fault:
         return self.fail("ThrottlingException", status=400, times=times, **where)

@@ -12,8 +12,11 @@ import pytest
 from botocore.exceptions import ClientError
 
 import phicrypt
+from phicrypt import ANY_CONTEXT, KmsKeyring, PhiCrypt
+from phicrypt.errors import KeyAccessError
 from phicrypt.keys.kms.errors import ADVICE, key_access_error
 from phicrypt.keys.kms.tagging import TaggedCall
+from phicrypt.testing import StrictKms
 
 PACKAGE = Path(phicrypt.__file__).parent
 DOCUMENTATION = (PACKAGE.parent / "docs" / "errors.md").read_text()
@@ -75,3 +78,70 @@ def test_a_code_is_retryable_as_documented(code):
     error = ClientError(answer, "Decrypt")
     refusal = key_access_error(error, "Decrypt", None, {}, TaggedCall(), is_botocore=True)
     assert (refusal.code, refusal.is_retryable) == (code, documented()[code])
+
+
+# --- external key stores ---------------------------------------------------------------------------
+
+OUT, BUSY, FINAL = (True, True), (True, False), (False, False)
+WORDS_OF_KEY_STORES = [
+    ("AWS KMS cannot communicate with the external key store proxy. …", OUT, "may succeed later"),
+    ("… because the external key store proxy did not respond in time. …", OUT, "may succeed later"),
+    ("The external key store proxy did not respond to the request in the time allotted. …", OUT, "proxy"),
+    ("The external key store proxy is in an unhealthy state. …", OUT, "may succeed later"),
+    ("AWS KMS cannot interpret the response from the external key store proxy. …", OUT, "may succeed later"),
+    ("… due to a very high request rate.", BUSY, "cache data keys longer"),
+    ("… because it could not authenticate AWS KMS. …", FINAL, "credential"),
+    ("The external key store proxy denied access to the operation. …", FINAL, "own policy"),
+    ("… because it could not find the external key.", FINAL, "no such key any more"),
+    ("… because the external key is not enabled in the external key manager.", FINAL, "disabled"),
+    ("… because the external key does not support the requested operation.", FINAL, "not for this operation"),
+    ("… because it does not support the requested cryptographic operation.", FINAL, "not for this operation"),
+    (
+        "… the specified ciphertext or additional authenticated data is corrupted, …",
+        FINAL,
+        "context is not the one",
+    ),
+    (
+        "… that the external key store proxy submitted for decryption, …",
+        FINAL,
+        "context is not the one",
+    ),
+    ("The custom key store is not connected.", FINAL, "ConnectCustomKeyStore"),
+    ("arn:aws:kms:…:key/… is unavailable.", FINAL, "to stop the key's use"),
+    ("arn:aws:kms:…:key/… is pending deletion.", FINAL, "cancel the deletion"),
+]
+
+
+@pytest.mark.parametrize(("words", "judged", "advice"), WORDS_OF_KEY_STORES)
+def test_what_befell_an_external_key_store_is_told_by_the_words_of_kms(
+    kms: StrictKms, words: str, judged: tuple[bool, bool], advice: str
+) -> None:
+    arn = kms.create_key()
+    kms.fail("KMSInvalidStateException", status=400, message=words)
+    with pytest.raises(KeyAccessError) as caught:
+        PhiCrypt(KmsKeyring(arn, client=kms.client())).encrypt(b"x")
+    refusal = caught.value
+    assert (refusal.is_retryable, refusal.is_outage) == judged
+    assert advice in str(refusal)
+    assert words in str(refusal)
+    assert ("cancel the deletion" in str(refusal)) == ("pending deletion" in words)
+
+
+def test_the_words_of_kms_are_left_out_where_a_context_value_stands_in_them(kms: StrictKms) -> None:
+    kms.fail("KMSInvalidStateException", status=400, message="it could not authenticate tenant-7 there")
+    with pytest.raises(KeyAccessError, match="credential") as caught:
+        PhiCrypt(KmsKeyring(kms.create_key(), client=kms.client())).encrypt(b"x", context={"tenant": "tenant-7"})
+    assert "tenant-7" not in str(caught.value)
+
+
+@pytest.mark.parametrize("words", [words for words, judged, _ in WORDS_OF_KEY_STORES if judged == OUT])
+def test_rule_13_no_other_region_is_asked_when_a_key_store_is_out(kms: StrictKms, words: str) -> None:
+    east = kms.create_key(replicas=("us-west-2",))
+    ring = KmsKeyring(east, client_factory=kms.client, failover_regions=["us-west-2"])
+    message = PhiCrypt(ring).encrypt(b"x")
+    kms.requests.clear()
+    kms.fail("KMSInvalidStateException", status=400, message=words, region="us-east-1")
+    with pytest.raises(KeyAccessError) as caught:
+        PhiCrypt(ring).decrypt(message, context=ANY_CONTEXT)
+    assert caught.value.is_outage
+    assert [request.region for request in kms.requests] == ["us-east-1"]

@@ -207,6 +207,28 @@ def test_rule_16_keys_that_open_for_whoever_breaks_them_are_named(changes, asymm
 
 
 @pytest.mark.parametrize(
+    ("origin", "custody", "expected"),
+    [
+        ("EXTERNAL_KEY_STORE", "external", Outcome.PASSED),
+        ("EXTERNAL_KEY_STORE", "imported", Outcome.FAILED),
+        ("EXTERNAL", "imported", Outcome.PASSED),
+        ("EXTERNAL", "external", Outcome.FAILED),
+        ("AWS_KMS", "external", Outcome.FAILED),
+        ("AWS_KMS", "kms", Outcome.PASSED),
+    ],
+)
+def test_who_keeps_the_key_material_is_as_declared(origin, custody, expected):
+    key = replace(with_metadata(Origin=origin), declared=KeyDeclaration(arn=ARN, custody=custody))
+    assert outcome("kms-origin", key)[0] is expected
+
+
+def test_a_key_whose_store_is_disconnected_is_not_repaired_by_enabling_it():
+    key = with_metadata(KeyState="Unavailable", CustomKeyStoreId="cks-1")
+    rule = next(rule for rule in KEY_RULES if rule.rule_id == "kms-enabled")
+    assert "describe-custom-key-stores --custom-key-store-id cks-1" in rule.fix(key)
+
+
+@pytest.mark.parametrize(
     ("second", "metadata", "expected"),
     [
         (SECOND, {"KeyState": "Enabled"}, Outcome.PASSED),

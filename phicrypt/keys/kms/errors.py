@@ -1,7 +1,7 @@
 """AWS's and the network's refusals as :class:`~phicrypt.errors.KeyAccessError`, saying what to do.
 
-Texts name the key, the operation and the code. AWS's own text is added for denials only (it names
-the policy), and never when a value of the call stands in it.
+Texts name the key, the operation and the code. AWS's own text is added for denials (it names the policy) and
+where one code has many causes, and never when a value of the call stands in it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from phicrypt.errors import KeyAccessError
+from phicrypt.keys.kms.key_stores import CODES, store_failure
 
 if TYPE_CHECKING:
     from phicrypt.keys.kms.tagging import TaggedCall
@@ -24,6 +25,7 @@ ADVICE: Final = {
     "DisabledException": "the key is disabled: enable it with kms:EnableKey",
     "KMSInvalidStateException": "the key's state forbids it (pending deletion, pending import, unavailable, or "
     "disabled): cancel the deletion or restore its material, then enable it",
+    "CustomKeyStoreInvalidStateException": "the key store of the key is not connected: ask its operators",
     "NotFoundException": "there is no such key in this account and Region: check the ARN, the client's Region "
     "and the endpoint",
     "InvalidCiphertextException": _WRONG_CIPHERTEXT,
@@ -84,16 +86,20 @@ def _from_answer(
     code = str(response.get("Error", {}).get("Code", "Unknown"))
     metadata = response.get("ResponseMetadata", {})
     status = metadata.get("HTTPStatusCode") or 0
-    is_outage = status >= 500
-    if code in _THROTTLING:
+    is_outage, is_retryable = status >= 500, status >= 500 or code in _THROTTLING
+    message = str(response.get("Error", {}).get("Message", ""))
+    failure = store_failure(code, message)
+    if failure is not None:
+        advice, is_outage, is_retryable = failure.advice, failure.is_outage, failure.is_retryable
+    elif code in _THROTTLING:
         advice = ADVICE["ThrottlingException"]
     elif is_outage:
         advice = "the service failed in this Region: the same call may succeed later, or in another Region"
     else:
         advice = ADVICE.get(code, "AWS refused the call").format(action=f"kms:{operation}")
     text = f"{operation} with KMS key {key_arn or 'of the client'} failed with {code}: {advice}"
-    if code == "AccessDeniedException":
-        text += _quoted(str(response["Error"].get("Message", "")), parameters)
+    if code == "AccessDeniedException" or code in CODES:
+        text += _quoted(message, parameters)
     request_id = metadata.get("RequestId")
     return KeyAccessError(
         text,
@@ -101,7 +107,7 @@ def _from_answer(
         code=code,
         key_arn=key_arn,
         request_id=request_id,
-        is_retryable=is_outage or code in _THROTTLING,
+        is_retryable=is_retryable,
         is_outage=is_outage,
         request_ids=tuple(call.request_ids) or ((request_id,) if request_id else ()),
         correlation_id=call.correlation_id,
@@ -131,6 +137,11 @@ def _from_botocore(error: Exception, operation: str, key_arn: str | None, call: 
         correlation_id=call.correlation_id,
         unanswered_attempts=call.unanswered_attempts,
     )
+
+
+def another_region_may_serve(refusal: KeyAccessError) -> bool:
+    """Whether a replica of the key may be asked: after an outage of KMS, never of a key store (rule 13)."""
+    return refusal.is_outage and refusal.code not in CODES
 
 
 def _quoted(text: str, parameters: Mapping[str, Any]) -> str:

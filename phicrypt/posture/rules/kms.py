@@ -11,6 +11,7 @@ from phicrypt.posture.rules.findings import ACCESS, ACCESS_MANAGEMENT, ENCRYPTIO
 _ALGORITHMS: Final = {"RSA_": "RSA", "ECC_": "elliptic curves", "SM2": "elliptic curves"}
 _SEALING_USES: Final = ("ENCRYPT_DECRYPT", "KEY_AGREEMENT")
 _DELETION_STATES: Final = ("PendingDeletion", "PendingReplicaDeletion")
+_CUSTODY_OF_ORIGIN: Final = {"EXTERNAL": "imported", "EXTERNAL_KEY_STORE": "external"}
 
 
 def _metadata(key: KeySettings) -> dict[str, Any]:
@@ -33,6 +34,13 @@ def rotates_automatically(metadata: Mapping[str, Any]) -> bool:
 def _state(key: KeySettings) -> str | None:
     state = _metadata(key).get("KeyState")
     return None if state == "Enabled" or state in _DELETION_STATES else f"the key's state is {state}"
+
+
+def _usable_again(key: KeySettings) -> str:
+    if _metadata(key).get("KeyState") != "Unavailable":
+        return _command(key, "enable-key")
+    store = _metadata(key).get("CustomKeyStoreId", "ID")
+    return f"aws kms describe-custom-key-stores --custom-key-store-id {store} --region {key.region}"
 
 
 def _deletion(key: KeySettings) -> str | None:
@@ -96,7 +104,10 @@ def _origin(key: KeySettings) -> str | None:
     origin = metadata.get("Origin")
     if metadata.get("ExpirationModel") == "KEY_MATERIAL_EXPIRES":
         return "the imported key material expires; data is unreadable from then on"
-    if origin in ("AWS_KMS", "AWS_CLOUDHSM") or (origin == "EXTERNAL" and key.declared.imported):
+    custody = "imported" if key.declared.imported else key.declared.custody
+    if custody == "external" and origin != "EXTERNAL_KEY_STORE":
+        return f"the key is declared to be in an external key store, and its origin is {origin}"
+    if origin in ("AWS_KMS", "AWS_CLOUDHSM") or _CUSTODY_OF_ORIGIN.get(str(origin)) == custody:
         return None
     return f"the key material's origin is {origin}: its durability is your own"
 
@@ -119,7 +130,7 @@ RULES: Final[tuple[Rule[KeySettings], ...]] = (
         "key state Enabled",
         ("metadata",),
         _state,
-        lambda key: _command(key, "enable-key"),
+        _usable_again,
         hipaa=(ENCRYPTION,),
     ),
     Rule(
@@ -187,12 +198,12 @@ RULES: Final[tuple[Rule[KeySettings], ...]] = (
         "kms-origin",
         "KMS keeps the key material",
         Severity.MEDIUM,
-        "origin AWS_KMS or AWS_CLOUDHSM, or imported on purpose without expiry",
+        "origin AWS_KMS or AWS_CLOUDHSM; imported on purpose without expiry; an external key store as declared",
         ("metadata",),
         _origin,
         lambda key: (
             f"aws kms create-key --origin AWS_KMS --region {key.region}"
-            "  # then encrypt under the new key; or declare imported = true"
+            "  # then encrypt under the new key; or declare who keeps it: custody"
         ),
         hipaa=(ENCRYPTION, RECOVERY),
     ),

@@ -19,6 +19,7 @@ from phicrypt.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from phicrypt.audit.trail import AuditTrail
+    from phicrypt.dynamodb.legacy import LegacyItems
 
 app = Commands(no_args_is_help=True, help="Encrypt tables in place and prove that no plaintext is left.")
 
@@ -73,6 +74,9 @@ def migrate(
 ) -> None:
     """Encrypt the plaintext items of a table in place, while it is used.
 
+    With a [legacy] section in the file, items of the DynamoDB Encryption Client are opened with AWS's
+    library, verified, and encrypted anew as well (extra: legacy).
+
     Every write is conditional: an item that somebody changes meanwhile is read again, and nobody's
     change is lost. Ends with 1 if items are left that need attention. Run `phicrypt dynamodb verify`
     afterwards.
@@ -90,11 +94,19 @@ def migrate(
         audit.trail() as trail,
         progress("Encrypting" if not dry_run else "Trying", None) as advance,
     ):
-        client = _client(table, config, key, aws, trail)
-        report = migrate_table(client, table, options, dry_run=dry_run, on_progress=lambda done: advance(done))
+        client, legacy = _client(table, config, key, aws, trail), _legacy(config, aws)
+        report = migrate_table(
+            client,
+            table,
+            options,
+            legacy=legacy,
+            dry_run=dry_run,
+            on_progress=lambda done: advance(done),
+        )
     counts = {
         "can be encrypted" if dry_run else "encrypted now": report.encrypted_now,
         "encrypted before": report.encrypted_before,
+        **({} if legacy is None else {"from the legacy client": report.from_legacy}),
         "legacy client": report.legacy,
         "damaged": report.damaged,
         "refused": report.refused,
@@ -172,6 +184,13 @@ def _client(table_name: str, config_path: Path, key: str | None, aws: AwsAccess,
         aws.client("dynamodb"),
         [content.table.for_table(plain_table_name(table_name))],
     )
+
+
+def _legacy(config_path: Path, aws: AwsAccess) -> LegacyItems | None:
+    from phicrypt.dynamodb.config_file import read_config_file
+
+    section = read_config_file(config_path).legacy
+    return None if section is None else section.items(aws.kms_keyring(section.kms_key_arn).kms_clients)
 
 
 def _print(

@@ -18,6 +18,10 @@
     logical_name = "keys"
     branch_key_id = "tenant-7"
     kms_key_arn = "arn:aws:kms:…"        # alone: a KMS key
+
+    [legacy]                             # for a migration: the DynamoDB Encryption Client that wrote the items
+    kms_key_arn = "arn:aws:kms:…"
+    actions = { note = "SIGN_ONLY" }     # what it did, where that differs from [table.actions]
 """
 
 from __future__ import annotations
@@ -25,13 +29,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from phicrypt.core.strict_json import parse_document
 from phicrypt.dynamodb.config import Action, PlaintextPolicy, TableConfig
 from phicrypt.errors import ConfigurationError, FormatError
+
+if TYPE_CHECKING:
+    from phicrypt.dynamodb.legacy import LegacyItems
+    from phicrypt.keys.kms.clients import KmsClients
 
 _MAX_FILE_BYTES: Final = 1 << 20
 
@@ -72,6 +80,29 @@ class TableSection(BaseModel):
         return TableConfig(table_name=table_name, **fields)
 
 
+class LegacySection(BaseModel):
+    """The DynamoDB Encryption Client that wrote the table: see :class:`~phicrypt.dynamodb.legacy.LegacyItems`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kms_key_arn: str
+    table_name: str | None = None
+    default_action: str = Action.ENCRYPT_AND_SIGN.value
+    actions: dict[str, str] = Field(default_factory=dict)
+
+    def items(self, clients: KmsClients) -> LegacyItems:
+        """What opens them. Raises ConfigurationError."""
+        from phicrypt.dynamodb.legacy import LegacyItems
+
+        return LegacyItems.under_kms(
+            self.kms_key_arn,
+            clients=clients,
+            actions={name: _action(name, text) for name, text in self.actions.items()},
+            default_action=_action("default_action", self.default_action),
+            table_name=self.table_name,
+        )
+
+
 class ConfigFile(BaseModel):
     """The whole file."""
 
@@ -79,6 +110,7 @@ class ConfigFile(BaseModel):
 
     table: TableSection
     keyring: KeyringSection | None = None
+    legacy: LegacySection | None = None
 
 
 def read_config_file(path: Path) -> ConfigFile:

@@ -58,6 +58,7 @@ _LEGEND_ACTIONS: Final = {
 _ACTIONS: Final = {int(legend): action for action, legend in _LEGEND_ACTIONS.items()}
 _FORMAT: Final = "dbesdk"
 _PLAINTEXT_FORMAT: Final = "plaintext"
+LEGACY_FORMAT: Final = "dynamodb-encryption-client"
 """Marks items that a plaintext policy let through (rule 19)."""
 _OF_STORED_ITEMS: Final = frozenset(("dynamodb.migrate_table", "dynamodb.update_encrypted"))
 """Operations on items that are there already, under their keys."""
@@ -117,9 +118,9 @@ def seal_item(
         _check_key_texts(phi_session.guard, low_level, table)
     if table.writes_plaintext():
         _refuse_reserved(item)
-        with _recorded(phi_session, operation, low_level, table, _PLAINTEXT_FORMAT, sealing=True, at_once=True):
+        with recorded_use(phi_session, operation, low_level, table, _PLAINTEXT_FORMAT, sealing=True, at_once=True):
             return SealedItem(dict(item), is_encrypted=False, footer=None)
-    with _recorded(phi_session, operation, low_level, table, sealing=True, at_once=True) as use:
+    with recorded_use(phi_session, operation, low_level, table, sealing=True, at_once=True) as use:
         record = _seal(phi_session, low_level, table, use)
     written = record.encrypted
     written[HEADER_ATTRIBUTE], written[FOOTER_ATTRIBUTE] = record.header_bytes, record.footer_bytes
@@ -146,11 +147,11 @@ def open_item(
     low_level = to_low_level(item) if is_python else item
     if HEADER_ATTRIBUTE not in item and FOOTER_ATTRIBUTE not in item:
         refusal = _plaintext_refusal(item, table)
-        with _recorded(phi_session, operation, low_level, table, _PLAINTEXT_FORMAT, at_once=True):
+        with recorded_use(phi_session, operation, low_level, table, _PLAINTEXT_FORMAT, at_once=True):
             if refusal is not None:
                 raise refusal
         return OpenedItem(dict(item), False, None, _has_beacons(item), MappingProxyType({}))
-    with _recorded(phi_session, operation, low_level, table) as use:
+    with recorded_use(phi_session, operation, low_level, table) as use:
         plan, opened = _open(phi_session, low_level, table, use)
     plaintext = dict(item)
     for name in plan.reserved:
@@ -233,7 +234,7 @@ def _open(
     return plan, deserialize_attributes(opened)
 
 
-def _recorded(
+def recorded_use(
     phi_session: Session,
     operation: str,
     item: Mapping[str, Any],
@@ -300,7 +301,7 @@ def _refuse_reserved(names: Iterable[str]) -> None:
 def _plaintext_refusal(item: Mapping[str, Any], table: TableConfig) -> NotEncryptedError | None:
     if is_legacy(item):
         return NotEncryptedError(
-            "the item was written by the legacy DynamoDB Encryption Client, whose format is not read here"
+            "the item is of the legacy DynamoDB Encryption Client: migrate, or use LegacyItems"
         )
     if not table.allows_plaintext_read():
         return NotEncryptedError(

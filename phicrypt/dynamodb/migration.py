@@ -1,29 +1,29 @@
-"""From a plaintext table to an encrypted one, in place, while it is used.
+"""From a plaintext table, or the DynamoDB Encryption Client's, to an encrypted one, in place, while it is used.
 
-:func:`migrate_table` walks the table in parallel segments and replaces each plaintext item by its
-encrypted form with one UpdateItem, on condition that no signed attribute changed since it was read
-(rule 18): a concurrent writer wins, and the item is read again. :func:`verify_table` opens every item
-and counts what is not encrypted. The order of a whole migration stands in ``docs/dynamodb-client.md``.
+:func:`migrate_table` walks the table in parallel segments and replaces each plaintext item, and each that
+``legacy`` opens, by its encrypted form with one UpdateItem, on condition that no signed attribute changed
+since it was read (rule 18): a concurrent writer wins, and the item is read again. :func:`verify_table` opens
+every item and counts what is not encrypted. ``docs/dynamodb-client.md`` has the order of a whole migration.
 """
 
 from __future__ import annotations
 
-import contextvars
 import dataclasses
 import hashlib
-import threading
-from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from phicrypt.dynamodb.config import PlaintextPolicy, TableConfig
+from phicrypt.dynamodb.items import LEGACY_FORMAT, recorded_use
 from phicrypt.dynamodb.layer import Layer, layer_of
 from phicrypt.dynamodb.shapes import Item
 from phicrypt.dynamodb.survey import MAX_ITEM_BYTES, Checkpoint, ItemKind, Pace, Tally, item_size_bytes, kind_of
 from phicrypt.dynamodb.tables import carries_beacons, check_no_beacons
 from phicrypt.dynamodb.updates import MAX_ATTEMPTS, pause_of_colliding_writers, replacing_update
+from phicrypt.dynamodb.walks import DEFAULT_WALK, Progress, Walk
+from phicrypt.dynamodb.walks import MAX_SEGMENTS as MAX_SEGMENTS
+from phicrypt.dynamodb.walks import WalkOptions as WalkOptions
 from phicrypt.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -37,33 +37,9 @@ from phicrypt.errors import (
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
 
-MAX_SEGMENTS: Final = 64
+    from phicrypt.dynamodb.legacy import LegacyItems
+
 _UNREADABLE: Final = (AuthenticationError, FormatError, LimitExceededError, UnsupportedOperationError)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WalkOptions:
-    """How a table is walked.
-
-    Attributes:
-        segments: parallel workers, 1 to 64.
-        items_per_second: upper bound on items written (migration) or opened (verification); None for none.
-        page_size: items per page of the scan; None leaves it to DynamoDB (1 MB). A kill costs at most a page.
-        checkpoint_file: where the position is kept, to go on after a kill; None keeps none.
-        problems_file: where the keys of items that need attention are written (mode 0600); None for nowhere.
-    """
-
-    segments: int = 4
-    items_per_second: float | None = None
-    page_size: int | None = None
-    checkpoint_file: Path | None = None
-    problems_file: Path | None = None
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.segments <= MAX_SEGMENTS:
-            raise ConfigurationError(f"segments is 1 to {MAX_SEGMENTS}")
-        if self.page_size is not None and self.page_size < 1:
-            raise ConfigurationError("page_size is at least 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +49,9 @@ class MigrationReport:
     Attributes:
         encrypted_now: plaintext items that were encrypted (dry run: that can be).
         encrypted_before: items that were encrypted already.
-        legacy: items of the DynamoDB Encryption Client, left as they are.
+        from_legacy: items of the DynamoDB Encryption Client that were opened and encrypted anew (dry run: can be).
+        legacy: items of the DynamoDB Encryption Client, left as they are; where they were to be opened, they did
+            not verify.
         damaged: items with header or footer alone, left as they are.
         refused: plaintext items that cannot be encrypted; ``reasons`` says why.
         contended: plaintext items that other writers kept changing; run again.
@@ -85,6 +63,7 @@ class MigrationReport:
 
     encrypted_now: int
     encrypted_before: int
+    from_legacy: int
     legacy: int
     damaged: int
     refused: int
@@ -125,15 +104,12 @@ class VerificationReport:
         return not (self.plaintext or self.legacy or self.damaged)
 
 
-Progress = Callable[[int], None]
-"""Told how many more items are done."""
-
-
 def migrate_table(
     client: DynamoDBClient,
     table_name: str,
-    options: WalkOptions = WalkOptions(),
+    options: WalkOptions = DEFAULT_WALK,
     *,
+    legacy: LegacyItems | None = None,
     dry_run: bool = False,
     on_progress: Progress | None = None,
 ) -> MigrationReport:
@@ -143,6 +119,7 @@ def migrate_table(
         client: an encrypting client that has the table (``phi.dynamodb.client([config])``).
         table_name: name or ARN.
         options: see :class:`WalkOptions`.
+        legacy: opens the items of the DynamoDB Encryption Client, to be encrypted anew; None leaves them.
         dry_run: encrypt each item in memory and report, but write nothing.
         on_progress: told of each page.
 
@@ -156,8 +133,8 @@ def migrate_table(
     checkpoint_file = None if dry_run else options.checkpoint_file
     checkpoint = Checkpoint(checkpoint_file, _identity(layer, table, table_name), options.segments)
     checkpoint.restore(tally)
-    migration = _Migration(layer, table, table_name, tally, Pace(options.items_per_second), dry_run)
-    _Walk(layer, table_name, options, checkpoint, tally, on_progress).run(migration.migrate)
+    migration = _Migration(layer, table, table_name, tally, Pace(options.items_per_second), dry_run, legacy)
+    Walk(layer, table_name, options, checkpoint, tally, on_progress).run(migration.migrate)
     checkpoint.remove()
     names = [part.name for part in dataclasses.fields(MigrationReport) if part.type == "int"]
     return MigrationReport(
@@ -171,7 +148,7 @@ def migrate_table(
 def verify_table(
     client: DynamoDBClient,
     table_name: str,
-    options: WalkOptions = WalkOptions(),
+    options: WalkOptions = DEFAULT_WALK,
     *,
     on_progress: Progress | None = None,
 ) -> VerificationReport:
@@ -196,7 +173,7 @@ def verify_table(
         pace.wait()
         _verify_item(layer, strict, stored, tally)
 
-    _Walk(layer, table_name, options, checkpoint, tally, on_progress).run(verify)
+    Walk(layer, table_name, options, checkpoint, tally, on_progress).run(verify)
     checkpoint.remove()
     counts = {name: tally.counts[name] for name in ("verified", "plaintext", "legacy", "damaged")}
     return VerificationReport(**counts, reasons=dict(tally.reasons), first_problem=tally.first_problem)
@@ -233,8 +210,16 @@ class _Migration:
     """Migrates one item at a time; its workers share it."""
 
     def __init__(
-        self, layer: Layer, table: TableConfig, table_name: str, tally: Tally, pace: Pace, dry_run: bool
+        self,
+        layer: Layer,
+        table: TableConfig,
+        table_name: str,
+        tally: Tally,
+        pace: Pace,
+        dry_run: bool,
+        legacy: LegacyItems | None,
     ) -> None:
+        self._legacy = legacy
         self._layer, self._table, self._table_name = layer, table, table_name
         self._tally, self._pace, self._dry_run = tally, pace, dry_run
 
@@ -244,12 +229,12 @@ class _Migration:
             if kind is ItemKind.ENCRYPTED:
                 self._tally.count("encrypted_before")
                 return
-            if kind is not ItemKind.PLAINTEXT:
+            if kind is ItemKind.DAMAGED or (kind is ItemKind.LEGACY and self._legacy is None):
                 self._tally.count(
                     "legacy" if kind is ItemKind.LEGACY else "damaged", problem=stored, reason=kind.value
                 )
                 return
-            if self._encrypt(stored):
+            if self._encrypt(stored, is_legacy=kind is ItemKind.LEGACY):
                 return
             pause_of_colliding_writers(attempt)
             again = self._layer.call(
@@ -266,23 +251,22 @@ class _Migration:
             stored = again
         self._tally.count("contended", problem=stored)
 
-    def _encrypt(self, stored: Item) -> bool:
+    def _encrypt(self, stored: Item, *, is_legacy: bool) -> bool:
         """Whether this item is settled; False if somebody changed it since it was read."""
         from botocore.exceptions import ClientError
 
         check_no_beacons(self._table, carries_beacons(stored))
+        outcome = "from_legacy" if is_legacy else "encrypted_now"
         try:
-            sealed = self._layer.seal(stored, self._table, "migrate_table").item
-            size = item_size_bytes(sealed)
-            if size > MAX_ITEM_BYTES:
-                raise LimitExceededError(
-                    "the encrypted item is too large in bytes", limit=MAX_ITEM_BYTES, actual=None
-                )
+            sealed = self._sealed(self._opened(stored) if is_legacy else stored)
         except (ConfigurationError, LimitExceededError) as error:
             self._tally.count("refused", problem=stored, reason=str(error))
             return True
+        except AuthenticationError:
+            self._tally.count("legacy", problem=stored, reason="legacy client: it does not verify")
+            return True
         if self._dry_run:
-            self._tally.count("encrypted_now")
+            self._tally.count(outcome)
             return True
         self._pace.wait()
         try:
@@ -302,77 +286,30 @@ class _Migration:
                 raise
             self._tally.count("refused", problem=stored, reason="DynamoDB does not accept the encrypted item")
             return True
-        self._check_written(answer["Attributes"])
+        self._check_written(answer["Attributes"], outcome)
         return True
 
-    def _check_written(self, written: Item) -> None:
+    def _sealed(self, plaintext: Item) -> Item:
+        sealed = self._layer.seal(plaintext, self._table, "migrate_table").item
+        if item_size_bytes(sealed) > MAX_ITEM_BYTES:
+            raise LimitExceededError("the encrypted item is too large in bytes", limit=MAX_ITEM_BYTES, actual=None)
+        return sealed
+
+    def _opened(self, stored: Item) -> Item:
+        """The plaintext of a legacy item, on record like every use of a key (rule 20)."""
+        assert self._legacy is not None
+        session, operation = self._layer.phi_session, "dynamodb.migrate_table"
+        with recorded_use(session, operation, stored, self._table, LEGACY_FORMAT) as use:
+            plaintext, use.origin = self._legacy.open_with_origin(stored, self._table)
+        return plaintext
+
+    def _check_written(self, written: Item, outcome: str) -> None:
         try:
             self._layer.open(written, self._table, "migrate_table")
         except PhiCryptError as error:
             self._tally.count("damaged", problem=written, reason=f"after writing: {_reason(error)}")
         else:
-            self._tally.count("encrypted_now")
-
-
-class _Walk:
-    """A scan in parallel segments with a checkpoint after each page."""
-
-    def __init__(
-        self,
-        layer: Layer,
-        table_name: str,
-        options: WalkOptions,
-        checkpoint: Checkpoint,
-        tally: Tally,
-        on_progress: Progress | None,
-    ) -> None:
-        self._layer, self._table_name, self._options = layer, table_name, options
-        self._checkpoint, self._tally, self._on_progress = checkpoint, tally, on_progress
-        self._stop = threading.Event()
-        self._lock = threading.Lock()
-
-    def run(self, visit: Callable[[Item], None]) -> None:
-        """Visit every item; the first error stops all segments and is raised."""
-        with ThreadPoolExecutor(self._options.segments, thread_name_prefix="phicrypt-walk") as pool:
-            # Each worker gets a copy of the caller's context: the audit trail's actor goes along (rule 20).
-            futures = [
-                pool.submit(contextvars.copy_context().run, self._segment, segment, visit)
-                for segment in range(self._options.segments)
-            ]
-            try:
-                wait(futures, return_when=FIRST_EXCEPTION)
-            finally:
-                self._stop.set()
-        for future in futures:
-            future.result()
-
-    def _segment(self, segment: int, visit: Callable[[Item], None]) -> None:
-        position, finished = self._checkpoint.position(segment)
-        while not finished and not self._stop.is_set():
-            page = self._layer.call("Scan", self._page_parameters(segment, position))
-            for stored in self._tally.placed(segment, page.get("Items", ())):
-                if self._stop.is_set():
-                    return
-                visit(stored)
-            finished = not (position := page.get("LastEvaluatedKey"))
-            with self._lock:
-                self._tally.page_done()
-                self._checkpoint.save(segment, position or None, self._tally)
-                if self._on_progress is not None:
-                    self._on_progress(len(page.get("Items", ())))
-
-    def _page_parameters(self, segment: int, position: Item | None) -> dict[str, Any]:
-        parameters: dict[str, Any] = {
-            "TableName": self._table_name,
-            "Segment": segment,
-            "TotalSegments": self._options.segments,
-            "ConsistentRead": True,
-        }
-        if self._options.page_size is not None:
-            parameters["Limit"] = self._options.page_size
-        if position is not None:
-            parameters["ExclusiveStartKey"] = position
-        return parameters
+            self._tally.count(outcome)
 
 
 def _layer_and_table(client: DynamoDBClient, table_name: str) -> tuple[Layer, TableConfig]:

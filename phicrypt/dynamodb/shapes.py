@@ -64,7 +64,7 @@ def to_low_level(item: Mapping[str, Any]) -> Item:
     raise ConfigurationError(
         f"the attribute {name!r} is or holds a value that boto3 does not store "
         "(floats are Decimal there; sets are not empty and of one type)"
-    )
+    ) from None
 
 
 def to_python(value: Any) -> Any:

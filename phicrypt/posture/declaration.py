@@ -143,6 +143,7 @@ class Declaration(_Declared):
             members = parse_document(
                 content, is_json=is_json, field="declaration", max_bytes=_MAX_DECLARATION_BYTES
             )
+            return cls.of(members)
         except OSError as error:
             raise ConfigurationError(f"the declaration could not be read: {error.strerror}") from None
         except FormatError as error:

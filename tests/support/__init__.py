@@ -23,6 +23,7 @@ Module                  What it doubles or holds
 ``cloudtrail_records``  CloudTrail's records of what the strict KMS was asked
 ``dbesdk_support``      a client with a static branch key, items and tables of every type
 ``dynamodb_support``    servers that speak DynamoDB, a clinic's table and clients of it
+``error_walks``         what stands in an exception and behind it: where a canary is
 ``forks``               work in a forked child
 ``interrupts``          an interrupt at every place where a module can be interrupted
 ``key_stores``          branch key stores: table of moto, keys of the strict KMS

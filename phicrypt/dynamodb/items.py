@@ -13,18 +13,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from phicrypt.audit.trail import NO_TRAIL
+from phicrypt.dynamodb import shapes
 from phicrypt.dynamodb.config import RESERVED_ATTRIBUTE_PREFIX, Action, TableConfig, reserved_name_error
-from phicrypt.dynamodb.shapes import (
-    Item,
-    ItemShape,
-    binary,
-    from_json,
-    length_of_names,
-    shape_of,
-    stored_binary,
-    to_low_level,
-    to_python,
-)
+from phicrypt.dynamodb.shapes import Item, ItemShape, binary, from_json, shape_of, to_low_level, to_python
 from phicrypt.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -203,9 +194,9 @@ def _open(
     """How a low-level item is read, and its decrypted attributes, after every signature was verified."""
     if HEADER_ATTRIBUTE not in item or FOOTER_ATTRIBUTE not in item:
         raise AuthenticationError("header or footer missing")
-    header = parse_header(stored_binary(item, HEADER_ATTRIBUTE), phi_session.limits)
+    header = parse_header(shapes.stored_binary(item, HEADER_ATTRIBUTE), phi_session.limits)
     use.suite_id, use.message_id = header.suite.suite_id, header.message_id.hex()
-    footer_bytes = stored_binary(item, FOOTER_ATTRIBUTE)
+    footer_bytes = shapes.stored_binary(item, FOOTER_ATTRIBUTE)
     if table.require_signed and not header.suite.is_signed:
         raise UnsupportedOperationError(
             f"table {table.table_name!r} requires signed items; this one is {header.suite.name}"
@@ -317,7 +308,7 @@ def _has_beacons(names: Iterable[str]) -> bool:
 
 def _layout_to_write(table: TableConfig, names: frozenset[str]) -> Layout:
     # The cache holds names only, and none of unusual size: whoever writes the table chooses them.
-    cached = length_of_names(names) <= _CACHED_NAMES_LENGTH
+    cached = shapes.length_of_names(names) <= _CACHED_NAMES_LENGTH
     return _write_layout(table, names) if cached else _write_layout.__wrapped__(table, names)
 
 

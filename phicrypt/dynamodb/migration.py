@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from phicrypt.dynamodb.config import PlaintextPolicy, TableConfig
 from phicrypt.dynamodb.items import LEGACY_FORMAT, recorded_use

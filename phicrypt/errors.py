@@ -24,6 +24,7 @@ values, object keys or partition keys: names and numbers only, because errors en
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 
 class PhiCryptError(Exception):
@@ -116,6 +117,17 @@ class PhiInContextError(PhiCryptError):
         )
 
 
+KEY_STORE_CODES: Final = frozenset(
+    {
+        "CustomKeyStoreInvalidStateException",
+        "KMSInvalidStateException",
+        "XksProxyInvalidResponseException",
+        "XksProxyUriUnreachableException",
+    }
+)
+"""KMS's codes for whatever befell a custom key store; what it was stands in AWS's text."""
+
+
 class KeyAccessError(PhiCryptError):
     """KMS or the branch key store refused, or could not be reached.
 
@@ -161,6 +173,11 @@ class KeyAccessError(PhiCryptError):
         self.unanswered_attempts = unanswered_attempts
         self.earlier_calls: tuple[object, ...] = ()  # of KeyOrigin, which stands above the errors
         self.causes = causes
+
+    @property
+    def another_region_may_serve(self) -> bool:
+        """The service itself is out, which a breaker counts and failover is for; not a key store behind it."""
+        return self.is_outage and self.code not in KEY_STORE_CODES
 
 
 class LimitExceededError(PhiCryptError):

@@ -199,7 +199,7 @@ def ask_guarded(request: Any, course: Course | None = None) -> Any:
     try:
         answer = via.ask(request)
     except KeyAccessError as refusal:
-        attempt.end(was_outage=refusal.is_outage)
+        attempt.end(was_outage=refusal.another_region_may_serve)
         raise
     except Exception:
         attempt.end(was_outage=False)  # such as a condition that did not hold: an answer

@@ -91,6 +91,12 @@ class TrailEvent(NamedTuple):
         return _DESCRIBING.match(self.name) is not None
 
 
+def _time_ns(record: dict[str, Any]) -> int:
+    with suppress(KeyError, TypeError, ValueError):
+        return parse_time(record["eventTime"])
+    raise ValueError("no valid eventTime")
+
+
 def parse_record(record: Any) -> TrailEvent | None:
     """A record of CloudTrail as a value; None for another service's.
 
@@ -108,11 +114,7 @@ def parse_record(record: Any) -> TrailEvent | None:
     parameters = _object(record, "requestParameters")
     user_agent = _text(record, "userAgent")
     correlation = _CORRELATION.search(user_agent)
-    time_ns = None
-    with suppress(KeyError, TypeError, ValueError):
-        time_ns = parse_time(record["eventTime"])
-    if time_ns is None:
-        raise ValueError("no valid eventTime")
+    time_ns = _time_ns(record)
     context = _object(parameters, "encryptionContext")
     key_arn = _key_arn(record, parameters)
     return TrailEvent(

@@ -145,3 +145,13 @@ def test_rule_13_no_other_region_is_asked_when_a_key_store_is_out(kms: StrictKms
         PhiCrypt(ring).decrypt(message, context=ANY_CONTEXT)
     assert caught.value.is_outage
     assert [request.region for request in kms.requests] == ["us-east-1"]
+
+
+def test_a_breaker_does_not_count_a_key_store_that_is_out(kms: StrictKms) -> None:
+    """Other keys of the endpoint are not to wait for it."""
+    ring = KmsKeyring(kms.create_key(), client=kms.client())
+    kms.fail("KMSInvalidStateException", status=400, message=WORDS_OF_KEY_STORES[0][0], times=20)
+    for _ in range(20):
+        with pytest.raises(KeyAccessError, match="external key store"):
+            PhiCrypt(ring).encrypt(b"x")
+    assert PhiCrypt(ring).encrypt(b"x")

@@ -22,7 +22,6 @@ from phicrypt.keys.branch_keys.values import BRANCH_KEY_LENGTH_BYTES
 from phicrypt.keys.kms.answers import ciphertext_of, plaintext_of, unexpected_answer
 from phicrypt.keys.kms.calls import kms_client
 from phicrypt.keys.kms.clients import KmsClients
-from phicrypt.keys.kms.errors import another_region_may_serve
 
 if TYPE_CHECKING:
     from mypy_boto3_kms.client import KMSClient
@@ -149,7 +148,7 @@ class BranchKeyKms:
                 )
             except KeyAccessError as refusal:
                 refusals.append(refusal)
-                if not another_region_may_serve(refusal):
+                if not refusal.another_region_may_serve:
                     break
                 continue
             return plaintext_of(answer, "Decrypt", key, BRANCH_KEY_LENGTH_BYTES)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from phicrypt.errors import KeyAccessError
-from phicrypt.keys.kms.key_stores import CODES, store_failure
+from phicrypt.errors import KEY_STORE_CODES, KeyAccessError
+from phicrypt.keys.kms.key_stores import store_failure
 
 if TYPE_CHECKING:
     from phicrypt.keys.kms.tagging import TaggedCall
@@ -98,7 +98,7 @@ def _from_answer(
     else:
         advice = ADVICE.get(code, "AWS refused the call").format(action=f"kms:{operation}")
     text = f"{operation} with KMS key {key_arn or 'of the client'} failed with {code}: {advice}"
-    if code == "AccessDeniedException" or code in CODES:
+    if code == "AccessDeniedException" or code in KEY_STORE_CODES:
         text += _quoted(message, parameters)
     request_id = metadata.get("RequestId")
     return KeyAccessError(
@@ -137,11 +137,6 @@ def _from_botocore(error: Exception, operation: str, key_arn: str | None, call: 
         correlation_id=call.correlation_id,
         unanswered_attempts=call.unanswered_attempts,
     )
-
-
-def another_region_may_serve(refusal: KeyAccessError) -> bool:
-    """Whether a replica of the key may be asked: after an outage of KMS, never of a key store (rule 13)."""
-    return refusal.is_outage and refusal.code not in CODES
 
 
 def _quoted(text: str, parameters: Mapping[str, Any]) -> str:

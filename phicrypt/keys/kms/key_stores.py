@@ -9,15 +9,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-CODES: Final = frozenset(
-    {
-        "CustomKeyStoreInvalidStateException",
-        "KMSInvalidStateException",
-        "XksProxyInvalidResponseException",
-        "XksProxyUriUnreachableException",
-    }
-)
-"""Codes whose meaning stands in AWS's text."""
+from phicrypt.errors import KEY_STORE_CODES
 
 
 class StoreFailure(NamedTuple):
@@ -84,7 +76,7 @@ _BY_WORDS: Final = (
 
 def store_failure(code: str, text: str) -> StoreFailure | None:
     """The failure that AWS's code and text mean; None where they say nothing of a key store."""
-    if code not in CODES:
+    if code not in KEY_STORE_CODES:
         return None
     words = " ".join(text.split()).lower()
     known = next((failure for part, failure in _BY_WORDS if part in words), None)

@@ -25,7 +25,6 @@ from phicrypt.core.steps import KmsRequest, SteppedKeyring, Steps
 from phicrypt.errors import AuthenticationError, ConfigurationError, KeyAccessError
 from phicrypt.keys.kms.answers import MAX_CIPHERTEXT_LENGTH_BYTES, ciphertext_of, plaintext_of, unexpected_answer
 from phicrypt.keys.kms.clients import KmsClients, KmsClientsSettings, key_arn_of_alias
-from phicrypt.keys.kms.errors import another_region_may_serve
 from phicrypt.keys.wrapping import ciphertext_to_unwrap, key_to_wrap, unwrapped_data_key, wrapped_data_key
 
 if TYPE_CHECKING:
@@ -261,7 +260,7 @@ class KmsKeyring(SteppedKeyring):
                     return (yield from self._open(materials, index, encrypted_data_key, target, refusals))
                 except KeyAccessError as refusal:
                     refusals.append(refusal)
-                    if another_region_may_serve(refusal):
+                    if refusal.another_region_may_serve:
                         continue
                     if refusal.code not in _ABOUT_THE_CIPHERTEXT:
                         refused_keys.append(target)

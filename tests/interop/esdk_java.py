@@ -6,7 +6,7 @@ import base64
 import contextlib
 import json
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from interop.java_processes import JavaRefusedError, java_process
@@ -22,16 +22,39 @@ class MessageCounterpart:
         self._process = process
 
     def encrypt(
-        self, keyring: Settings, plaintext: bytes, context: Mapping[str, str], *, suite: str, frame_length: int
+        self,
+        keyring: Settings,
+        plaintext: bytes,
+        context: Mapping[str, str],
+        *,
+        suite: str,
+        frame_length: int,
+        required: Sequence[str] = (),
     ) -> bytes:
-        """The message, under a suite by its name in Java."""
-        return self._ask("encrypt", keyring, plaintext, context=context, suite=suite, frameLength=frame_length)
+        """The message, under a suite by its name in Java; the required pairs of the context are not stored."""
+        settings = {"suite": suite, "frameLength": frame_length}
+        return self._ask("encrypt", keyring, plaintext, context, required, **settings)
 
-    def decrypt(self, keyring: Settings, message: bytes) -> bytes:
-        return self._ask("decrypt", keyring, message)
+    def decrypt(
+        self,
+        keyring: Settings,
+        message: bytes,
+        context: Mapping[str, str] | None = None,
+        required: Sequence[str] = (),
+    ) -> bytes:
+        return self._ask("decrypt", keyring, message, context or {}, required)
 
-    def _ask(self, operation: str, keyring: Settings, data: bytes, **more: Any) -> bytes:
-        request = {"operation": operation, "keyring": keyring, "data": data, **more}
+    def _ask(
+        self,
+        operation: str,
+        keyring: Settings,
+        data: bytes,
+        context: Mapping[str, str],
+        required: Sequence[str],
+        **more: Any,
+    ) -> bytes:
+        request = {"operation": operation, "keyring": keyring, "data": data, "context": context, **more}
+        request["required"] = list(required)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(request, default=_base64) + "\n")

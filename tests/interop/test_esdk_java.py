@@ -20,7 +20,7 @@ from phicrypt import (
     RawEcdhKeyring,
     RawRsaKeyring,
 )
-from phicrypt.errors import PhiCryptError
+from phicrypt.errors import AuthenticationError, PhiCryptError
 from phicrypt.formats.esdk.sealing import DEFAULT_FRAME_LENGTH_BYTES
 from phicrypt.testing import StrictKms
 
@@ -200,3 +200,27 @@ def test_both_sides_refuse_what_was_changed(java: MessageCounterpart, kms: Stric
             java.decrypt(sides.their_opener, bytes(forged))
         with pytest.raises(PhiCryptError):
             PhiCrypt(sides.opener).decrypt(bytes(forged), context=ANY_CONTEXT)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["raw AES", "raw RSA oaep-sha256", "raw RSA pkcs1", "ECDH static p256", "ECDH ephemeral p521", "KMS ECDH"],
+)
+@by_signature
+def test_required_context_passes_both_ways(
+    java: MessageCounterpart, kms: StrictKms, kind: str, signed: bool
+) -> None:
+    sides, names = KINDS[kind](kms), ("patient",)
+    whole = {**CONTEXT, "patient": "p-20391"}
+    written = PhiCrypt(sides.writer, required_context=names).encrypt(b"note", context=whole, signed=signed)
+    assert b"p-20391" not in written
+    assert java.decrypt(sides.their_opener, written, {"patient": "p-20391"}, names) == b"note"
+    with pytest.raises(JavaRefusedError):
+        java.decrypt(sides.their_opener, written, {"patient": "p-20392"}, names)
+    theirs = java.encrypt(
+        sides.their_writer, b"note", whole, suite=CURRENT[signed], frame_length=4_096, required=names
+    )
+    reader = PhiCrypt(sides.opener, required_context=names, cache=None)
+    assert reader.decrypt(theirs, context=whole) == b"note"
+    with pytest.raises(AuthenticationError):
+        reader.decrypt(theirs, context={**whole, "patient": "p-20392"})

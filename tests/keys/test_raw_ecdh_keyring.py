@@ -201,6 +201,15 @@ def test_a_data_key_of_another_suites_length_does_not_open() -> None:
         static().on_decrypt(to_decrypt(suite=ESDK_SUITES[0x0478]), sealed.encrypted_data_keys)
 
 
+def test_rule_35_required_pairs_are_bound_to_the_data_key_itself() -> None:
+    phi = PhiCrypt(static(), required_context=("patient",))
+    message = phi.encrypt(b"note", context={**CONTEXT, "patient": "p-1"})
+    assert phi.decrypt(message, context={**CONTEXT, "patient": "p-1"}) == b"note"
+    with pytest.raises(AuthenticationError) as caught:
+        phi.decrypt(message, context={**CONTEXT, "patient": "p-2"})
+    assert caught.value.reason == "encrypted data key"
+
+
 def test_unsuitable_keys_are_refused_in_words() -> None:
     for attempt, words in (
         (lambda: static(OURS, ec_pair("p384")), "on p256 and recipient_public_key= on p384"),

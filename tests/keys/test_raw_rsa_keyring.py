@@ -277,6 +277,16 @@ def test_a_changed_message_context_or_data_key_does_not_open() -> None:
             phi.decrypt(bytes(forged), context=ANY_CONTEXT)
 
 
+@pytest.mark.parametrize("padding", ["oaep-sha256", "pkcs1"])
+def test_rule_35_required_pairs_are_bound_by_the_header_though_no_data_key_holds_them(padding: str) -> None:
+    phi = PhiCrypt(keyring(padding=padding), required_context=("patient",))
+    assert phi.provider.keyring.binds_context_locally  # type: ignore[attr-defined]
+    message = phi.encrypt(b"note", context={**CONTEXT, "patient": "p-1"})
+    assert phi.decrypt(message, context={**CONTEXT, "patient": "p-1"}) == b"note"
+    with pytest.raises(AuthenticationError):
+        phi.decrypt(message, context={**CONTEXT, "patient": "p-2"})
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

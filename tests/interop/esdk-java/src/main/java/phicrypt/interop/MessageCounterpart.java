@@ -12,21 +12,26 @@ import java.io.PrintStream;
 import java.net.URI;
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
 import java.util.Base64;
 import java.util.HashMap;
+import java.util.List;
 import java.util.Map;
 import software.amazon.awssdk.auth.credentials.AwsBasicCredentials;
 import software.amazon.awssdk.auth.credentials.StaticCredentialsProvider;
 import software.amazon.awssdk.regions.Region;
 import software.amazon.awssdk.services.kms.KmsClient;
+import software.amazon.cryptography.materialproviders.ICryptographicMaterialsManager;
 import software.amazon.cryptography.materialproviders.IKeyring;
 import software.amazon.cryptography.materialproviders.MaterialProviders;
 import software.amazon.cryptography.materialproviders.model.AesWrappingAlg;
 import software.amazon.cryptography.materialproviders.model.CreateAwsKmsEcdhKeyringInput;
 import software.amazon.cryptography.materialproviders.model.CreateAwsKmsKeyringInput;
+import software.amazon.cryptography.materialproviders.model.CreateDefaultCryptographicMaterialsManagerInput;
 import software.amazon.cryptography.materialproviders.model.CreateRawAesKeyringInput;
 import software.amazon.cryptography.materialproviders.model.CreateRawEcdhKeyringInput;
 import software.amazon.cryptography.materialproviders.model.CreateRawRsaKeyringInput;
+import software.amazon.cryptography.materialproviders.model.CreateRequiredEncryptionContextCMMInput;
 import software.amazon.cryptography.materialproviders.model.EphemeralPrivateKeyToStaticPublicKeyInput;
 import software.amazon.cryptography.materialproviders.model.KmsEcdhStaticConfigurations;
 import software.amazon.cryptography.materialproviders.model.KmsPrivateKeyToStaticPublicKeyInput;
@@ -71,11 +76,13 @@ public final class MessageCounterpart {
     IKeyring keyring = keyring(request.get("keyring"));
     byte[] data = bytes(request, "data");
     AwsCrypto.Builder builder = AwsCrypto.builder();
+    Map<String, String> context = pairs(request.get("context"));
+    ICryptographicMaterialsManager manager = manager(keyring, request.get("required"));
     if (request.get("operation").asText().equals("decrypt")) {
       return builder
           .withCommitmentPolicy(CommitmentPolicy.RequireEncryptRequireDecrypt)
           .build()
-          .decryptData(keyring, data)
+          .decryptData(manager, data, context)
           .getResult();
     }
     CryptoAlgorithm suite = CryptoAlgorithm.valueOf(request.get("suite").asText());
@@ -83,18 +90,38 @@ public final class MessageCounterpart {
         suite.isCommitting()
             ? CommitmentPolicy.RequireEncryptRequireDecrypt
             : CommitmentPolicy.ForbidEncryptAllowDecrypt;
-    Map<String, String> context = new HashMap<>();
-    request
-        .get("context")
-        .fields()
-        .forEachRemaining(pair -> context.put(pair.getKey(), pair.getValue().asText()));
     return builder
         .withCommitmentPolicy(policy)
         .withEncryptionAlgorithm(suite)
         .withEncryptionFrameSize(request.get("frameLength").asInt())
         .build()
-        .encryptData(keyring, data, context)
+        .encryptData(manager, data, context)
         .getResult();
+  }
+
+  private static Map<String, String> pairs(JsonNode context) {
+    Map<String, String> pairs = new HashMap<>();
+    context
+        .fields()
+        .forEachRemaining(pair -> pairs.put(pair.getKey(), pair.getValue().asText()));
+    return pairs;
+  }
+
+  /** AWS's manager of required context where names are required, else the default one. */
+  private static ICryptographicMaterialsManager manager(IKeyring keyring, JsonNode required) {
+    ICryptographicMaterialsManager manager =
+        MATERIALS.CreateDefaultCryptographicMaterialsManager(
+            CreateDefaultCryptographicMaterialsManagerInput.builder().keyring(keyring).build());
+    if (required.isEmpty()) {
+      return manager;
+    }
+    List<String> names = new ArrayList<>();
+    required.forEach(name -> names.add(name.asText()));
+    return MATERIALS.CreateRequiredEncryptionContextCMM(
+        CreateRequiredEncryptionContextCMMInput.builder()
+            .underlyingCMM(manager)
+            .requiredEncryptionContextKeys(names)
+            .build());
   }
 
   private static IKeyring keyring(JsonNode settings) {

@@ -153,7 +153,8 @@ class Worker:
         if not isinstance(error, OWN_ERRORS):
             text = "".join(traceback.format_exception(error)[-4:])
             ledger.violated("foreign exception", f"{name}: {_kinds(events)}: {text}")
-        if isinstance(error, ConfigurationError | UnsupportedOperationError):
+        was_forged = any(event.kind == "forged" for event in events)  # such as another usage of a key
+        if isinstance(error, ConfigurationError | UnsupportedOperationError) and not was_forged:
             ledger.violated("blames the caller", f"{name}: {error}; {_kinds(events)}")
         if isinstance(error, KeyAccessError):
             wrong = wrong_label(error, events)

@@ -70,7 +70,7 @@ def stream(worker: Worker) -> None:
 
 def forget_keys(worker: Worker) -> None:
     worker.desk.forget_keys()
-    worker.is_poisoned = False
+    worker.is_poisoned = worker.has_forged_data_key = False
 
 
 # --- S3 -------------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ def query(worker: Worker) -> None:
         ConsistentRead=True,
         PaginationConfig={"PageSize": 2},
     )
-    found = {item["patient_id"]["S"]: item for page in pages for item in page["Items"]}
+    found = {item["patient_id"]["S"]: item for page in pages for item in page.get("Items", ())}
     for number in range(KEYS):
         worker.saw(_item(worker, number)[1], _value(found.get(str(number))))
 

@@ -18,7 +18,7 @@ from .calls import CALLS, Call
 from .contents import Content
 from .exchange import Event
 from .ledger import Ledger, Place
-from .stage import Desk, Stage
+from .stage import CAN_VERIFY_DATA_KEYS, Desk, Stage
 
 OWN_ERRORS: Final = (PhiCryptError, ClientError, BotoCoreError, Boto3Error)
 LOOKS_AT_KEYS: Final = ("GetPublicKey", "DescribeKey")
@@ -45,7 +45,7 @@ class Worker:
         self.macs: list[tuple[bytes, Any]] = []
         self.envelopes: list[tuple[bytes, str | None]] = []
         self.messages: list[Kept] = []
-        self.is_poisoned = False
+        self.is_poisoned = self.has_forged_data_key = False
         self._made = 0
         self._numbers = number * 10**9
         self._reads: list[tuple[Place, Any]] = []
@@ -139,13 +139,21 @@ class Worker:
             ledger.judge_read(place, value, was_lied_to=was_lied_to)
         for place, value in self._writes:
             ledger.judge_write(place, value, was_lied_to=was_lied_to)
-        self.messages = (self.messages + self._new_messages)[-_KEPT_MESSAGES:]
-        ledger.counts["write: acknowledged"] += len(self._new_messages)
-        if any(event.kind == "forged" for event in events):
-            self.is_poisoned = True
+        forged = {event.operation for event in events if event.kind == "forged"}
+        self.is_poisoned |= bool(forged)
+        self.has_forged_data_key |= "GenerateDataKey" in forged and not CAN_VERIFY_DATA_KEYS
+        self._keep_messages()
         if error is not None:
             self._judge_error(name, events, error)
         self._judge_uses(name, call, actor, events, error)
+
+    def _keep_messages(self) -> None:
+        for kept in self._new_messages:
+            if self.has_forged_data_key and kept[0] == "under_kms":
+                self.ledger.counts["apart: sealed under a data key of a forged answer"] += 1
+                continue
+            self.messages = [*self.messages, kept][-_KEPT_MESSAGES:]
+            self.ledger.counts["write: acknowledged"] += 1
 
     def _judge_error(self, name: str, events: list[Event], error: Exception) -> None:
         ledger = self.ledger

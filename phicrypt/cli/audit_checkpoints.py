@@ -37,6 +37,7 @@ from phicrypt.evidence.verdict import verdict_of_chain
 from phicrypt.evidence.verify import Fault, verify
 from phicrypt.formats.notes import VerifierKey
 from phicrypt.witness.checkpoints import Checkpoints, checkpoint_path
+from phicrypt.witness.cosigning import Witness
 from phicrypt.witness.note_keys import ALGORITHMS, KmsNoteKey, LocalNoteKey, NoteKey
 
 CheckpointOption = Annotated[
@@ -141,6 +142,14 @@ def make_checkpoint(
         list[str] | None,
         typer.Option("--earlier-key", metavar="VKEY", help="Verifier key that signed before a change of keys."),
     ] = None,
+    witness: Annotated[
+        list[str] | None,
+        typer.Option("--witness", metavar="URL", help="A witness that cosigns; each with its --witness-key."),
+    ] = None,
+    witness_key: Annotated[
+        list[str] | None,
+        typer.Option("--witness-key", metavar="VKEY", help="Verifier key of the witness, in the same order."),
+    ] = None,
     *,
     audit: AuditOptions,
     aws: AwsAccess,
@@ -149,10 +158,15 @@ def make_checkpoint(
 
     Nothing is signed that contradicts the checkpoint before: a log that was cut or changed ends with code 8.
     """
+    if len(witness or ()) != len(witness_key or ()):
+        raise ConfigurationError("each --witness URL goes with a --witness-key VKEY, in the same order")
+    witnesses = [Witness(url, vkey) for url, vkey in zip(witness or (), witness_key or (), strict=True)]
     with audit.trail() as trail:
-        checkpoints = Checkpoints(log, _note_key(origin, signing_key, key, aws), earlier_keys=_keys(earlier_key))
+        note_key = _note_key(origin, signing_key, key, aws)
+        checkpoints = Checkpoints(log, note_key, earlier_keys=_keys(earlier_key), witnesses=witnesses)
         opened = checkpoints.checkpoint(trail=trail or NO_TRAIL)
-    typer.echo(f"{opened.checkpoint.size:,} lines under root {opened.checkpoint.root.hex()}")
+    cosigned = f", cosigned by {', '.join(one.key.name for one in witnesses)}" if witnesses else ""
+    typer.echo(f"{opened.checkpoint.size:,} lines under root {opened.checkpoint.root.hex()}{cosigned}")
 
 
 def checkpoint_key(

@@ -10,6 +10,7 @@ from phicrypt._lazy import lazy_names
 if TYPE_CHECKING:
     from phicrypt.witness.anchors import AnchoredSink
     from phicrypt.witness.checkpoints import Checkpoints
+    from phicrypt.witness.cosigning import Witness
     from phicrypt.witness.note_keys import KmsNoteKey, LocalNoteKey
     from phicrypt.witness.periodic import CheckpointedSink
     from phicrypt.witness.token_keys import ResourceTokens
@@ -21,6 +22,7 @@ _HOMES = {
     "KmsNoteKey": "phicrypt.witness.note_keys",
     "LocalNoteKey": "phicrypt.witness.note_keys",
     "ResourceTokens": "phicrypt.witness.token_keys",
+    "Witness": "phicrypt.witness.cosigning",
 }
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "KmsNoteKey",
     "LocalNoteKey",
     "ResourceTokens",
+    "Witness",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

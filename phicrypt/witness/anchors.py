@@ -109,7 +109,8 @@ class AnchoredSink(PeriodicSink):
         if self._checkpoints is None:
             return None, None
         try:
-            return self._checkpoints.checkpoint(trail=self._trail()).checkpoint, None
+            opened = self._checkpoints.checkpoint(trail=self._trail(), tolerate_witnesses=True)
+            return opened.checkpoint, self._checkpoints.witness_error
         except PhiCryptError as error:
             return None, error
 

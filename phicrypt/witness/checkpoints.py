@@ -1,9 +1,9 @@
-"""Checkpoints of a log: the root over all its lines in a signed note.
+"""Checkpoints of a log: the root over all its lines in a signed note, which witnesses may cosign.
 
 ::
 
     key = LocalNoteKey.load("clinic.example/audit/portal", "portal.pem")
-    checkpoints = Checkpoints("audit.jsonl", key)
+    checkpoints = Checkpoints("audit.jsonl", key, witnesses=[Witness("https://witness.example", vkey)])
     checkpoints.checkpoint()                          # audit.jsonl.checkpoint
 
 A chain speaks for the records of one process; the tree speaks for every line of the log, from all processes
@@ -24,8 +24,8 @@ from typing import Final
 from phicrypt.audit.trail import NO_TRAIL, Trail
 from phicrypt.errors import AuditError, ConfigurationError, FormatError, PhiCryptError
 from phicrypt.formats.checkpoints import Checkpoint, OpenedCheckpoint, open_checkpoint
-from phicrypt.formats.merkle import CompactRange
-from phicrypt.formats.notes import MAX_NOTE_LENGTH_BYTES, Note, VerifierKey
+from phicrypt.formats.notes import MAX_NOTE_LENGTH_BYTES, Note, VerifierKey, with_signatures
+from phicrypt.witness.cosigning import Witness
 from phicrypt.witness.log_tree import LogTree, log_files, replace_file
 from phicrypt.witness.note_keys import NoteKey
 
@@ -54,49 +54,87 @@ class Checkpoints:
         path: the log's current file, as of ``JsonlSink``; its segments are found by their manifest.
         key: signs; the log's origin is its name.
         earlier_keys: verifier keys of the same origin that signed before this one.
+        witnesses: each is asked to cosign. One that refuses or is away is an AuditError once all were asked;
+            the checkpoint stands, without its cosignature, and it is asked again next time.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], key: NoteKey, *, earlier_keys: Iterable[str | VerifierKey] = ()
+        self,
+        path: str | os.PathLike[str],
+        key: NoteKey,
+        *,
+        earlier_keys: Iterable[str | VerifierKey] = (),
+        witnesses: Iterable[Witness] = (),
     ) -> None:
         self.path = Path(path)
         self._key = key
+        self._witnesses = tuple(witnesses)
+        self.witness_error: AuditError | None = None
         self._earlier_keys = [VerifierKey.parse(one) if isinstance(one, str) else one for one in earlier_keys]
 
     def __repr__(self) -> str:
         return f"<Checkpoints of {str(self.path)!r} by {self._key!r}>"
 
-    def checkpoint(self, *, trail: Trail = NO_TRAIL) -> OpenedCheckpoint:
+    def checkpoint(self, *, trail: Trail = NO_TRAIL, tolerate_witnesses: bool = False) -> OpenedCheckpoint:
         """Sign the root over all whole lines that stand in the log now, unless that was done already.
 
         Args:
             trail: where the use of the signing key is recorded, once it was used. Where that is the log
                 itself, the record is a line for the next checkpoint.
+            tolerate_witnesses: do not raise for witnesses; ``witness_error`` has the first refusal.
 
-        Raises AuditError where the log contradicts its last checkpoint or a file cannot be written,
-        KeyAccessError where KMS refuses, ConfigurationError where there is no log.
+        Raises AuditError where the log contradicts its last checkpoint, a file cannot be written, or a witness
+        does not cosign; KeyAccessError where KMS refuses, ConfigurationError where there is no log.
         """
         verifier_key = self._key.verifier_key
         with self._alone():
             last = self._last(verifier_key)
             if last is None and not log_files(self.path):
                 raise ConfigurationError("there is no such log file, or it holds no whole line")
-            now = self._grown(LogTree.load(self.path), last)
+            earlier = LogTree.load(self.path)
+            now = self._grown(earlier.copy(), last)
             head = Checkpoint(verifier_key.name, now.tree.size, now.tree.root())
             if last is not None and last.checkpoint == head:
-                return last
-            with trail.recorded("audit.checkpoint", sealing=True, at_once=True) as use:
-                use.message_id = head.root.hex()
-                signed = self._key.sign(head)
-                use.origin = signed.origin
-            opened = OpenedCheckpoint(head, Note(head.text(), (signed.signature,)))
-            # The tree first: from a tree that is ahead of the checkpoint, the next one finds the way back.
-            self._write(now, opened.note)
-            return opened
+                note = last.note
+            else:
+                note = self._signed(head, trail)
+                # The tree first: from a tree that is ahead of the checkpoint, the next one finds the way back.
+                self._write(now, note)
+            note = self._cosigned(note, last, now, earlier if _is_kept(earlier, last) else None)
+        if self.witness_error is not None and not tolerate_witnesses:
+            raise self.witness_error
+        return OpenedCheckpoint(head, note)
+
+    def _signed(self, head: Checkpoint, trail: Trail) -> Note:
+        """The log's own signature, and the record of its making."""
+        with trail.recorded("audit.checkpoint", sealing=True, at_once=True) as use:
+            use.message_id = head.root.hex()
+            signed = self._key.sign(head)
+            use.origin = signed.origin
+        return Note(head.text(), (signed.signature,))
+
+    def _cosigned(self, note: Note, last: OpenedCheckpoint | None, now: LogTree, earlier: LogTree | None) -> Note:
+        """The note with the signatures of every witness that gives one; ``witness_error`` if one did not."""
+        self.witness_error = None
+        for witness in self._witnesses:
+            if witness.has_cosigned(note):
+                continue
+            is_known = last is not None and witness.has_cosigned(last.note)
+            known_size = last.checkpoint.size if last is not None and is_known else 0
+            try:
+                added = witness.cosign(
+                    note, known_size=known_size, proof_from=lambda size: now.consistency_proof(size, earlier)
+                )
+            except AuditError as error:
+                self.witness_error = self.witness_error or error
+                continue
+            note = with_signatures(note, added)
+            self._write(now, note)
+        return note
 
     def _grown(self, tree: LogTree, last: OpenedCheckpoint | None) -> LogTree:
         """The tree over all whole lines, after it agreed with the last checkpoint."""
-        if last is None or not _is_signed(tree.tree, last.checkpoint):
+        if not _is_kept(tree, last):
             tree = tree.emptied()
         agreed, reason = last is None or tree.tree.size == last.checkpoint.size, ""
         try:
@@ -161,6 +199,6 @@ class Checkpoints:
         return AuditError(f"{self.path.name}: {what}", sink="Checkpoints", where=str(self.path))
 
 
-def _is_signed(tree: CompactRange, checkpoint: Checkpoint) -> bool:
+def _is_kept(tree: LogTree, last: OpenedCheckpoint | None) -> bool:
     """Whether a kept tree is the one that was signed: then what lies before it need not be read again."""
-    return tree.size == checkpoint.size and tree.root() == checkpoint.root
+    return last is not None and tree.tree.size == last.checkpoint.size and tree.tree.root() == last.checkpoint.root

@@ -28,7 +28,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 from phicrypt.audit.sinks.jsonl import rotated_segments
 from phicrypt.core.strict_json import parse_json
 from phicrypt.errors import ConfigurationError, FormatError
-from phicrypt.formats.merkle import LEAF_PREFIX, CompactRange
+from phicrypt.formats.merkle import LEAF_PREFIX, CompactRange, consistency_ranges, range_roots
 
 _BLOCK_BYTES: Final = 1_048_576
 _LOOKS: Final = 5
@@ -221,6 +221,18 @@ class LogTree:
         later = (Run(run.file_id, max(run.begin, covered.get(run.file_id, 0)), run.end) for run in self.runs)
         for leaves in _Files(self.path).runs(run for run in later if run.begin < run.end):
             yield from leaves
+
+    def consistency_proof(self, old_size: int, earlier: LogTree | None = None) -> list[bytes]:
+        """The hashes that show that the tree of ``old_size`` leaves is the beginning of this one (RFC 6962).
+
+        Of an earlier state of that size only the lines that came since are read; without it, all.
+        """
+        ranges = consistency_ranges(old_size, self.tree.size)
+        if earlier is None or earlier.tree.size != old_size:
+            return range_roots(self.leaves_after(), ranges)
+        added = [one for one in ranges if one[1] > old_size]
+        roots = dict(zip(added, range_roots(self.leaves_after(earlier), added, first=old_size), strict=True))
+        return [roots[one] if one in roots else earlier.tree.root_of(*one) for one in ranges]
 
     def lines(self) -> Iterator[bytes]:
         """The counted lines themselves, without their line feeds, in the order of the leaves; of one that is

@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 DEADLINE_SECONDS: Final = 10.0
 MAX_DEADLINE_SECONDS: Final = 600.0
+_OUTAGES_OF_ONE_KEY: Final = ("DependencyTimeoutException", "KeyUnavailableException")
 
 
 def checked_deadline(deadline_seconds: float) -> float:
@@ -199,7 +200,8 @@ def ask_guarded(request: Any, course: Course | None = None) -> Any:
     try:
         answer = via.ask(request)
     except KeyAccessError as refusal:
-        attempt.end(was_outage=refusal.another_region_may_serve)
+        # One key's own store is down, which says nothing about the endpoint: whoever may name keys would open it.
+        attempt.end(was_outage=None if refusal.code in _OUTAGES_OF_ONE_KEY else refusal.another_region_may_serve)
         raise
     except Exception:
         attempt.end(was_outage=False)  # such as a condition that did not hold: an answer

@@ -177,6 +177,14 @@ def test_rule_29_refusals_never_open_it(kms: StrictKms, code: str) -> None:
     assert phi.stats().endpoints[0].state == "closed"
 
 
+@pytest.mark.parametrize("code", ["KeyUnavailableException", "DependencyTimeoutException"])
+def test_rule_29_an_outage_of_one_key_opens_none(kms: StrictKms, code: str) -> None:
+    """Keys of external and CloudHSM key stores fail by themselves; a message may name them."""
+    phi = PhiCrypt(KmsKeyring(kms.create_key(), client=kms.client()))
+    kms.fail(code, times=5)
+    assert [encrypts(phi, number) for number in range(6)] == [code] * 5 + ["done"]
+
+
 def test_rule_29_a_row_writer_opens_none(kms: StrictKms) -> None:
     """A KMS that answers something else is an answer: it is refused, and asked again."""
     phi = PhiCrypt(KmsKeyring(kms.create_key(), client=kms.client()))

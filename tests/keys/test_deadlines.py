@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -242,10 +243,13 @@ def test_rule_29_a_write_is_never_cut() -> None:
     assert via.answered == ["GetItem", "TransactWriteItems"]
 
 
-def test_rule_29_a_write_does_not_begin_after_the_deadline() -> None:
+@pytest.mark.parametrize("leads_a_load", [False, True])
+def test_rule_29_a_write_does_not_begin_after_the_deadline(leads_a_load: bool) -> None:
     via = Slow(GetItem=0.3)
+    cache: KeyCache[str] = KeyCache(CachePolicy())
+    load = partial(read_and_write, via)
     with pytest.raises(KeyAccessError, match="deadline_seconds"):
-        run(read_and_write(via))
+        run(cache.load_steps("k", load)) if leads_a_load else run(load())
     until(lambda: via.answered == ["GetItem"] and KEY_THREADS.stats().hung == 0)
     assert via.answered == ["GetItem"]
 

@@ -26,8 +26,9 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary, ref
 
-from phicrypt.core.aws_clients import check_client
+from phicrypt.core.aws_clients import check_client, is_double
 from phicrypt.core.backoff import back_off
+from phicrypt.core.judged_clients import judge_answers
 from phicrypt.dynamodb.answers import Answer
 from phicrypt.dynamodb.config import TableConfig
 from phicrypt.dynamodb.items import OpenedItem, SealedItem, open_item, seal_item
@@ -99,6 +100,7 @@ class Layer:
         """Hook into the client's events. The client is changed from here on."""
         hide_refused_values(client)
         events: Any = client.meta.events  # one hook answers: the stubs know of none that does
+        judge_answers(events, events, is_double=is_double(client))
         events.register("provide-client-params.dynamodb", _own_parameters, unique_id="phicrypt-parameters")
         if self.is_of_resource:
             numbers = "phicrypt-numbers"

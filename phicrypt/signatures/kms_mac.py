@@ -9,12 +9,13 @@ from contextlib import suppress
 from typing import Any, Final
 
 from phicrypt.core.kms_arn import configured_key_arn
-from phicrypt.core.kms_calls import KmsAnswer
+from phicrypt.core.kms_calls import KmsAnswer, origin_of
 from phicrypt.core.materials import KeyHolder
 from phicrypt.core.primitives import random_bytes
 from phicrypt.core.steps import KmsRequest, asked, run
 from phicrypt.core.strict_json import parse_json
 from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, KeyAccessError
+from phicrypt.keys.kms.answers import bytes_of, check_key, ciphertext_of, openings_disagree, plaintext_of
 from phicrypt.keys.kms.clients import KmsClients
 
 MAC_ALGORITHMS: Final = {"HMAC_SHA_256": "sha256", "HMAC_SHA_384": "sha384", "HMAC_SHA_512": "sha512"}
@@ -22,6 +23,7 @@ MAC_ALGORITHMS: Final = {"HMAC_SHA_256": "sha256", "HMAC_SHA_384": "sha384", "HM
 MAX_ENVELOPE_LENGTH_BYTES: Final = 16 * 1024
 _LOCAL_KEY_LENGTH_BYTES: Final = 64
 _KEY_ID_LENGTH_BYTES: Final = 8
+_MAX_MAC_LENGTH_BYTES: Final = 64
 
 
 class KmsMacKey:
@@ -45,9 +47,11 @@ class KmsMacKey:
     def __repr__(self) -> str:
         return f"<KmsMacKey {self.key_arn}>"
 
-    def generate(self, message: bytes) -> KmsAnswer:
-        """GenerateMac over at most 4,096 bytes; ``response["Mac"]``. Raises KeyAccessError."""
-        return self._call("GenerateMac", Message=message, MacAlgorithm=self.algorithm)
+    def generate(self, message: bytes) -> tuple[bytes, KmsAnswer]:
+        """GenerateMac over at most 4,096 bytes: the MAC. Raises KeyAccessError."""
+        answer = self._call("GenerateMac", Message=message, MacAlgorithm=self.algorithm)
+        mac = bytes_of(answer, "GenerateMac", self.arn, "Mac", most_bytes=_MAX_MAC_LENGTH_BYTES)
+        return mac, answer
 
     def verify(self, message: bytes, mac: bytes) -> KmsAnswer:
         """VerifyMac. Raises AuthenticationError for a bad MAC, KeyAccessError for a refusal."""
@@ -72,27 +76,41 @@ class KmsMacKey:
         envelope = {
             "localMacKey": key_id,
             "kmsKey": self.key_arn,
-            "ciphertext": base64.b64encode(answer.response["CiphertextBlob"]).decode(),
+            "ciphertext": base64.b64encode(ciphertext_of(answer, "GenerateDataKey", self.arn)).decode(),
         }
         return json.dumps(envelope).encode(), answer
 
-    def open_local_key(self, envelope: bytes, purpose: str) -> tuple[LocalMacKey, KmsAnswer]:
-        """The local key of an envelope, under this KMS key and made for this purpose.
+    def open_local_key(self, envelope: bytes, purpose: str) -> tuple[LocalMacKey, tuple[KmsAnswer, ...]]:
+        """The local key of an envelope, under this KMS key and made for this purpose, and the calls that it took.
 
-        Raises FormatError for no envelope, KeyAccessError if KMS does not open it.
+        Two separate Decrypt calls must agree (rule 28): tokens under a key that one changed answer gave would
+        never be found again. Raises FormatError for no envelope, KeyAccessError if KMS does not open it.
         """
         key_id, ciphertext = _read_envelope(envelope)
-        answer = self._call(
-            "Decrypt", CiphertextBlob=ciphertext, EncryptionContext=_envelope_context(key_id, purpose)
-        )
-        if len(answer.response["Plaintext"]) != _LOCAL_KEY_LENGTH_BYTES:
-            raise AuthenticationError("local MAC key length")
-        return LocalMacKey(key_id, answer.response["Plaintext"]), answer
+        answers: list[KmsAnswer] = []
+
+        def opened() -> bytes:
+            context = _envelope_context(key_id, purpose)
+            answers.append(self._call("Decrypt", CiphertextBlob=ciphertext, EncryptionContext=context))
+            return plaintext_of(answers[-1], "Decrypt", self.arn, _LOCAL_KEY_LENGTH_BYTES)
+
+        try:
+            for _ in range(2):
+                first, second = opened(), opened()
+                if hmac.compare_digest(first, second):
+                    return LocalMacKey(key_id, second), tuple(answers)
+            raise openings_disagree("Decrypt", self.arn, "one enveloped MAC key")
+        except KeyAccessError as refusal:
+            # CloudTrail shows each call, believed or not (rule 22); the refused one names itself.
+            others = (one for one in answers if one.correlation_id != refusal.correlation_id)
+            refusal.earlier_calls = tuple(origin_of(one, "Decrypt", self.arn) for one in others)
+            raise
 
     def _call(self, operation: str, **parameters: Any) -> KmsAnswer:
         self._clients.prepare({self.arn.region})
         with_key = {"KeyId": self.key_arn, **parameters}
         answer: KmsAnswer = run(asked(KmsRequest(self.arn.region, operation, with_key, self._clients)))
+        check_key(answer, operation, self.arn, also_by_id=True)
         return answer
 
 

@@ -11,9 +11,13 @@ from phicrypt.core.kms_calls import KmsAnswer
 from phicrypt.core.primitives import SIGNING_ALGORITHMS, SignaturePublicKey
 from phicrypt.core.steps import KmsRequest, asked, run
 from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, KeyAccessError
+from phicrypt.keys.kms.answers import bytes_of, check_key
 from phicrypt.keys.kms.clients import KmsClients
 
 MAX_RAW_MESSAGE_LENGTH_BYTES: Final = 4_096
+MAX_SIGNATURE_LENGTH_BYTES: Final = 6_144
+MAX_PUBLIC_KEY_LENGTH_BYTES: Final = 8_192
+"""KMS's own bounds."""
 
 
 class KmsSigningKey:
@@ -80,7 +84,8 @@ class KmsSigningKey:
         """
         algorithm, public_key = self.algorithm, self.public_key()
         answer = self._call("Sign", Message=message, MessageType="RAW", SigningAlgorithm=algorithm)
-        public_key.verify(algorithm, message, answer.response["Signature"])
+        signature = bytes_of(answer, "Sign", self.arn, "Signature", most_bytes=MAX_SIGNATURE_LENGTH_BYTES)
+        public_key.verify(algorithm, message, signature)
         return answer
 
     def verify(self, message: bytes, signature: bytes) -> None:
@@ -108,19 +113,22 @@ class KmsSigningKey:
         self._clients.prepare({self.arn.region})
         with_key = {"KeyId": self.key_arn, **parameters}
         answer: KmsAnswer = run(asked(KmsRequest(self.arn.region, operation, with_key, self._clients)))
+        check_key(answer, operation, self.arn, also_by_id=True)
         return answer
 
     def _load(self) -> tuple[float, SignaturePublicKey, bytes]:
         cached = self._cached
         if cached is not None and cached[0] > self._clock():
             return cached
-        response = self._call("GetPublicKey").response
+        answer = self._call("GetPublicKey")
+        response = answer.response
         if response.get("KeyUsage") != "SIGN_VERIFY":
             raise ConfigurationError(
-                f"{self.key_arn} has the key usage {response.get('KeyUsage')}; signing needs SIGN_VERIFY"
+                f"{self.key_arn} has the key usage {str(response.get('KeyUsage'))[:40]}; signing needs SIGN_VERIFY"
             )
+        der = bytes_of(answer, "GetPublicKey", self.arn, "PublicKey", most_bytes=MAX_PUBLIC_KEY_LENGTH_BYTES)
         try:
-            public_key = SignaturePublicKey(response["PublicKey"])
+            public_key = SignaturePublicKey(der)
         except FormatError as error:
             offered = ", ".join(response.get("SigningAlgorithms", ())) or "none"
             raise ConfigurationError(
@@ -130,5 +138,5 @@ class KmsSigningKey:
             raise ConfigurationError(
                 f"{self._algorithm} does not suit {self.key_arn}: it signs with {', '.join(public_key.algorithms)}"
             )
-        self._cached = loaded = (self._clock() + self._ttl_seconds, public_key, response["PublicKey"])
+        self._cached = loaded = (self._clock() + self._ttl_seconds, public_key, der)
         return loaded

@@ -93,9 +93,8 @@ class Mac:
         """
         message = self._message(source, resource, purpose)
         with key_use(self._trail, "mac", resource) as use:
-            answer = self._key.generate(message)
+            mac, answer = self._key.generate(message)
             use.origin = self._origin(answer, "GenerateMac")
-        mac: bytes = answer.response["Mac"]
         return mac
 
     def verify(self, source: Source, mac: bytes, *, resource: str, purpose: str) -> None:
@@ -115,8 +114,8 @@ class Mac:
     def local(self, envelopes: Sequence[bytes], *, purpose: str) -> LocalMac:
         """MACs in this process, under enveloped keys: the first one makes tokens, all of them verify.
 
-        One KMS Decrypt call per envelope, here and never again. Rotate by putting a new envelope in
-        front; tokens of the older keys stay verifiable and findable.
+        Two KMS Decrypt calls per envelope, which must agree, here and never again. Rotate by putting a new
+        envelope in front; tokens of the older keys stay verifiable and findable.
         """
         if not 1 <= len(envelopes) <= _MAX_LOCAL_KEYS:
             raise ConfigurationError(f"1 to {_MAX_LOCAL_KEYS} enveloped MAC keys are expected")
@@ -124,8 +123,9 @@ class Mac:
         local_keys, origins = [], []
         for envelope in envelopes:
             with key_use(self._trail, "open-mac-key", purpose) as use:
-                local_key, answer = self._key.open_local_key(envelope, purpose)
-                use.origin = origin = self._origin(answer, "Decrypt")
+                local_key, answers = self._key.open_local_key(envelope, purpose)
+                *earlier, last = (self._origin(answer, "Decrypt") for answer in answers)
+                use.origin = origin = replace(last, other_calls=tuple(earlier))
             local_keys.append(local_key)
             origins.append(replace(origin, key_id=f"{self.key_arn}#{local_key.key_id}"))
         return LocalMac(local_keys, purpose, origins, self._trail)

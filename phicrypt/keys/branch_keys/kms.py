@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from hmac import compare_digest
 from typing import TYPE_CHECKING, Any, Final
 
 from phicrypt.core.deadlines import DEADLINE_SECONDS
@@ -19,7 +20,7 @@ from phicrypt.core.steps import KmsRequest, Steps
 from phicrypt.errors import ConfigurationError, KeyAccessError
 from phicrypt.keys.branch_keys.records import BranchKeyRecord
 from phicrypt.keys.branch_keys.values import BRANCH_KEY_LENGTH_BYTES
-from phicrypt.keys.kms.answers import ciphertext_of, plaintext_of, unexpected_answer
+from phicrypt.keys.kms.answers import check_key, ciphertext_of, openings_disagree, plaintext_of, unexpected_answer
 from phicrypt.keys.kms.calls import kms_client
 from phicrypt.keys.kms.clients import KmsClients
 
@@ -155,6 +156,18 @@ class BranchKeyKms:
         # A refusal says more than an outage, so it goes first and gives the error its code.
         raise combined_refusal(sorted(refusals, key=lambda refusal: refusal.is_outage))
 
+    def decrypt_twice(self, record: BranchKeyRecord, calls: KmsCalls) -> Steps[bytes]:
+        """:meth:`decrypt` of a row that has no second row: by two separate calls that agree (rule 28).
+
+        A changed bit in one answer would otherwise seal, or search, under a key that nobody has.
+        """
+        for _ in range(2):
+            first = yield from self.decrypt(record, calls)
+            second = yield from self.decrypt(record, calls)
+            if compare_digest(first, second):
+                return second
+        raise openings_disagree("Decrypt", self.key_for(record), "one row of the branch key store")
+
     def key_for(self, record: BranchKeyRecord) -> KmsArn:
         """The key to call for a row; KeyAccessError where the row names a foreign key (rule 14)."""
         row_arn = parse_kms_arn(record.kms_key_arn)
@@ -227,8 +240,7 @@ class BranchKeyKms:
             raise
         # Before its answer is judged: the call was made, and CloudTrail shows it.
         calls.add_answer(answer, operation, key)
-        if answer.response.get("KeyId") != str(key):
-            raise unexpected_answer(operation, key, "the answer names another key than the one asked", answer)
+        check_key(answer, operation, key)
         return answer
 
 

@@ -103,6 +103,13 @@ class BranchKeyRecord:
         }
 
 
+def check_row(item: Item, branch_key_id: str, row_type: str) -> None:
+    """KeyAccessError unless it is the row that was asked for: another one's answer says nothing about it."""
+    found = tuple(item.get(name, {}).get("S") for name in (PARTITION_KEY, SORT_KEY))
+    if found != (branch_key_id, row_type):
+        raise _refused("is not the one that was asked for: its branch-key-id or type differs")
+
+
 def parse_record(item: Item, *, branch_key_id: str, row_type: str, logical_name: str) -> BranchKeyRecord:
     """The row as a record; KeyAccessError unless it is well formed and the one that was asked for (rule 14)."""
     missing = _REQUIRED - item.keys()
@@ -113,12 +120,12 @@ def parse_record(item: Item, *, branch_key_id: str, row_type: str, logical_name:
     context = {"tablename": logical_name}
     for name, value in item.items():
         expected = {"enc": "B", "hierarchy-version": "N"}.get(name, "S")
-        if len(value) != 1 or expected not in value:
+        kind = bytes if expected == "B" else str
+        if not isinstance(value, Mapping) or len(value) != 1 or not isinstance(value.get(expected), kind):
             raise _refused(f"holds {name} in another type than {expected}")
         if name != "enc":
             context[name] = value[expected]
-    if context[PARTITION_KEY] != branch_key_id or context[SORT_KEY] != row_type:
-        raise _refused("is not the one that was asked for: its branch-key-id or type differs")
+    check_row(item, branch_key_id, row_type)
     if context["hierarchy-version"] != _HIERARCHY_VERSION:
         raise _refused("has another hierarchy-version than 1")
     if ("version" in context) != (row_type == ACTIVE_TYPE):
@@ -127,7 +134,7 @@ def parse_record(item: Item, *, branch_key_id: str, row_type: str, logical_name:
     if row_type != BEACON_TYPE and not _NAMED_VERSION.fullmatch(named_version):
         raise _refused("does not name its version as branch:version: and a UUID")
     time_of(context["create-time"])
-    wrapped_key = bytes(item["enc"]["B"])
+    wrapped_key: bytes = item["enc"]["B"]
     if not 1 <= len(wrapped_key) <= _MAX_WRAPPED_LENGTH_BYTES:
         raise _refused(f"holds {len(wrapped_key)} bytes of enc, 1 to {_MAX_WRAPPED_LENGTH_BYTES} are possible")
     return BranchKeyRecord(context, wrapped_key)

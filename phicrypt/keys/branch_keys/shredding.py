@@ -31,7 +31,8 @@ from phicrypt.keys.branch_keys.records import (
     BranchKeyRow,
     format_time,
 )
-from phicrypt.keys.branch_keys.table import MAX_TRANSACTION_ITEMS, BranchKeyTable, ConditionFailed
+from phicrypt.keys.branch_keys.table import MAX_TRANSACTION_ITEMS, BranchKeyTable
+from phicrypt.keys.branch_keys.table_errors import ConditionFailed
 from phicrypt.keys.branch_keys.values import no_such_branch_key
 
 _STREAM_RETENTION: Final = timedelta(hours=24)

@@ -207,11 +207,11 @@ class BranchKeySteps(KeyHolder):
         return _branch_key(record, (yield from self._kms.decrypt(record, calls)), calls)
 
     def beacon_key(self, branch_key_id: str, calls: KmsCalls | None = None) -> Steps[BeaconKey]:
-        """The beacon key."""
+        """The beacon key, opened twice."""
         self._kms.pinned("fetch_beacon_key")
         calls = calls or KmsCalls()
         record, key_bytes = yield from self._authentic(
-            check_branch_key_id(branch_key_id), BEACON_TYPE, self._kms.decrypt, calls
+            check_branch_key_id(branch_key_id), BEACON_TYPE, self._kms.decrypt_twice, calls
         )
         return BeaconKey(branch_key_id, key_bytes, context=record.custom_context, call=calls.origin)
 

@@ -32,8 +32,17 @@ from phicrypt.keys.branch_keys.records import (
     BranchKeyRecord,
     BranchKeyRow,
     Item,
+    check_row,
     listed_row,
     to_item,
+)
+from phicrypt.keys.branch_keys.table_errors import (
+    ConditionFailed,
+    no_answer,
+    refusal_of,
+    refusal_of_waiter,
+    shredded,
+    unexpected_table_answer,
 )
 from phicrypt.keys.kms.calls import (
     CONNECT_TIMEOUT_SECONDS,
@@ -59,35 +68,6 @@ _ATTRIBUTES: Final = [
     {"AttributeName": PARTITION_KEY, "AttributeType": "S"},
     {"AttributeName": SORT_KEY, "AttributeType": "S"},
 ]
-_ADVICE: Final = {
-    "ResourceNotFoundException": "there is no such table in this account and Region: see create_table()",
-    "ValidationException": "the table has another key schema than branch-key-id and type, both S, or the call is "
-    "not valid for it",
-    "AccessDeniedException": "the caller may not do this to the table: allow it in the identity policy",
-    "ProvisionedThroughputExceededException": "the table's capacity was passed beyond the retries",
-    "TransactionConflict": "another write to the same rows was under way: try again",
-}
-_RETRYABLE: Final = frozenset(
-    (
-        "ProvisionedThroughputExceededException",
-        "RequestLimitExceeded",
-        "ThrottlingException",
-        "TransactionConflict",
-        "TransactionInProgressException",
-    )
-)
-
-
-class ConditionFailed(Exception):  # noqa: N818  (an outcome that the callers tell apart, not an error that leaves)
-    """A transaction was refused by a condition.
-
-    Attributes:
-        failed: for each item of the transaction, whether its condition failed.
-    """
-
-    def __init__(self, failed: tuple[bool, ...]) -> None:
-        super().__init__()
-        self.failed = failed
 
 
 class BranchKeyTable:
@@ -126,7 +106,9 @@ class BranchKeyTable:
                 row = yield self._get(index, branch_key_id, row_type)
                 # Read second: a shred between the two reads is seen, a row from before it is not returned.
                 tombstone = yield self._get(index, branch_key_id, TOMBSTONE_TYPE)
-                if "Item" in tombstone:
+                if (stone := tombstone.get("Item")) is not None:
+                    # Another row's answer says nothing about a shred, and its Region is not left for it.
+                    check_row(stone, branch_key_id, TOMBSTONE_TYPE)
                     raise shredded()
             except KeyAccessError as error:
                 if not error.is_outage or index + 1 == len(self._regions):
@@ -139,6 +121,8 @@ class BranchKeyTable:
     def tombstone(self, branch_key_id: str) -> Item | None:
         """The tombstone of a shredded branch key, or None."""
         item: Item | None = self.ask(self._get(0, branch_key_id, TOMBSTONE_TYPE)).get("Item")
+        if item is not None:
+            check_row(item, branch_key_id, TOMBSTONE_TYPE)
         return item
 
     def list_keys(self) -> list[BranchKeyRow]:
@@ -163,7 +147,10 @@ class BranchKeyTable:
         """The entries of a paginated answer: ``member`` of each page, until there is no ``token``."""
         while True:
             page = self.call(method, **parameters)
-            yield from page[member]
+            entries = page.get(member)
+            if not isinstance(entries, list):
+                raise unexpected_table_answer(method, self.name, f"the answer lacks {member}")
+            yield from entries
             if not page.get(token):
                 return
             parameters[start_token] = page[token]
@@ -234,18 +221,34 @@ class BranchKeyTable:
                 BillingMode="PAY_PER_REQUEST",
                 DeletionProtectionEnabled=deletion_protection,
             )
-            self._client(0).get_waiter("table_exists").wait(
-                TableName=self.name, WaiterConfig={"Delay": 1, "MaxAttempts": 120}
-            )
+            self._wait()
             description = self.describe()
         arn: str = description["TableArn"]
         return arn
 
+    def _wait(self) -> None:
+        """Until the table is there; KeyAccessError where that cannot be learned."""
+        from botocore.exceptions import WaiterError
+
+        waiter = self._client(0).get_waiter("table_exists")
+        try:
+            waiter.wait(TableName=self.name, WaiterConfig={"Delay": 1, "MaxAttempts": 120})
+        except WaiterError as error:
+            refusal = refusal_of_waiter(error, self.name)
+        else:
+            return
+        raise refusal
+
     def describe(self) -> dict[str, Any]:
         """DescribeTable's answer; ConfigurationError unless the table has the key schema of a key store."""
-        description: dict[str, Any] = self.call("describe_table", TableName=self.name)["Table"]
-        types = {one["AttributeName"]: one["AttributeType"] for one in description["AttributeDefinitions"]}
-        if description["KeySchema"] != _KEY_SCHEMA or (types[PARTITION_KEY], types[SORT_KEY]) != ("S", "S"):
+        description: dict[str, Any] = self.call("describe_table", TableName=self.name).get("Table") or {}
+        missing = {"AttributeDefinitions", "KeySchema", "TableArn"} - description.keys()
+        if missing:
+            what = f"the answer lacks {', '.join(sorted(missing))}"
+            raise unexpected_table_answer("describe_table", self.name, what)
+        types = {one.get("AttributeName"): one.get("AttributeType") for one in description["AttributeDefinitions"]}
+        found = types.get(PARTITION_KEY), types.get(SORT_KEY)
+        if description["KeySchema"] != _KEY_SCHEMA or found != ("S", "S"):
             raise ConfigurationError(
                 f"the table {self.name!r} is no branch key store: its key schema must be branch-key-id (S) as "
                 "partition key and type (S) as sort key"
@@ -260,9 +263,9 @@ class BranchKeyTable:
             answer: dict[str, Any] = getattr(self._client(region_index), method)(**parameters)
             return answer
         except ClientError as error:
-            refusal = self._refusal(error, method)
+            refusal = refusal_of(error, method, self.name)
         except BotoCoreError as error:
-            refusal = self._no_answer(error, method)
+            refusal = no_answer(error, method, self.name)
         # Not in the handlers: botocore's errors quote parameters, branch key ids among them (rule 32).
         raise refusal
 
@@ -320,46 +323,6 @@ class BranchKeyTable:
             self._clients[process_key] = client
         return client
 
-    def _refusal(self, error: Any, method: str) -> KeyAccessError | ConditionFailed:
-        code = str(error.response.get("Error", {}).get("Code", "Unknown"))
-        reasons = [reason.get("Code") for reason in error.response.get("CancellationReasons", ())]
-        if "ConditionalCheckFailed" in reasons:
-            return ConditionFailed(tuple(reason == "ConditionalCheckFailed" for reason in reasons))
-        if "TransactionConflict" in reasons:
-            code = "TransactionConflict"
-        metadata = error.response.get("ResponseMetadata", {})
-        is_outage = (metadata.get("HTTPStatusCode") or 0) >= 500
-        advice = "the service failed: try again" if is_outage else _ADVICE.get(code, "AWS refused the call")
-        return self._error(method, code, advice, is_outage=is_outage, request_id=metadata.get("RequestId"))
-
-    def _no_answer(self, error: Exception, method: str) -> KeyAccessError:
-        from botocore.exceptions import ConnectionError as BotocoreConnectionError
-        from botocore.exceptions import HTTPClientError, SSLError
-
-        is_outage = isinstance(error, BotocoreConnectionError | HTTPClientError) and not isinstance(
-            error, SSLError
-        )
-        advice = (
-            "the endpoint did not answer: check the Region, the network path and DNS"
-            if is_outage
-            else "the call could not be made; see the credentials and the client's settings"
-        )
-        return self._error(method, type(error).__name__, advice, is_outage=is_outage)
-
-    def _error(
-        self, method: str, code: str, advice: str, *, is_outage: bool, request_id: str | None = None
-    ) -> KeyAccessError:
-        operation = "".join(word.capitalize() for word in method.split("_"))
-        return KeyAccessError(
-            f"{operation} on the branch key store {self.name!r} failed with {code}: {advice}",
-            operation=operation,
-            code=code,
-            key_arn=self.name,
-            request_id=request_id,
-            is_retryable=is_outage or code in _RETRYABLE,
-            is_outage=is_outage,
-        )
-
 
 def _condition(expression: str) -> dict[str, Any]:
     return {"ConditionExpression": expression, "ExpressionAttributeNames": _NAMES}
@@ -368,15 +331,6 @@ def _condition(expression: str) -> dict[str, Any]:
 def _no_tombstone(row: BranchKeyRecord) -> dict[str, Any]:
     tombstone = {PARTITION_KEY: {"S": row.context[PARTITION_KEY]}, SORT_KEY: {"S": TOMBSTONE_TYPE}}
     return {"ConditionCheck": {"Key": tombstone, **_condition(_NOT_THERE)}}
-
-
-def shredded() -> KeyAccessError:
-    """The error for whatever is asked of a branch key that was shredded."""
-    return KeyAccessError(
-        "this branch key was shredded: what it protected cannot be opened, and its id is not used again",
-        operation="GetItem",
-        code="BranchKeyShredded",
-    )
 
 
 def _dynamodb_client(region: str | None, like: KmsClients, *, in_haste: bool) -> DynamoDBClient:

@@ -13,7 +13,7 @@ from phicrypt.core.breaker import Breakers
 from phicrypt.core.deadlines import DEADLINE_SECONDS, checked_deadline
 from phicrypt.core.kms_arn import parse_kms_arn
 from phicrypt.core.steps import KmsRequest, asked, run
-from phicrypt.errors import ConfigurationError
+from phicrypt.errors import ConfigurationError, KeyAccessError
 from phicrypt.keys.kms.calls import call_kms, kms_client, require_safe_endpoint, safe_kms_client
 from phicrypt.keys.kms.tagging import check_application
 
@@ -271,7 +271,14 @@ def key_arn_of_alias(clients: KmsClients, alias: str, region: str | None) -> str
         raise ConfigurationError(f"the alias {alias!r} needs a Region: give region= or client=")
     clients.check_region(where)
     answer: KmsAnswer = run(asked(KmsRequest(where, "DescribeKey", {"KeyId": alias}, clients)))
-    key = answer.response["KeyMetadata"]
+    key = answer.response.get("KeyMetadata") or {}
+    if parse_kms_arn(str(key.get("Arn", ""))) is None:
+        raise KeyAccessError(
+            f"DescribeKey of {alias!r}: the answer names no key; nothing of it was used",
+            operation="DescribeKey",
+            code="UnexpectedAnswer",
+            request_ids=answer.request_ids,
+        )
     if key.get("KeyUsage", "ENCRYPT_DECRYPT") != "ENCRYPT_DECRYPT" or key.get("KeySpec", "SYMMETRIC_DEFAULT") != (
         "SYMMETRIC_DEFAULT"
     ):

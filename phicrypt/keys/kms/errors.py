@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from phicrypt.core.answers import NO_ANSWER, UNEXPECTED_ANSWER
 from phicrypt.errors import KEY_STORE_CODES, KeyAccessError
 from phicrypt.keys.kms.key_stores import store_failure
 
@@ -91,6 +92,8 @@ def _from_answer(
     failure = store_failure(code, message)
     if failure is not None:
         advice, is_outage, is_retryable = failure.advice, failure.is_outage, failure.is_retryable
+    elif code in (NO_ANSWER, UNEXPECTED_ANSWER):
+        advice = about_the_answer(response)
     elif code in _THROTTLING:
         advice = ADVICE["ThrottlingException"]
     elif is_outage:
@@ -112,6 +115,17 @@ def _from_answer(
         request_ids=tuple(call.request_ids) or ((request_id,) if request_id else ()),
         correlation_id=call.correlation_id,
         unanswered_attempts=call.unanswered_attempts,
+    )
+
+
+def about_the_answer(response: Mapping[str, Any]) -> str:
+    """What to do about an answer that was not believed; its judge quotes nothing of it (rule 27)."""
+    said = response.get("Error", {})
+    if said.get("Code") == UNEXPECTED_ANSWER:
+        return f"{said.get('Message', '')}; nothing of it was used"
+    return (
+        f"{said.get('Message', '')}. A proxy, a gateway or the network cut or replaced it: the same call may "
+        "succeed later, or in another Region"
     )
 
 

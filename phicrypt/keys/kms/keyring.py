@@ -22,8 +22,14 @@ from phicrypt.core.kms_arn import KmsArn, configured_key_arn, key_arn_of_message
 from phicrypt.core.kms_calls import KmsAnswer, combined_refusal, origin_of, refused_calls
 from phicrypt.core.materials import DecryptionMaterials, EncryptedDataKey, EncryptionMaterials
 from phicrypt.core.steps import KmsRequest, SteppedKeyring, Steps
-from phicrypt.errors import AuthenticationError, ConfigurationError, KeyAccessError
-from phicrypt.keys.kms.answers import MAX_CIPHERTEXT_LENGTH_BYTES, ciphertext_of, plaintext_of, unexpected_answer
+from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, KeyAccessError
+from phicrypt.keys.kms.answers import (
+    MAX_CIPHERTEXT_LENGTH_BYTES,
+    check_key,
+    ciphertext_of,
+    plaintext_of,
+    unexpected_answer,
+)
 from phicrypt.keys.kms.clients import KmsClients, KmsClientsSettings, key_arn_of_alias
 from phicrypt.keys.wrapping import ciphertext_to_unwrap, key_to_wrap, unwrapped_data_key, wrapped_data_key
 
@@ -250,10 +256,16 @@ class KmsKeyring(SteppedKeyring):
             raise ValueError("these decryption materials already hold a data key")
         refusals: list[KeyAccessError] = []
         refused_keys: list[KmsArn] = []
+        malformed: FormatError | None = None
         for index, encrypted_data_key in enumerate(encrypted_data_keys):
             if encrypted_data_key.provider_id != KMS_PROVIDER_ID:
                 continue
-            for target in self._targets(key_arn_of_message(encrypted_data_key.provider_info)):
+            try:
+                stored = key_arn_of_message(encrypted_data_key.provider_info)
+            except FormatError as error:
+                malformed = error  # another recipient's: it must not keep this one from reading
+                continue
+            for target in self._targets(stored):
                 if any(key != target and key.is_same_key_as(target) for key in refused_keys):
                     break  # a replica of this key has refused: its answer holds for every Region (rule 13)
                 try:
@@ -266,7 +278,7 @@ class KmsKeyring(SteppedKeyring):
                         refused_keys.append(target)
                     break
         if not refusals:
-            raise self._no_match(encrypted_data_keys)
+            raise malformed or self._no_match(encrypted_data_keys)
         raise combined_refusal(refusals)
 
     def _targets(self, stored: KmsArn) -> list[KmsArn]:
@@ -324,10 +336,7 @@ class KmsKeyring(SteppedKeyring):
             "GrantTokens": list(self._grant_tokens),
         }
         answer: KmsAnswer = yield KmsRequest(key.region, operation, {**common, **parameters}, self._clients)
-        if answer.response.get("KeyId") != str(key):
-            raise unexpected_answer(
-                operation, key, "the answer names another key than the one that was asked", answer
-            )
+        check_key(answer, operation, key)
         return answer
 
     def _no_match(self, encrypted_data_keys: Sequence[EncryptedDataKey]) -> KeyAccessError:

@@ -26,7 +26,7 @@ from phicrypt.core.kms_calls import KmsAnswer, combined_refusal, origin_of
 from phicrypt.core.materials import DecryptionMaterials, EncryptedDataKey, EncryptionMaterials
 from phicrypt.core.primitives import constant_time_equal
 from phicrypt.core.steps import KmsRequest, SteppedKeyring, Steps
-from phicrypt.errors import AuthenticationError, ConfigurationError, KeyAccessError
+from phicrypt.errors import AuthenticationError, ConfigurationError, FormatError, KeyAccessError
 from phicrypt.keys.kms.answers import unexpected_answer
 from phicrypt.keys.kms.clients import KmsClients
 from phicrypt.keys.wrapping import ciphertext_to_unwrap, unwrapped_data_key, wrap_data_key
@@ -158,10 +158,16 @@ class KmsRsaKeyring(SteppedKeyring):
         self, materials: DecryptionMaterials, encrypted_data_keys: Sequence[EncryptedDataKey]
     ) -> Steps[DecryptionMaterials]:
         failures: list[AuthenticationError | KeyAccessError] = []
+        malformed: FormatError | None = None
         for index, data_key in enumerate(encrypted_data_keys):
             if self._clients is None or materials.suite.is_signed or data_key.provider_id != RSA_PROVIDER_ID:
                 continue
-            if not self._key.is_same_key_as(key_arn_of_message(data_key.provider_info)):
+            try:
+                stored = key_arn_of_message(data_key.provider_info)
+            except FormatError as error:
+                malformed = error  # another recipient's: it must not keep this one from reading
+                continue
+            if not self._key.is_same_key_as(stored):
                 continue
             try:
                 return (yield from self._open(self._clients, materials, index, data_key))
@@ -170,7 +176,7 @@ class KmsRsaKeyring(SteppedKeyring):
         refusals = [error for error in failures if isinstance(error, KeyAccessError)]
         if refusals:
             raise combined_refusal(refusals)
-        raise failures[0] if failures else self._no_match(materials)
+        raise failures[0] if failures else malformed or self._no_match(materials)
 
     def _open(
         self, clients: KmsClients, materials: DecryptionMaterials, index: int, data_key: EncryptedDataKey

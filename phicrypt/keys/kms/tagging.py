@@ -1,4 +1,4 @@
-"""Marks AWS calls as phicrypt's own: user agent, correlation id, and every attempt's request id.
+"""Marks AWS calls as phicrypt's own: user agent, correlation id, and every attempt's request id; has them judged.
 
 CloudTrail records the user agent, so a call's correlation id joins the local audit trail to
 CloudTrail. The tag lives in a private shallow clone of the client with an event emitter of its own,
@@ -10,9 +10,7 @@ the caller's own calls stay as they were. All of it goes through botocore's publ
 from __future__ import annotations
 
 import copy
-import os
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,8 +18,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from phicrypt._version import __version__
-from phicrypt.core.aws_clients import check_client, is_botocore_client
+from phicrypt.core.aws_clients import check_client, is_botocore_client, is_double
 from phicrypt.core.deadlines import current_course
+from phicrypt.core.judged_clients import changing_events, judge_answers
 from phicrypt.core.primitives import random_bytes
 from phicrypt.errors import ConfigurationError
 
@@ -52,7 +51,6 @@ class TaggedCall:
         return max(0, self.attempts - len(self.request_ids))
 
 
-_one_at_a_time = threading.RLock()
 _current_call: ContextVar[TaggedCall | None] = ContextVar("phicrypt_call", default=None)
 
 
@@ -103,7 +101,8 @@ def tagged(client: T, application: str | None = None, *, own_connections: bool =
     present: _Tag | None = vars(handed).get(_TAG_ATTRIBUTE)
     tag = present
     if tag is None or application not in (None, tag.application):
-        tag = _Tag(present.handed_events if present else handed.meta.events, application)
+        is_a_double = present.is_double if present else is_double(client)
+        tag = _Tag(present.handed_events if present else handed.meta.events, application, is_a_double)
     if tag is present and not own_connections:
         return client
     clone: Any = object.__new__(type(handed))
@@ -120,19 +119,21 @@ def tagged(client: T, application: str | None = None, *, own_connections: bool =
 class _Tag:
     """What one clone's calls say, and the events of the client that it was made from."""
 
-    def __init__(self, handed_events: Any, application: str | None) -> None:
+    def __init__(self, handed_events: Any, application: str | None, is_a_double: bool) -> None:
         self.application = application
+        self.is_double = is_a_double
         self.handed_events = handed_events
         self._suffix = f" phicrypt-app/{application}" if application else ""
 
     def events(self) -> Any:
         """An emitter for the clone: the handed client's hooks, and one that marks requests as ours."""
         # One at a time: botocore's emitter cannot be copied while another thread registers with it.
-        with _one_at_a_time:
+        with changing_events():
             own = copy.copy(self.handed_events)
             # The root of the event tree runs last, after botocore rebuilt its user agent for the attempt.
             self.handed_events.register_last("request-created", _set_user_agent, unique_id="phicrypt-user-agent")
             self.handed_events.register_last("response-received", _remember_attempt, unique_id="phicrypt-attempts")
+        judge_answers(self.handed_events, own, is_double=self.is_double)
         own.register_last("before-call", self.mark_request)
         return own
 
@@ -188,12 +189,3 @@ def _give_own_connections(clone: Any) -> None:
         "a boto3 client that was handed over before a fork cannot get connections of its own with this "
         "version of botocore: give client_factory= or session= instead, or make the client in the child"
     )
-
-
-def _renew_lock() -> None:
-    global _one_at_a_time
-    _one_at_a_time = threading.RLock()
-
-
-# Another thread of the parent may have held it.
-os.register_at_fork(after_in_child=_renew_lock)

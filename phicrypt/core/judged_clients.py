@@ -1,0 +1,269 @@
+"""Judges what a botocore client is answered, before botocore or anybody else believes it (rule 27).
+
+Botocore turns an error page into an empty answer, and an empty answer of GetItem says "there is none". So each
+attempt's answer is looked at between the wire and botocore's parser, by :mod:`phicrypt.core.answers`. What is no
+answer becomes the error ``NoAnswer`` with status 503, which botocore retries by the client's own settings, and
+which whoever catches a 503 understands; what the service would not give becomes ``UnexpectedAnswer`` with 400.
+It works in paginators and waiters too, since these call the client.
+
+Only requests that carry a mark are judged: a client that was handed over stays as it was for its owner. All of it
+goes through botocore's public events.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import threading
+from collections.abc import MutableMapping
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
+
+from phicrypt.core.answers import NO_ANSWER, UNEXPECTED_ANSWER, NoAnswer, Received, Refused, error_body, judge
+from phicrypt.core.aws_clients import is_botocore_client, is_double
+
+T = TypeVar("T")
+
+_CONTEXT_NAME: Final = "phicrypt_judged"
+_SERVICES: Final = ("dynamodb", "kms", "s3")
+_REMEMBERED_IDS: Final = 4_096
+_REQUEST_ID_HEADERS: Final = frozenset(("x-amzn-requestid", "x-amz-request-id", "x-amz-id-2"))
+_AWS_HOSTS: Final = (".amazonaws.com", ".amazonaws.com.cn", ".aws.dev", ".api.aws")
+
+
+class _RecentIds:
+    """Request ids of the latest answers of this process, so that an answer given twice is known again."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[tuple[str, str], None] = {}
+
+    def add(self, service: str, request_id: str) -> bool:
+        """Whether it was new."""
+        with self._lock:
+            if (service, request_id) in self._known:
+                return False
+            self._known[service, request_id] = None
+            if len(self._known) > _REMEMBERED_IDS:
+                del self._known[next(iter(self._known))]
+            return True
+
+    def renew_lock(self) -> None:
+        """In a forked child: another thread of the parent may have held the lock."""
+        self._lock = threading.Lock()
+
+
+class _Attempt(threading.local):
+    """The attempt that this thread has under way.
+
+    Botocore says which request an answer belongs to only before it sends the one and after it parsed the other;
+    in between everything happens in one thread.
+
+    Attributes:
+        is_judged: whether the request carries the mark.
+        is_double: whether its client was marked as a test's double.
+        host: of the request.
+        is_plain: whether it goes over plain http, and so to a local stack.
+        is_parsing: whether the answer came, and botocore's parser has not given it back yet.
+    """
+
+    is_judged = False
+    is_double = False
+    host = ""
+    is_plain = False
+    is_parsing = False
+
+
+_attempt = _Attempt()
+_recent_ids = _RecentIds()
+_hosts_with_ids: set[str] = set()
+"""S3-compatible servers that were seen to send request ids: from then on each of their answers needs one."""
+_clones: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+_one_at_a_time = threading.RLock()
+
+
+def judged_client(client: T) -> T:
+    """``judged_client(boto3.client("s3"))``: a private shallow clone whose answers are judged; the same each time.
+
+    It shares connections, credentials and retry quota with the client that was handed over, which stays as it
+    was. A double is returned as it is.
+    """
+    if not is_botocore_client(client):
+        return client
+    with _one_at_a_time:
+        clone: Any = _clones.get(client)
+        if clone is None:
+            handed: Any = client
+            clone = object.__new__(type(handed))
+            vars(clone).update(vars(handed))
+            clone.meta = copy.copy(handed.meta)
+            clone.meta.events = copy.copy(handed.meta.events)
+            judge_answers(handed.meta.events, clone.meta.events, is_double=is_double(client))
+            _clones[client] = clone
+    made: T = clone
+    return made
+
+
+def changing_events() -> threading.RLock:
+    """``with changing_events():`` one thread at a time registers with a client's events, or copies them.
+
+    Botocore's emitter cannot be copied while another thread registers with it.
+    """
+    return _one_at_a_time
+
+
+def judge_answers(endpoint_events: Any, client_events: Any, *, is_double: bool = False) -> None:
+    """Judge what marked requests are answered, and mark those of one client.
+
+    Args:
+        endpoint_events: those of the client that botocore made; its endpoint emits there.
+        client_events: those of the client whose requests are marked; they may be the same.
+        is_double: the client stands for a test's double, whose answers are judged by their members only.
+    """
+    mark = _mark_double if is_double else _mark
+    with _one_at_a_time:
+        # The root of the event tree runs last: after whatever else looks at the request, and at the answer.
+        endpoint_events.register_last("request-created", _begin_attempt, unique_id="phicrypt-judge-request")
+        endpoint_events.register_last("before-parse", _judge_attempt, unique_id="phicrypt-judge-answer")
+        endpoint_events.register_last("response-received", _end_attempt, unique_id="phicrypt-judge-parsed")
+        # Nearer to the leaves, and so before botocore's own retries.
+        for service in _SERVICES:
+            endpoint_events.register_last(
+                f"needs-retry.{service}.*", _tell_retries, unique_id=f"phicrypt-judge-retry-{service}"
+            )
+        client_events.register_last("after-call-error", _parser_failed, unique_id="phicrypt-judge-parser")
+        client_events.register_last("before-call", mark, unique_id="phicrypt-judge-mark")
+
+
+def _mark(context: MutableMapping[str, Any], **_: object) -> None:
+    context[_CONTEXT_NAME] = False
+
+
+def _mark_double(context: MutableMapping[str, Any], **_: object) -> None:
+    context[_CONTEXT_NAME] = True
+
+
+def _begin_attempt(request: Any, **_: object) -> None:
+    mark = request.context.get(_CONTEXT_NAME)
+    _attempt.is_judged, _attempt.is_double, _attempt.is_parsing = mark is not None, bool(mark), False
+    if mark is not None:
+        url = urlsplit(request.url)
+        _attempt.host, _attempt.is_plain = url.netloc, url.scheme == "http"
+
+
+def _judge_attempt(operation_model: Any, response_dict: dict[str, Any], **_: object) -> None:
+    """Between the wire and botocore's parser: what is no answer is replaced by an error."""
+    if not _attempt.is_judged:
+        return
+    _attempt.is_parsing = True
+    received = _received(operation_model, response_dict)
+
+    def parse() -> Any:
+        from botocore.parsers import create_parser
+
+        return create_parser(received.protocol).parse(dict(response_dict), operation_model.output_shape)
+
+    verdict = judge(
+        received,
+        parse,
+        operation_model.output_shape,
+        demands_request_id=_demands_request_id(received),
+        # moto's server calls its JSON text/html; on this machine's loopback nobody stands in between.
+        demands_type=not (_attempt.is_double or _attempt.is_plain),
+    )
+    if verdict is None and not _is_new(received):
+        verdict = NoAnswer("its request id is that of another answer")
+    if verdict is not None:
+        _replace(received, response_dict, verdict)
+
+
+def _received(operation_model: Any, response_dict: dict[str, Any]) -> Received:
+    service_model, shape = operation_model.service_model, operation_model.output_shape
+    body = response_dict["body"]
+    members = shape.members.values() if shape is not None else ()
+    return Received(
+        service=service_model.service_name,
+        operation=operation_model.name,
+        protocol=service_model.resolved_protocol,
+        status=response_dict["status_code"],
+        headers=response_dict["headers"],
+        body=bytes(body) if isinstance(body, bytes | bytearray) else None,
+        has_output=bool(members),
+        has_output_in_body=any(member.serialization.get("location") is None for member in members)
+        and not operation_model.has_streaming_output,
+    )
+
+
+def _is_new(received: Received) -> bool:
+    """Whether no recent answer had this one's request id; a test's double may repeat itself."""
+    request_id = received.request_id
+    if _attempt.is_double or received.status >= 500 or request_id is None:
+        return True
+    return _recent_ids.add(received.service, request_id)
+
+
+def _demands_request_id(received: Received) -> bool:
+    if _attempt.is_double:
+        return False
+    if received.service != "s3" or _attempt.host.endswith(_AWS_HOSTS):
+        return True
+    # Of the servers that speak S3's protocol some send none, ever. One that does sends it with every answer.
+    if received.request_id is not None:
+        _hosts_with_ids.add(_attempt.host)
+    return _attempt.host in _hosts_with_ids
+
+
+def _replace(received: Received, response_dict: dict[str, Any], verdict: NoAnswer | Refused) -> None:
+    headers = {name.lower(): value for name, value in received.headers.items()}
+    if isinstance(verdict, NoAnswer):
+        # Its request id may be another call's, which the audit trail must not name.
+        headers = {name: value for name, value in headers.items() if name not in _REQUEST_ID_HEADERS}
+        status, code = 503, NO_ANSWER
+    else:
+        status, code = 400, UNEXPECTED_ANSWER
+    if received.body is None and hasattr(response_dict["body"], "close"):
+        response_dict["body"].close()
+    response_dict["status_code"] = status
+    response_dict["headers"] = headers
+    response_dict["body"] = error_body(received.protocol, code, verdict.reason)
+
+
+def _end_attempt(**_: object) -> None:
+    _attempt.is_parsing = False
+
+
+def _tell_retries(response: Any, **_: object) -> None:
+    """Botocore's retries look at the status of HTTP itself."""
+    if response is None or not _attempt.is_judged:
+        return
+    http_response, parsed = response
+    status = parsed.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    if parsed.get("Error", {}).get("Code") in (NO_ANSWER, UNEXPECTED_ANSWER) and status is not None:
+        http_response.status_code = status
+
+
+def _parser_failed(exception: Exception, event_name: str, **_: object) -> None:
+    """Botocore's parser raised what it never says that it raises: the answer cannot be parsed."""
+    if not _attempt.is_parsing:
+        return
+    _attempt.is_parsing = False
+    from botocore.exceptions import ClientError
+
+    exception.args = ()  # they may quote the answer
+    reason = "what came is not taken for an answer: it cannot be parsed"
+    response: Any = {
+        "Error": {"Code": NO_ANSWER, "Message": reason},
+        "ResponseMetadata": {"HTTPStatusCode": 503, "HTTPHeaders": {}, "RetryAttempts": 0},
+    }
+    raise ClientError(response, event_name.rpartition(".")[2]) from None
+
+
+def _renew_locks() -> None:
+    global _one_at_a_time
+    _one_at_a_time = threading.RLock()
+    _recent_ids.renew_lock()
+
+
+# Another thread of the parent may have held them.
+os.register_at_fork(after_in_child=_renew_locks)

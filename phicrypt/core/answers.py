@@ -195,6 +195,8 @@ def _fault_of_the_way(received: Received, *, demands_request_id: bool, demands_t
         return NoAnswer("its x-amz-crc32 is not that of its body")
     if received.protocol == _JSON:
         return _fault_of_json(received, received.body, demands_type=demands_type)
+    if received.is_error and received.body and b"<Error" not in received.body:
+        return NoAnswer("it is a page and no error of the service")
     if received.has_output_in_body and not received.is_error and not received.body:
         return NoAnswer("it is empty")
     return None

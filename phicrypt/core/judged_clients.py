@@ -12,10 +12,10 @@ goes through botocore's public events.
 
 from __future__ import annotations
 
-import copy
 import os
 import threading
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
+from contextvars import ContextVar
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
@@ -80,14 +80,16 @@ _recent_ids = _RecentIds()
 _hosts_with_ids: set[str] = set()
 """S3-compatible servers that were seen to send request ids: from then on each of their answers needs one."""
 _clones: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+_called_by_clone: ContextVar[bool | None] = ContextVar("phicrypt_called_by_clone", default=None)
+"""Whether the call under way is a judged clone's, and then whether that one is a test's double."""
 _one_at_a_time = threading.RLock()
 
 
 def judged_client(client: T) -> T:
     """``judged_client(boto3.client("s3"))``: a private shallow clone whose answers are judged; the same each time.
 
-    It shares connections, credentials and retry quota with the client that was handed over, which stays as it
-    was. A double is returned as it is.
+    It shares connections, credentials, retry quota and events with the client that was handed over, whose own
+    calls stay as they were. A double that botocore did not make is returned as it is.
     """
     if not is_botocore_client(client):
         return client
@@ -97,12 +99,35 @@ def judged_client(client: T) -> T:
             handed: Any = client
             clone = object.__new__(type(handed))
             vars(clone).update(vars(handed))
-            clone.meta = copy.copy(handed.meta)
-            clone.meta.events = copy.copy(handed.meta.events)
-            judge_answers(handed.meta.events, clone.meta.events, is_double=is_double(client))
+            # On the clone itself, so that whatever wraps the method of botocore's class still does.
+            clone._make_api_call = _marked_calls_of(clone, is_double(client))
+            _judge_endpoint(handed.meta.events)
+            handed.meta.events.register_last(
+                "before-call", _mark_calls_of_clones, unique_id="phicrypt-judge-clone"
+            )
+            handed.meta.events.register_last("after-call-error", _parser_failed, unique_id="phicrypt-judge-parser")
             _clones[client] = clone
     made: T = clone
     return made
+
+
+def _marked_calls_of(clone: Any, is_a_double: bool) -> Callable[[str, Any], Any]:
+    """``_make_api_call`` of a clone, which botocore's methods, paginators and waiters all go through."""
+
+    def make_api_call(operation_name: str, api_params: Any) -> Any:
+        token = _called_by_clone.set(is_a_double)
+        try:
+            return type(clone)._make_api_call(clone, operation_name, api_params)
+        finally:
+            _called_by_clone.reset(token)
+
+    return make_api_call
+
+
+def _mark_calls_of_clones(context: MutableMapping[str, Any], **_: object) -> None:
+    is_a_double = _called_by_clone.get()
+    if is_a_double is not None:
+        context.setdefault(_CONTEXT_NAME, is_a_double)
 
 
 def changing_events() -> threading.RLock:
@@ -123,17 +148,21 @@ def judge_answers(endpoint_events: Any, client_events: Any, *, is_double: bool =
     """
     mark = _mark_double if is_double else _mark
     with _one_at_a_time:
-        # The root of the event tree runs last: after whatever else looks at the request, and at the answer.
-        endpoint_events.register_last("request-created", _begin_attempt, unique_id="phicrypt-judge-request")
-        endpoint_events.register_last("before-parse", _judge_attempt, unique_id="phicrypt-judge-answer")
-        endpoint_events.register_last("response-received", _end_attempt, unique_id="phicrypt-judge-parsed")
-        # Nearer to the leaves, and so before botocore's own retries.
-        for service in _SERVICES:
-            endpoint_events.register_last(
-                f"needs-retry.{service}.*", _tell_retries, unique_id=f"phicrypt-judge-retry-{service}"
-            )
+        _judge_endpoint(endpoint_events)
         client_events.register_last("after-call-error", _parser_failed, unique_id="phicrypt-judge-parser")
         client_events.register_last("before-call", mark, unique_id="phicrypt-judge-mark")
+
+
+def _judge_endpoint(events: Any) -> None:
+    # The root of the event tree runs last: after whatever else looks at the request, and at the answer.
+    events.register_last("request-created", _begin_attempt, unique_id="phicrypt-judge-request")
+    events.register_last("before-parse", _judge_attempt, unique_id="phicrypt-judge-answer")
+    events.register_last("response-received", _end_attempt, unique_id="phicrypt-judge-parsed")
+    # Nearer to the leaves, and so before botocore's own retries.
+    for service in _SERVICES:
+        events.register_last(
+            f"needs-retry.{service}.*", _tell_retries, unique_id=f"phicrypt-judge-retry-{service}"
+        )
 
 
 def _mark(context: MutableMapping[str, Any], **_: object) -> None:
@@ -208,10 +237,10 @@ def _demands_request_id(received: Received) -> bool:
         return False
     if received.service != "s3" or _attempt.host.endswith(_AWS_HOSTS):
         return True
-    # Of the servers that speak S3's protocol some send none, ever. One that does sends it with every answer.
+    # Of the servers that speak S3's protocol some send none, ever. One that does sends it with every success.
     if received.request_id is not None:
         _hosts_with_ids.add(_attempt.host)
-    return _attempt.host in _hosts_with_ids
+    return _attempt.host in _hosts_with_ids and not received.is_error
 
 
 def _replace(received: Received, response_dict: dict[str, Any], verdict: NoAnswer | Refused) -> None:

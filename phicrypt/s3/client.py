@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Unpack, cast, overload
 
 from phicrypt.core.aws_clients import check_client
 from phicrypt.core.context import AnyContext, AuditContext
+from phicrypt.core.judged_clients import judged_client
 from phicrypt.core.materials import Keyring
 from phicrypt.errors import ConfigurationError, UnsupportedOperationError
 from phicrypt.s3.file_objects import S3File, S3Reader, S3Writer, parse_s3_name
@@ -357,7 +358,7 @@ class S3Client(Boto3Verbs):
 
 
 def raw_client(client_or_session: AwsS3Client | Boto3Session | None) -> AwsS3Client:
-    """A boto3 client as it is, or a new one from a session, with connections enough for transfers.
+    """A boto3 client, or a new one from a session, with connections enough for transfers; its answers are judged.
 
     Raises ConfigurationError for a client of another service, an asynchronous one, a proxy and a fake
     that is not marked (rules 33 and 41).
@@ -368,6 +369,7 @@ def raw_client(client_or_session: AwsS3Client | Boto3Session | None) -> AwsS3Cli
     if client_or_session is None:
         client_or_session = boto3.Session()
     if isinstance(client_or_session, boto3.Session):
-        return client_or_session.client("s3", config=Config(max_pool_connections=2 * DEFAULT_CONCURRENCY))
+        made = client_or_session.client("s3", config=Config(max_pool_connections=2 * DEFAULT_CONCURRENCY))
+        return judged_client(made)
     check_client(client_or_session, service="s3")
-    return client_or_session
+    return judged_client(client_or_session)

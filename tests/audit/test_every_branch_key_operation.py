@@ -68,7 +68,9 @@ SCENARIOS = {
     "fetch_version": Scenario(
         lambda stage: stage.store.fetch_version(ID, stage.version), "fetch-branch-key", (DECRYPT,)
     ),
-    "fetch_beacon_key": Scenario(lambda stage: stage.store.fetch_beacon_key(ID), "fetch-beacon-key", (DECRYPT,)),
+    "fetch_beacon_key": Scenario(
+        lambda stage: stage.store.fetch_beacon_key(ID), "fetch-beacon-key", (DECRYPT, DECRYPT)
+    ),
     "shred": Scenario(lambda stage: stage.store.shred(ID), "shred-branch-key"),
 }
 WITHOUT_KEYS = {

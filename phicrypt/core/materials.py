@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple, NoReturn, Protocol, runtime_checkable
+from zlib import crc32
 
 from phicrypt.core.context import serialize_context
 from phicrypt.core.key_origin import KeyOrigin
@@ -47,10 +48,15 @@ class KeyHolder:
 class DataKey(KeyHolder):
     """A plaintext data key (or intermediate key). Its ``repr`` shows the length only."""
 
-    __slots__ = ("key_bytes",)
+    __slots__ = ("check_value", "key_bytes")
 
     def __init__(self, key_bytes: bytes) -> None:
         self.key_bytes = key_bytes
+        self.check_value = crc32(key_bytes)
+
+    def is_intact(self) -> bool:
+        """Whether the bytes are those that came: a key that is kept is used for long, in memory that may fail."""
+        return crc32(self.key_bytes) == self.check_value
 
     def __len__(self) -> int:
         return len(self.key_bytes)

@@ -92,7 +92,9 @@ class MaterialsProvider(KeyHolder):
         )
         if known is not None:
             assert isinstance(known, EncryptionMaterials)
-            return known, True
+            if known.data_key is not None and known.data_key.is_intact():
+                return known, True
+            self.cache.forget(("encrypt", self._scope, suite.suite_id, context_bytes))
         return run(
             self.encryption_steps(
                 suite,
@@ -173,7 +175,9 @@ class MaterialsProvider(KeyHolder):
         )
         if known is not None:
             assert isinstance(known, DecryptionMaterials)
-            return known, True
+            if known.data_key is not None and known.data_key.is_intact():
+                return known, True
+            self.cache.forget(self._key_for_decryption(suite, context_bytes, encrypted_data_keys))
         return run(
             self.decryption_steps(
                 suite,

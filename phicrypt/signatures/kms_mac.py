@@ -7,6 +7,7 @@ import hmac
 import json
 from contextlib import suppress
 from typing import Any, Final
+from zlib import crc32
 
 from phicrypt.core.kms_arn import configured_key_arn
 from phicrypt.core.kms_calls import KmsAnswer, origin_of
@@ -117,17 +118,27 @@ class KmsMacKey:
 class LocalMacKey(KeyHolder):
     """A 64-byte HMAC key in this process. Its ``repr`` shows its id only."""
 
-    __slots__ = ("_mac_key", "key_id")
+    __slots__ = ("_check_value", "_mac_key", "key_id")
 
     def __init__(self, key_id: str, mac_key: bytes) -> None:
         self.key_id = key_id
         self._mac_key = mac_key
+        self._check_value = crc32(mac_key)
 
     def __repr__(self) -> str:
         return f"<LocalMacKey {self.key_id}>"
 
     def generate(self, message: bytes, digest_name: str) -> bytes:
-        """HMAC with hashlib's digest of that name."""
+        """HMAC with hashlib's digest of that name.
+
+        Raises KeyAccessError where the key changed in memory: its tokens would never be found again.
+        """
+        if crc32(self._mac_key) != self._check_value:
+            raise KeyAccessError(
+                f"the local MAC key {self.key_id} has changed in this process's memory; open its envelope again",
+                operation="LocalMac",
+                code="KeyChangedInMemory",
+            )
         return hmac.digest(self._mac_key, message, digest_name)
 
 

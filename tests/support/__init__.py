@@ -46,6 +46,7 @@ Module                  What it doubles or holds
 ``slow_servers``        servers that are silent, or send a byte now and then
 ``step_answers``        answers for steps without I/O, in place of a client
 ``true_evidence``       a true audit log and a true CloudTrail with digests, made without a KMS
+``wires``               the wire of a botocore client: what comes over it is real, changed or made up
 ======================  ============================================================================
 
 A double of an AWS service stands behind a real botocore client (a server on loopback, or botocore's own

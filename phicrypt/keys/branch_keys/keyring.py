@@ -173,7 +173,7 @@ class HierarchicalKeyring(SteppedKeyring):
     @shell_of("encrypt_steps")
     def on_encrypt(self, materials: EncryptionMaterials) -> EncryptionMaterials:
         branch_key_id = self._id_for_encryption(materials.context)
-        known = self.cache.find(self._cache_key(branch_key_id, None))
+        known = self._at_hand(branch_key_id, None)
         if known is not None:  # no generator while the branch key is at hand
             return _wrapped(materials, known, was_cached=True)
         return run(self._encrypt(materials, branch_key_id))
@@ -193,8 +193,8 @@ class HierarchicalKeyring(SteppedKeyring):
         if len(mine) == 1:
             ((index, data_key),) = mine
             version = _version_in(data_key.ciphertext, materials.suite)
-            known = self.cache.find(self._cache_key(branch_key_id, version))
-            if known is not None:
+            known = self._at_hand(branch_key_id, version)
+            if known is not None and known.is_proven:
                 return _unwrapped(materials, index, data_key, known, was_cached=True)
         return run(self._decrypt(materials, branch_key_id, mine))
 
@@ -224,11 +224,40 @@ class HierarchicalKeyring(SteppedKeyring):
             try:
                 version = _version_in(data_key.ciphertext, materials.suite)
                 branch_key, was_cached = yield from self._branch_key(branch_key_id, version)
-                return _unwrapped(materials, index, data_key, branch_key, was_cached=was_cached)
+                try:
+                    opened = _unwrapped(materials, index, data_key, branch_key, was_cached=was_cached)
+                except AuthenticationError:
+                    if branch_key.is_proven:
+                        raise
+                    again = yield from self._opened_again(branch_key)
+                    opened = _unwrapped(materials, index, data_key, again, was_cached=False)
+                    opened.origin = joined_origin(again.origin, *(() if was_cached else (branch_key.origin,)))
+                    branch_key = again
+                branch_key.is_proven = True
+                return opened
             except (AuthenticationError, KeyAccessError) as error:
                 failures.append(error)
         # A refusal says more than a tag that does not verify: the refused key may be the right one.
         raise next((error for error in failures if isinstance(error, KeyAccessError)), failures[0])
+
+    def _at_hand(self, branch_key_id: str, version: str | None) -> BranchKey | None:
+        """The kept key, unless it changed in memory: then it is forgotten, and opened anew."""
+        cache_key = self._cache_key(branch_key_id, version)
+        known = self.cache.find(cache_key)
+        if known is None or known.is_intact():
+            return known
+        self.cache.forget(cache_key)
+        return None
+
+    def _opened_again(self, branch_key: BranchKey) -> Steps[BranchKey]:
+        """A version that has opened nothing so far, opened once more: one changed answer may have given it.
+
+        Two openings that agree prove it, so that nobody can have a key fetched for each forged message.
+        """
+        self.cache.forget(self._cache_key(branch_key.branch_key_id, branch_key.version))
+        again, _ = yield from self._branch_key(branch_key.branch_key_id, branch_key.version)
+        again.is_proven = compare_digest(again.key_bytes, branch_key.key_bytes)
+        return again
 
     def _branch_key(self, branch_key_id: str, version: str | None) -> Steps[tuple[BranchKey, bool]]:
         """The active version (None) or the one asked for, and whether it came from the cache."""
@@ -236,7 +265,12 @@ class HierarchicalKeyring(SteppedKeyring):
             load = partial(self._agreed, branch_key_id)
         else:
             load = partial(fetch_steps, self._store, branch_key_id, version)
-        return self.cache.load_steps(self._cache_key(branch_key_id, version), load, tag_of=_id_of)
+        cache_key = self._cache_key(branch_key_id, version)
+        found, was_cached = yield from self.cache.load_steps(cache_key, load, tag_of=_id_of)
+        if was_cached and not found.is_intact():
+            self.cache.forget(cache_key)
+            found, was_cached = yield from self.cache.load_steps(cache_key, load, tag_of=_id_of)
+        return found, was_cached
 
     def _agreed(self, branch_key_id: str) -> Steps[BranchKey]:
         """The active version after a second, independent opening of it agreed (rule 28).
@@ -253,6 +287,7 @@ class HierarchicalKeyring(SteppedKeyring):
                 version = yield from self._opened(branch_key_id, active.version, calls)
                 if not compare_digest(active.key_bytes, version.key_bytes):
                     raise _versions_disagree(active)
+            version.is_proven = True
         except KeyAccessError as refusal:
             made = (one for call in calls for one in (call, *call.other_calls))
             refusal.earlier_calls = (*made, *refusal.earlier_calls)

@@ -105,9 +105,15 @@ class BranchKeyRecord:
 
 def check_row(item: Item, branch_key_id: str, row_type: str) -> None:
     """KeyAccessError unless it is the row that was asked for: another one's answer says nothing about it."""
-    found = tuple(item.get(name, {}).get("S") for name in (PARTITION_KEY, SORT_KEY))
+    values = [item.get(name) for name in (PARTITION_KEY, SORT_KEY)]
+    found = tuple(value.get("S") if isinstance(value, Mapping) else None for value in values)
     if found != (branch_key_id, row_type):
-        raise _refused("is not the one that was asked for: its branch-key-id or type differs")
+        raise another_row()
+
+
+def another_row() -> KeyAccessError:
+    """The error for a row that was not asked for."""
+    return _refused("is not the one that was asked for: its branch-key-id or type differs")
 
 
 def parse_record(item: Item, *, branch_key_id: str, row_type: str, logical_name: str) -> BranchKeyRecord:
@@ -224,7 +230,8 @@ def listed_row(item: Item) -> BranchKeyRow:
     """A row as an operator sees it."""
 
     def text(name: str) -> str:
-        return str(item.get(name, {}).get("S", ""))
+        value = item.get(name)
+        return str(value.get("S", "")) if isinstance(value, Mapping) else ""
 
     version = text("version") or text(SORT_KEY)
     return BranchKeyRow(

@@ -32,6 +32,7 @@ from phicrypt.keys.branch_keys.records import (
     BranchKeyRecord,
     BranchKeyRow,
     Item,
+    another_row,
     check_row,
     listed_row,
     to_item,
@@ -139,7 +140,10 @@ class BranchKeyTable:
             ExpressionAttributeValues={":id": {"S": branch_key_id}},
             names={"#partition_key": PARTITION_KEY},
         )
-        return sorted(map(listed_row, rows), key=lambda row: (row.create_time, row.row_type), reverse=True)
+        listed = [listed_row(row) for row in rows]
+        if any(row.branch_key_id != branch_key_id for row in listed):
+            raise another_row()  # what a shred deletes is taken from here
+        return sorted(listed, key=lambda row: (row.create_time, row.row_type), reverse=True)
 
     def pages(
         self, method: str, member: str, token: str, start_token: str, **parameters: Any

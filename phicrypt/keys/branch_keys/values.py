@@ -11,6 +11,7 @@ import re
 import uuid
 from collections.abc import Callable, Hashable
 from typing import Final, Protocol
+from zlib import crc32
 
 from phicrypt.core.key_origin import KeyOrigin, branch_key_origin
 from phicrypt.core.materials import KeyHolder
@@ -61,9 +62,20 @@ class BranchKey(KeyHolder):
         context: the custom pairs that were bound to the key when it was made.
         origin: for the audit trail: the call that opened the key, and as ``key_id`` the text
             ``<KMS key ARN>#<branch key id>/<version>``.
+        is_proven: whether it has opened something, or two openings of it agreed (rule 28).
     """
 
-    __slots__ = ("branch_key_id", "context", "create_time", "key_bytes", "origin", "version", "version_bytes")
+    __slots__ = (
+        "branch_key_id",
+        "check_value",
+        "context",
+        "create_time",
+        "is_proven",
+        "key_bytes",
+        "origin",
+        "version",
+        "version_bytes",
+    )
 
     def __init__(
         self,
@@ -83,9 +95,15 @@ class BranchKey(KeyHolder):
         self.version = check_version(version)
         self.version_bytes = uuid.UUID(version).bytes
         self.key_bytes = key_bytes
+        self.check_value = crc32(key_bytes)
+        self.is_proven = False
         self.create_time = create_time
         self.context = dict(context or {})
         self.origin = branch_key_origin(f"{branch_key_id}/{version}", call)
+
+    def is_intact(self) -> bool:
+        """Whether the bytes are those that came: a kept key is used for long, in memory that may fail."""
+        return crc32(self.key_bytes) == self.check_value
 
     def __repr__(self) -> str:
         return f"<BranchKey {self.branch_key_id!r} version {self.version}>"
@@ -94,7 +112,7 @@ class BranchKey(KeyHolder):
 class BeaconKey(KeyHolder):
     """A tenant's beacon key: 32 bytes from which searchable beacons are derived. Hidden in ``repr``."""
 
-    __slots__ = ("branch_key_id", "context", "key_bytes", "origin")
+    __slots__ = ("branch_key_id", "check_value", "context", "key_bytes", "origin")
 
     def __init__(
         self,
@@ -110,8 +128,13 @@ class BeaconKey(KeyHolder):
             )
         self.branch_key_id = check_branch_key_id(branch_key_id)
         self.key_bytes = key_bytes
+        self.check_value = crc32(key_bytes)
         self.context = dict(context or {})
         self.origin = branch_key_origin(f"{branch_key_id}/beacon", call)
+
+    def is_intact(self) -> bool:
+        """As of :class:`BranchKey`."""
+        return crc32(self.key_bytes) == self.check_value
 
     def __repr__(self) -> str:
         return f"<BeaconKey {self.branch_key_id!r}>"

@@ -24,7 +24,7 @@ OBJECT = {"etag": '"e"', "content-length": "4"}
 
 def s3_answer(body: bytes = b"", **headers: str) -> Answer:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Answer(200, {"x-amz-request-id": fresh_id(), **named}, body)
+    return Answer(200, {"date": "now", "x-amz-request-id": fresh_id(), **named}, body)
 
 
 CALLS: dict[str, tuple[str, Callable[[Any], Any], Callable[[], Answer]]] = {
@@ -232,6 +232,14 @@ def test_rule_27_what_a_double_answers_is_judged_by_its_members_only() -> None:
     wire.always = page
     with pytest.raises(ClientError, match="NoAnswer"):
         judged_client(raw).get_item(TableName="t", Key={"id": {"S": "7"}})
+
+
+def test_rule_27_what_a_hook_before_sending_puts_in_place_needs_no_headers() -> None:
+    client, wire = judged("dynamodb", lambda _: Answer(200, {}, json.dumps(ITEM).encode()))
+    assert client.get_item(TableName="t", Key={"id": {"S": "7"}})["Item"] == ITEM["Item"]
+    wire.always = lambda _: Answer(200, {"date": "now"}, json.dumps(ITEM).encode())
+    with pytest.raises(ClientError, match="NoAnswer"):
+        client.get_item(TableName="t", Key={"id": {"S": "7"}})
 
 
 def test_rule_27_a_server_of_s3s_protocol_that_sends_no_request_ids_is_understood_until_it_sends_one() -> None:

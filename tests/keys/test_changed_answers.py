@@ -50,7 +50,7 @@ FAULTS: dict[str, Callable[[Answer], Answer]] = {
     "a page of nothing": lambda answer: Answer(404, {"content-type": "text/html"}, HTML),
     "half of it": lambda answer: Answer(200, answer.headers, answer.body[: len(answer.body) // 2]),
     "empty": lambda answer: Answer(200, answer.headers, b""),
-    "without a request id": lambda answer: Answer(200, {}, answer.body),
+    "without a request id": lambda answer: Answer(200, {"content-type": "application/json"}, answer.body),
     "one bit": lambda answer: Answer(200, answer.headers, answer.body[:12] + b"~" + answer.body[13:]),
 }
 KMS_LIES: dict[str, Callable[[Answer], Answer]] = {

@@ -86,15 +86,13 @@ class MaterialsProvider(KeyHolder):
             wanted = _to_encrypt(suite, context, context_bytes, required, public_key)
             fresh = self._with_data_key(self.keyring.on_encrypt(wanted))
             return fresh, fresh.key_was_cached
-        known = self.cache.find(
-            ("encrypt", self._scope, suite.suite_id, context_bytes, required.serialized),
-            plaintext_length_bytes or 0,
-        )
+        cache_key = ("encrypt", self._scope, suite.suite_id, context_bytes, required.serialized)
+        known = self.cache.find(cache_key, plaintext_length_bytes or 0)
         if known is not None:
             assert isinstance(known, EncryptionMaterials)
             if known.data_key is not None and known.data_key.is_intact():
                 return known, True
-            self.cache.forget(("encrypt", self._scope, suite.suite_id, context_bytes))
+            self.cache.forget(cache_key)  # it changed in memory: what it seals nobody would open again
         return run(
             self.encryption_steps(
                 suite,
@@ -170,14 +168,13 @@ class MaterialsProvider(KeyHolder):
             wanted = _to_decrypt(suite, context, context_bytes, expected, required)
             opened = _with_opened_key(self.keyring.on_decrypt(wanted, encrypted_data_keys))
             return opened, opened.key_was_cached
-        known = self.cache.find(
-            self._key_for_decryption(suite, context_bytes, required.serialized, encrypted_data_keys)
-        )
+        cache_key = self._key_for_decryption(suite, context_bytes, required.serialized, encrypted_data_keys)
+        known = self.cache.find(cache_key)
         if known is not None:
             assert isinstance(known, DecryptionMaterials)
             if known.data_key is not None and known.data_key.is_intact():
                 return known, True
-            self.cache.forget(self._key_for_decryption(suite, context_bytes, encrypted_data_keys))
+            self.cache.forget(cache_key)
         return run(
             self.decryption_steps(
                 suite,

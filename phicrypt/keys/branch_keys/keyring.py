@@ -36,6 +36,7 @@ from phicrypt.keys.branch_keys.values import (
     BranchKeySource,
     check_branch_key_id,
     fetch_steps,
+    versions_disagree,
 )
 from phicrypt.keys.cache import CachePolicy, KeyCache
 from phicrypt.keys.wrapping import unwrap_data_key, wrap_data_key
@@ -286,7 +287,7 @@ class HierarchicalKeyring(SteppedKeyring):
                 active = yield from self._opened(branch_key_id, None, calls)
                 version = yield from self._opened(branch_key_id, active.version, calls)
                 if not compare_digest(active.key_bytes, version.key_bytes):
-                    raise _versions_disagree(active)
+                    raise versions_disagree(active)
             version.is_proven = True
         except KeyAccessError as refusal:
             made = (one for call in calls for one in (call, *call.other_calls))
@@ -383,17 +384,6 @@ def _unwrapped(
 
 def _id_of(branch_key: BranchKey) -> str:
     return branch_key.branch_key_id
-
-
-def _versions_disagree(active: BranchKey) -> KeyAccessError:
-    return KeyAccessError(
-        f"the branch key's ACTIVE row and the row of its version {active.version} open to different keys, also "
-        "when both were read again; nothing is sealed under a key that may not open again. Rotate the branch "
-        "key; if that does not help, find out who changes KMS's answers or the table's rows",
-        operation="Decrypt",
-        code="BranchKeyVersionsDisagree",
-        key_arn=active.origin.key_id,
-    )
 
 
 def _nothing_matches(count: int) -> KeyAccessError:

@@ -179,3 +179,15 @@ def no_such_branch_key(what: str, *, operation: str, table_arn: str | None = Non
         operation=operation,
         code="BranchKeyNotFound",
     )
+
+
+def versions_disagree(active: BranchKey) -> KeyAccessError:
+    """The error for an ACTIVE row and its version's row that open to different keys (rule 28)."""
+    return KeyAccessError(
+        f"the branch key's ACTIVE row and the row of its version {active.version} open to different keys, also "
+        "when both were read again; nothing is sealed under a key that may not open again. Rotate the branch "
+        "key; if that does not help, find out who changes KMS's answers or the table's rows",
+        operation="Decrypt",
+        code="BranchKeyVersionsDisagree",
+        key_arn=active.origin.key_id,
+    )

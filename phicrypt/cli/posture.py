@@ -23,6 +23,7 @@ from phicrypt.cli.console import (
     progress,
 )
 from phicrypt.cli.options import (
+    AwsAccess,
     AwsWithoutFips,
     JsonOption,
     parse_pairs,
@@ -267,4 +268,46 @@ def policy_lint_command(
         print_table("", ["Severity", "Id", "Where", "What"], rows)
     if findings:
         complain(f"{len(findings)} thing(s) to repair")
+        raise typer.Exit(CHECK_EXIT_CODE)
+
+
+@policy_app.command("test", epilog=EXIT_CODES_EPILOG)
+def policy_test(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="TOML or JSON: roles, tenants, contexts, allowances.")
+    ],
+    as_json: JsonOption = False,
+    everything: Annotated[bool, typer.Option("--all", help="Show what is as expected, too.")] = False,
+    *,
+    aws: AwsAccess,
+) -> None:
+    """Ask KMS who can do what, by dry runs that use no key; exit 1 if anything is not as the file expects.
+
+    Each role is assumed (sts:AssumeRole; "current" is yourself) and asked for kms:GenerateDataKey and
+    kms:Decrypt of every tenant's key under every context. What the file does not allow must be denied.
+    """
+    from phicrypt.posture.permission_matrix import PermissionMatrix, clients_of_roles, try_permissions
+
+    matrix = PermissionMatrix.load(file)
+    with progress("asking KMS", len(list(matrix.cells()))) as advance:
+        client_of = clients_of_roles(
+            matrix, aws.session, endpoint_url=aws.endpoint_url, use_fips_endpoint=aws.use_fips_endpoint
+        )
+        trials = try_permissions(matrix, client_of, on_progress=advance)
+    wrong = [trial for trial in trials if not trial.is_as_expected]
+    words = {True: "allowed", False: "denied", None: "not proven"}
+    shown = trials if everything or as_json else wrong
+    rows = [
+        (t.cell.role, t.cell.tenant, t.cell.context, t.cell.operation, words[t.expected], words[t.found], t.reason)
+        for t in shown
+    ]
+    columns = ["Role", "Tenant", "Context", "Operation", "Expected", "Found", "Why"]
+    if as_json:
+        named = [dict(zip((name.lower() for name in columns), row, strict=True)) for row in rows]
+        print_json({"trials": named, "as_expected": len(trials) - len(wrong), "not_as_expected": len(wrong)})
+    else:
+        if rows:
+            print_table("", columns, rows)
+        print(f"{len(trials) - len(wrong)} of {len(trials)} as expected")
+    if wrong:
         raise typer.Exit(CHECK_EXIT_CODE)

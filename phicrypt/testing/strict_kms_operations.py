@@ -284,6 +284,8 @@ class Operations:
 
     def Decrypt(self, request: Request) -> dict[str, Any]:
         p = request.parameters
+        if p.get("DryRun") and "IGNORE_CIPHERTEXT" in p.get("DryRunModifiers", ()):
+            self.usable(request, p["KeyId"])  # which ends a dry run that is allowed
         key, plaintext, material_id = self._opened(
             request, p["CiphertextBlob"], p.get("KeyId"), p.get("EncryptionContext", {})
         )

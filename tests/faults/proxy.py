@@ -119,6 +119,9 @@ class _Handler(BaseHTTPRequestHandler):
     def handle_exchange(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
         request = Incoming(self.command, self.path, tuple(self.headers.items()), self.rfile.read(length))
+        if len(request.body) < length:  # its sender is gone: a server would not do half of it
+            self.close_connection = True
+            return
         try:
             self.proxy.serve(self, request)
         except (DroppedError, OSError):

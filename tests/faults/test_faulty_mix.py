@@ -7,18 +7,17 @@ import pytest
 from faults.kinds import FAULTS
 from faults.run import run
 
-NOT_YET = ("cut", "cut-whole", "html", "empty", "stale-checksum", "trickling", "flipped", "swapped", "repeated")
-"""What only the judging of answers makes harmless (rule 27)."""
 SLOW = ("silent", "trickling")
+"""Seconds each: they are tried by the command."""
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_mixed_calls_lose_nothing_and_read_nothing_wrong(seed: int) -> None:
-    faults = [name for name in FAULTS if name not in (*NOT_YET, *SLOW)]
-    report = run(seed=seed, calls=120, workers=3, rate=0.2, faults=faults)
+    faults = [name for name in FAULTS if name not in SLOW]
+    report = run(seed=seed, calls=90, workers=3, rate=0.2, faults=faults)
     assert report.violations == [], report.text()
-    assert report.counts["calls"] == 120
-    assert report.counts["write: acknowledged"] > 20 and report.counts["read: right"] > 40
+    assert report.counts["calls"] == 90
+    assert report.counts["write: acknowledged"] > 15 and report.counts["read: right"] > 30
     assert {name for name in report.faults if name} <= set(faults)
     assert sum(count for name, count in report.faults.items() if name) > 20
 

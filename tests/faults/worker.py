@@ -12,7 +12,13 @@ from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
 
 from phicrypt.audit import acting_as
-from phicrypt.errors import ConfigurationError, KeyAccessError, PhiCryptError, UnsupportedOperationError
+from phicrypt.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    KeyAccessError,
+    PhiCryptError,
+    UnsupportedOperationError,
+)
 
 from .calls import CALLS, Call
 from .contents import Content
@@ -192,6 +198,8 @@ class Worker:
         unnamed = {event.request_id for event in uses_of_keys} - uses.request_ids
         if unnamed and self._rotations() != self._rotations_before:
             ledger.counts["apart: calls of a flight that a rotation discarded"] += 1
+        elif unnamed and isinstance(error, AuthenticationError):
+            ledger.counts["apart: calls of a use that did not authenticate"] += 1
         elif unnamed:
             asked = sorted(event.operation for event in events if event.request_id in unnamed)
             ledger.violated(

@@ -25,7 +25,7 @@ from phicrypt.formats.reader import ByteReader
 from phicrypt.posture.policies.document import parse_policy
 
 ROOT = Path(__file__).parents[2]
-CHANGES = 25
+CHANGES = 150
 
 
 def changed(chance: random.Random, seed: bytes) -> bytes:

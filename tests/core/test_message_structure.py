@@ -308,3 +308,12 @@ def non_framed(plaintext: bytes) -> bytes:
     iv, length = (1).to_bytes(12, "big"), len(plaintext).to_bytes(8, "big")
     sealed = gcm.encrypt(iv, plaintext, single_block_aad(message_id, len(plaintext)))
     return body + gcm.encrypt(bytes(12), b"", body) + iv + length + sealed
+
+
+def test_a_non_framed_message_too_short_for_its_tag_tells_no_length() -> None:
+    message = non_framed(b"")
+    summary = raw_client().inspect(message)
+    assert (summary.is_framed, summary.plaintext_length_bytes) == (False, 0)
+    for cut in (1, 16, 36):
+        with pytest.raises(FormatError):
+            raw_client().inspect(message[:-cut])

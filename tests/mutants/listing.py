@@ -24,8 +24,8 @@ class Mutant:
         operator, change: what is done wrong, in words.
         choice: which of several such changes of the statement, from 0.
         mutated: the statement done wrong.
-        status: ``"dies"`` or ``"lives"`` in that revision; ``""`` if it was not tried there.
-        killed_by: the test that noticed it first; ``"hang"`` and a test if that ran into its limit.
+        status: ``"dies"`` or ``"lives"`` when it was tried last; ``""`` if it was not tried.
+        killed_by: the test that noticed it; ``"hang"`` and a test if that ran into its limit.
         today: ``{"file", "within", "statement", "mutated"}`` written by hand once the code was rewritten,
             or ``{"gone": reason}``.
     """

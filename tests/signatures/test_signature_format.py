@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -265,3 +266,9 @@ def test_a_verified_statement_must_say_all_that_is_expected() -> None:
         with pytest.raises(AuthenticationError) as caught:
             check_statement(replace(said, **changes), said)
         assert caught.value.reason == reason
+
+
+def test_the_bounds_of_manifests_are_those_of_their_page():
+    page = (Path(__file__).parents[2] / "docs" / "signatures.md").read_text()
+    assert MAX_MANIFEST_LENGTH_BYTES == 64 * 1024**2
+    assert "64 MiB" in page

@@ -65,6 +65,7 @@ def verification_as_dict(result: Verification) -> dict[str, Any]:
         "torn": [str(place) for place in result.torn],
         "anchors_confirmed": result.anchors_confirmed,
         "unknown_anchors": [anchor._asdict() for anchor in result.unknown_anchors],
+        "tree": None if result.tree is None else {"lines": result.tree.size, "confirmed": result.tree.confirmed},
         "chains": {
             chain.chain_id: {"records": chain.records, "first": chain.first_time, "last": chain.last_time}
             for chain in result.chains.values()

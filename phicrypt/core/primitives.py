@@ -17,7 +17,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.exceptions import InvalidSignature, InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -285,7 +285,6 @@ class SignaturePublicKey:
     __slots__ = ("_public_key", "algorithms")
 
     def __init__(self, public_key_der: bytes) -> None:
-        from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.serialization import load_der_public_key
 
         self._public_key: Any = None
@@ -340,7 +339,6 @@ SIGNING_ALGORITHMS: Final = (
     "ML_DSA_SHAKE_256",
 )
 """KMS's names of the signing algorithms in use: ECDSA on P-256 and P-384, RSA-PSS, Ed25519, ML-DSA.
-
 Left out on purpose: PKCS #1 v1.5, secp256k1, P-521 and SM2, and Ed25519ph, which hashes twice in KMS.
 """
 
@@ -355,7 +353,6 @@ def _algorithms_of(public_key: object) -> tuple[str, ...]:
         return by_curve.get(public_key.curve.name, ())
     if isinstance(public_key, ed25519.Ed25519PublicKey):
         return ("ED25519_SHA_512",)
-    # By name, because older releases of `cryptography` have no such module.
     if type(public_key).__name__.startswith("MLDSA"):
         return ("ML_DSA_SHAKE_256",)
     return ()
@@ -367,7 +364,6 @@ class LocalSigningKey:
     __slots__ = ("_private_key",)
 
     def __init__(self, pem: bytes) -> None:
-        from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
         try:
@@ -397,4 +393,8 @@ def new_signing_key_pem(algorithm: str) -> bytes:
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
     kinds: dict[str, Any] = {"ed25519": ed25519.Ed25519PrivateKey, "ml-dsa-44": mldsa.MLDSA44PrivateKey}
-    return bytes(kinds[algorithm].generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    try:
+        private_key = kinds[algorithm].generate()
+    except UnsupportedAlgorithm:
+        raise ConfigurationError(f"the installed 'cryptography' makes no keys of {algorithm}") from None
+    return bytes(private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))

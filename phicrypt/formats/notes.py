@@ -19,6 +19,7 @@ import base64
 import binascii
 import hashlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -142,8 +143,15 @@ class VerifierKey:
         return signature.name == self.name and signature.key_id == self.key_id
 
     def check(self, message: bytes, signature: bytes) -> None:
-        """Raise AuthenticationError unless the bare signature fits the bytes it was made over."""
-        public_key = SignaturePublicKey(_DER_STARTS[len(self.public_key)] + self.public_key)
+        """Raise AuthenticationError unless the bare signature fits the bytes it was made over.
+
+        Raises ConfigurationError where the installed `cryptography` does not verify signatures of this type.
+        """
+        public_key = None
+        with suppress(FormatError):
+            public_key = SignaturePublicKey(_DER_STARTS[len(self.public_key)] + self.public_key)
+        if public_key is None:
+            raise ConfigurationError(f"the installed 'cryptography' does not take the key of {self.name}")
         public_key.verify(_KMS_NAMES[self.signature_type], message, signature)
 
 

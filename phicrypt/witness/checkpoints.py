@@ -184,7 +184,8 @@ class Checkpoints:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         try:
-            lock = os.open(f"{self.path}.checkpoint.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FILE_MODE)
+            how = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            lock = os.open(f"{self.path}.checkpoint.lock", how, _FILE_MODE)
         except OSError as error:
             lock, reason = -1, error.strerror
         if lock < 0:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
 from phicrypt.audit.sinks.jsonl import rotated_segments
+from phicrypt.core.primitives import random_bytes
 from phicrypt.core.strict_json import parse_json
 from phicrypt.errors import ConfigurationError, FormatError
 from phicrypt.formats.merkle import LEAF_PREFIX, CompactRange, consistency_ranges, range_roots
@@ -34,7 +35,7 @@ _BLOCK_BYTES: Final = 1_048_576
 _LOOKS: Final = 5
 """How often a file is looked for that rotation may just have renamed."""
 _MAX_LINE_BYTES: Final = 1_048_576
-_MAX_TREE_FILE_BYTES: Final = 67_108_864
+_MAX_TREE_FILE_BYTES: Final = 16_777_216
 
 
 class Run(NamedTuple):
@@ -157,7 +158,8 @@ class LogTree:
     def load(cls, path: Path) -> LogTree:
         """The tree as its file has it; an empty one where there is none, or it is damaged."""
         try:
-            content = tree_path(path).read_bytes()
+            with tree_path(path).open("rb") as file:
+                content = file.read(_MAX_TREE_FILE_BYTES + 1)
             document = parse_json(content, field="tree file", max_bytes=_MAX_TREE_FILE_BYTES)
             runs = [_run(entry) for entry in document["runs"]]
             _check_runs(runs)
@@ -272,11 +274,18 @@ def _check_runs(runs: Iterable[Run]) -> None:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Put a file of mode 0600 in the place of another in one step. Raises OSError."""
-    beside = path.with_name(f"{path.name}.new")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(descriptor)
-    beside.replace(path)
+    """Put a file of mode 0600 in the place of another in one step. Raises OSError.
+
+    The folder may be another user's, who must not be able to prepare a link under the name that is written.
+    """
+    beside = path.with_name(f"{path.name}.{random_bytes(8).hex()}")
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise

@@ -331,6 +331,36 @@ def test_two_files_with_one_beginning_are_refused(path: Path) -> None:
         log_files(path)
 
 
+def test_no_link_that_somebody_prepared_is_written_through(path: Path, tmp_path: Path) -> None:
+    """Who signs may be another user than the log's writer, who owns the folder."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    for file in (checkpoint_path(path), tree_path(path)):
+        file.symlink_to(victim)
+        file.with_name(f"{file.name}.new").symlink_to(victim)
+    checkpoint_path(path).unlink()
+    Checkpoints(path, KEY).checkpoint()
+    assert victim.read_bytes() == b"precious"
+    assert not tree_path(path).is_symlink()
+    path.with_name("audit.jsonl.checkpoint.lock").unlink()
+    path.with_name("audit.jsonl.checkpoint.lock").symlink_to(tmp_path / "made")
+    with pytest.raises(AuditError):
+        Checkpoints(path, KEY).checkpoint()
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_failure_leaves_no_file_behind(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {file.name for file in path.parent.iterdir()} | {"audit.jsonl.checkpoint.lock"}
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(AuditError, match="No space left"):
+        Checkpoints(path, KEY).checkpoint()
+    assert {file.name for file in path.parent.iterdir()} == before
+
+
 def test_a_log_that_is_not_there_has_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no such log file"):
         Checkpoints(tmp_path / "none.jsonl", KEY).checkpoint()

@@ -324,3 +324,12 @@ def test_damaged_proofs_and_notes_are_refused_and_nothing_else_is_raised(data):
     except PhiCryptError:
         return
     assert (found.leaf_index, found.hashes, opened.checkpoint) == (4, PROOF.hashes, HEAD)
+
+
+def test_a_cryptography_without_an_algorithm_says_so(monkeypatch):
+    def refuse(der):
+        raise FormatError("a DER public key was expected", field="public key")
+
+    monkeypatch.setattr("phicrypt.formats.notes.SignaturePublicKey", refuse)
+    with pytest.raises(ConfigurationError, match=r"witness\.example/w1"):
+        open_checkpoint(signed(HEAD, LOG, WITNESS), log_keys=[], witness_keys=[WITNESS[1]])

@@ -16,13 +16,18 @@ from support.true_evidence import BUCKET, KEY_ARN, true_evidence
 from phicrypt import PhiCrypt, RawAesKeyring
 from phicrypt.core.limits import ReadLimits
 from phicrypt.core.materials import DecryptionMaterials
+from phicrypt.core.primitives import LocalSigningKey, new_signing_key_pem
 from phicrypt.core.suites import IV_LENGTH_BYTES
 from phicrypt.dynamodb import Action, TableConfig
 from phicrypt.evidence.digests import DigestFile
+from phicrypt.evidence.proofs import prove
 from phicrypt.formats.esdk.derivation import derive_keys
 from phicrypt.formats.esdk.frames import single_block_aad
 from phicrypt.formats.esdk.header import NON_FRAMED, parse_header
+from phicrypt.formats.notes import VerifierKey
 from phicrypt.formats.reader import ByteReader
+from phicrypt.witness import Checkpoints, LocalNoteKey
+from phicrypt.witness.log_tree import tree_path
 
 __all__ = ["BUCKET"]
 CONTEXT: Final = {"tenant": "clinic-7"}
@@ -209,3 +214,25 @@ def log_file() -> Path:
     memory = Path("/dev/shm")
     folder = tempfile.mkdtemp(prefix="phicrypt-fuzz-", dir=memory if memory.is_dir() else None)
     return Path(folder) / "audit.jsonl"
+
+
+@functools.cache
+def _checkpointed() -> tuple[VerifierKey, list[bytes]]:
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "audit.jsonl"
+        path.write_bytes(b"".join(audit_lines()))
+        key = LocalNoteKey("clinic.example/audit", LocalSigningKey(new_signing_key_pem("ed25519")))
+        note = Checkpoints(path, key).checkpoint().note.to_bytes()
+        record = json.loads(audit_lines()[1])
+        proof = prove(path, f"{record['chain']}:{record['sequence']}")
+        return key.verifier_key, [proof, note, tree_path(path).read_bytes()]
+
+
+def note_key() -> VerifierKey:
+    """The verifier key of what :func:`proofs` gives."""
+    return _checkpointed()[0]
+
+
+def proofs() -> Iterable[bytes]:
+    """A proof, a checkpoint, and the file that orders the log's lines."""
+    return _checkpointed()[1]

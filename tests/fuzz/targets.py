@@ -19,6 +19,8 @@ from phicrypt.errors import PhiCryptError
 from phicrypt.evidence.cloudtrail import Reading, read_file
 from phicrypt.evidence.digests import DigestFile, verify_digests
 from phicrypt.evidence.log_lines import LogReading, read_records
+from phicrypt.evidence.proofs import check_proof
+from phicrypt.formats.checkpoints import open_checkpoint
 from phicrypt.formats.dbesdk.attributes import deserialize
 from phicrypt.formats.dbesdk.header import parse_header as parse_item_header
 from phicrypt.formats.dbesdk.item_context import attributes_of_context
@@ -29,6 +31,7 @@ from phicrypt.formats.s3ec.envelope import parse_envelope, parse_instruction_fil
 from phicrypt.keys.branch_keys.records import parse_record
 from phicrypt.posture.policies.document import parse_policy
 from phicrypt.posture.policies.lint import lint_policy
+from phicrypt.witness.log_tree import LogTree, tree_path
 
 from . import corpus
 from .choices import Choices, without_bytes
@@ -181,6 +184,19 @@ def trail_line(data: bytes) -> None:
     refusing(read)
 
 
+def tlog_proof(data: bytes) -> None:
+    """A proof with its note and record, or a note alone; and the file that orders a log's lines."""
+    refusing(
+        lambda: check_proof(data, log_keys=[corpus.note_key()]),
+        lambda: open_checkpoint(data, log_keys=[corpus.note_key()]),
+    )
+    if data.startswith(b"{"):
+        tree_path(corpus.log_file()).write_bytes(data)
+        tree = LogTree.load(corpus.log_file())
+        assert len(tree.tree.hashes) == tree.tree.size.bit_count()
+        tree_path(corpus.log_file()).unlink()
+
+
 def policy(data: bytes) -> None:
     """A policy of these bytes, or an edited one, as the first byte says."""
     document: bytes | str = data
@@ -227,6 +243,7 @@ TARGETS: Final = {
         Target("trail-record", trail_record, _edits, MILLION),
         Target("trail-file", trail_file, _file_seeds, MILLION),
         Target("trail-digest", trail_digest, _edits, MILLION),
+        Target("tlog-proof", tlog_proof, corpus.proofs, 5 * MILLION),
         Target("policy", policy, lambda: [json.dumps(corpus.POLICY).encode(), *_edits()], MILLION),
     )
 }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import random
 import time
 from hashlib import sha256
 from pathlib import Path
@@ -11,6 +13,9 @@ from pathlib import Path
 import pytest
 from support.cloudtrail_records import record_of
 from support.forks import in_child
+from support.manipulations import KINDS
+from support.other_manipulations import OTHER_KINDS
+from support.true_evidence import true_evidence
 
 from phicrypt.audit import AuditTrail, JsonlSink
 from phicrypt.audit.events import AuditEvent
@@ -32,6 +37,7 @@ from phicrypt.witness.checkpoints import checkpoint_path
 from phicrypt.witness.log_tree import LogTree, log_files, tree_path
 
 ORIGIN = "clinic.example/audit/portal"
+evidence = functools.cache(true_evidence)
 KEY = LocalNoteKey(ORIGIN, LocalSigningKey(new_signing_key_pem("ed25519")))
 
 
@@ -187,6 +193,28 @@ class TestALogThatContradictsItsCheckpoint:
         tree_path(path).unlink()
         with pytest.raises(AuditError, match="it has 0 whole lines and had 21"):
             Checkpoints(path, KEY).checkpoint()
+
+
+@pytest.mark.parametrize("with_tree", [True, False])
+def test_rule_21_every_manipulation_of_a_log_but_growth_is_found(tmp_path: Path, with_tree: bool) -> None:
+    """Those that the chains and anchors are tried with; here nothing is asked but the tree."""
+    path, base = tmp_path / "audit.jsonl", evidence()
+    path.write_bytes(base.log)
+    Checkpoints(path, KEY).checkpoint()
+    head = kept(path)
+    if not with_tree:
+        tree_path(path).unlink()
+    found = {True: 0, False: 0}
+    of_the_log = [one for one in [*KINDS, *OTHER_KINDS] if one.attacker != "writer of the trail's bucket"]
+    for kind in of_the_log:
+        changed = base.copy()
+        kind.apply(changed, random.Random(kind.name))
+        path.write_bytes(changed.log)
+        has_faults = bool(check_tree(path, [head]).faults)
+        assert has_faults != changed.log.startswith(base.log), kind.name
+        found[has_faults] += 1
+    assert found[True] > 60
+    assert found[False] > 5
 
 
 def test_no_line_hides_between_the_runs_of_the_tree_s_file(path: Path) -> None:

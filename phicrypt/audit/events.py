@@ -92,6 +92,8 @@ class Outcome:
     """Stopped from outside, or abandoned before its end."""
 
 
+NOT_RELEASED: Final[Mapping[str, int]] = {"released": 0}
+"""``detail`` of a use whose plaintext nobody got: a lookup opened an item that only its hash had brought."""
 _DENIED_CODES: Final = frozenset(
     {"AccessDenied", "AccessDeniedException", "UnrecognizedClientException", "ExpiredTokenException"}
 )

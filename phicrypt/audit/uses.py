@@ -44,6 +44,7 @@ class Use:
         suite_id, message_id (hexadecimal), context, required_context, origin, cache_hit: what is learned
             while it runs.
         byte_count: plaintext bytes; None where that says nothing.
+        detail: what only this use has to tell, at its end; text and numbers.
         charge: told the plaintext bytes of a stream as they pass, for the bounds of a cached data key.
     """
 
@@ -55,6 +56,7 @@ class Use:
     origin: KeyOrigin | None = None
     cache_hit: bool | None = None
     byte_count: int | None = None
+    detail: Mapping[str, str | int] | None = None
     charge: Callable[[int], None] | None = None
 
     def count(self, byte_count: int) -> None:
@@ -185,7 +187,7 @@ class RecordedUse(Use):
                 reason,
                 self.byte_count if ended else None,
                 (time.perf_counter_ns() - started_ns) // 1000 if ended and started_ns is not None else None,
-                None,
+                self.detail if ended else None,
                 self.required_context,
             )
         )

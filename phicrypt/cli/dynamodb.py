@@ -182,7 +182,7 @@ def _client(table_name: str, config_path: Path, key: str | None, aws: AwsAccess,
     return attach(
         PhiCrypt(keyring, audit=trail or ()).session,
         aws.client("dynamodb"),
-        [content.table.for_table(plain_table_name(table_name))],
+        [content.for_table(plain_table_name(table_name))],
     )
 
 

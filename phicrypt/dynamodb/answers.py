@@ -8,23 +8,38 @@ item of the table is caught by comparing keys.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from phicrypt.dynamodb.config import TableConfig
 from phicrypt.dynamodb.expression_tree import Condition
-from phicrypt.dynamodb.items import OpenedItem
+from phicrypt.dynamodb.items import Judge, OpenedItem
+from phicrypt.dynamodb.lookups import Lookup
 from phicrypt.dynamodb.matching import canonical_value, matches
 from phicrypt.dynamodb.requests import Call
 from phicrypt.dynamodb.shapes import Item
 from phicrypt.dynamodb.tables import TableBook, plain_table_name
 from phicrypt.errors import AuthenticationError
 
-Open = Callable[[Mapping[str, Any], TableConfig], OpenedItem]
+
+class Open(Protocol):
+    """Verifies and decrypts one stored item; ``is_wanted`` as of :func:`phicrypt.dynamodb.items.open_item`."""
+
+    def __call__(
+        self, item: Mapping[str, Any], table: TableConfig, *, is_wanted: Judge | None = None
+    ) -> OpenedItem: ...
+
+
 Fetch = Callable[[str, Sequence[Item]], list[Item]]
 """Reads whole stored items by their keys, in any order: ``fetch(table name or ARN, keys)``."""
 
 PLAINTEXT_ITEMS: Final = "PhiCryptPlaintextItems"
 """In ``ResponseMetadata``: how many items of the answer were plaintext, where the policy allows them (rule 19)."""
+
+FALSE_POSITIVES: Final = "PhiCryptFalsePositives"
+"""In ``ResponseMetadata`` of a lookup: how many items were opened that only their hashes had brought (rule 37)."""
+
+INCOMPLETE_SEARCH: Final = "PhiCryptIncompleteSearch"
+"""In ``ResponseMetadata`` of a lookup: nobody said that every stored item has its beacons (rule 38)."""
 
 
 class Answer:
@@ -37,6 +52,7 @@ class Answer:
         self._open = open_
         self._fetch = fetch
         self._plaintext_items = 0
+        self._false_positives = 0
 
     def open(self) -> None:
         """Decrypt every item of the answer; AuthenticationError for one that was not asked for."""
@@ -46,11 +62,21 @@ class Answer:
             step(self)
         if self._plaintext_items:
             self._parsed.setdefault("ResponseMetadata", {})[PLAINTEXT_ITEMS] = self._plaintext_items
+        if self._call.lookup is not None:
+            metadata = self._parsed.setdefault("ResponseMetadata", {})
+            metadata[FALSE_POSITIVES] = self._false_positives
+            if self._call.lookup.plan.config.complete_since is None:
+                metadata[INCOMPLETE_SEARCH] = True
 
     def _opened(self, stored: Item, table: TableConfig) -> Item:
-        opened = self._open(stored, table)
+        return self._judged(stored, table).item
+
+    def _judged(self, stored: Item, table: TableConfig) -> OpenedItem:
+        lookup = self._call.lookup
+        opened = self._open(stored, table, is_wanted=None if lookup is None else lookup.matches)
         self._plaintext_items += not opened.is_encrypted
-        return opened.item
+        self._false_positives += not opened.is_released
+        return opened
 
     def _opened_for(self, stored: Item, table: TableConfig, asked: Mapping[str, Any]) -> Item:
         """The item, which must have the key attributes of ``asked`` (a Key, or a whole item)."""
@@ -80,16 +106,31 @@ class Answer:
         stored_items, table = self._parsed.get("Items"), self._table()
         if not stored_items or table is None:
             return
-        if self._call.asked.get("Select") == "COUNT":
+        lookup = self._call.lookup
+        if self._call.asked.get("Select") == "COUNT" and lookup is None:
             del self._parsed["Items"]  # none were asked for, so none may come
             return
         if self._call.hydrate:
             self._hydrate(stored_items, table)
-            return
-        items = [self._opened(stored, table) for stored in stored_items]
-        if not all(self._meets(self._call.key_condition, item) for item in items):
+        elif lookup is not None:
+            self._keep_wanted(stored_items, table, lookup)
+        else:
+            items = [self._opened(stored, table) for stored in stored_items]
+            if not all(self._meets(self._call.key_condition, item) for item in items):
+                raise AuthenticationError("an item outside the key condition")
+            self._parsed["Items"] = items
+        if lookup is not None and lookup.is_count:
+            del self._parsed["Items"]
+
+    def _keep_wanted(self, stored_items: Sequence[Item], table: TableConfig, lookup: Lookup) -> None:
+        """The items that meet the caller's own conditions: a hash brings others as well (rule 37)."""
+        opened = [self._judged(stored, table) for stored in stored_items]
+        if not lookup.has_key_beacon and not all(
+            self._meets(self._call.key_condition, one.item) for one in opened
+        ):
             raise AuthenticationError("an item outside the key condition")
-        self._parsed["Items"] = items
+        self._parsed["Items"] = [one.item for one in opened if one.is_released]
+        self._parsed["Count"] = len(self._parsed["Items"])
 
     def _hydrate(self, index_items: Sequence[Item], table: TableConfig) -> None:
         """Replace what an index holds by the whole items, in its order.
@@ -100,10 +141,11 @@ class Answer:
         keys = [{name: item[name] for name in table.key_names} for item in index_items]
         whole = {}
         for stored in self._fetch(self._call.asked["TableName"], keys):
-            item = self._opened(stored, table)
-            whole[key_of(item, table)] = item
+            opened = self._judged(stored, table)
+            if opened.is_released:
+                whole[key_of(opened.item, table)] = opened.item
         found = [whole.get(key_of(key_attributes, table)) for key_attributes in keys]
-        conditions = (self._call.key_condition, self._call.filter_condition)
+        conditions = () if self._call.lookup else (self._call.key_condition, self._call.filter_condition)
         items = [i for i in found if i is not None and all(self._meets(condition, i) for condition in conditions)]
         self._parsed["Items"] = items
         self._parsed["Count"] = len(items)

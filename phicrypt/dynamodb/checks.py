@@ -21,17 +21,22 @@ Parameters = Mapping[str, Any]
 _KEY_TYPES: Final = frozenset("SNB")
 
 
-def checked_condition(request: Parameters, member: str, table: TableConfig, where: str) -> Condition | None:
+def checked_condition(
+    request: Parameters, member: str, table: TableConfig, where: str, *, is_question: bool = False
+) -> Condition | None:
     """The parsed condition in ``request[member]``, None if there is none.
 
-    Raises UnsupportedOperationError if it touches an encrypted attribute or one without action.
+    Raises UnsupportedOperationError if it touches an encrypted attribute or one without action. A question to a
+    table with beacons may: see :mod:`phicrypt.dynamodb.lookups`.
     """
     text = request.get(member)
     if text is None:
         return None
     condition = parse_condition(text, _names(request), member=member)
+    plan = table.search_plan if is_question else None
     for path in paths(condition):
-        _check_readable(path.attribute, table, f"{member} of {where}")
+        if plan is None or not (plan.is_hashed(path.attribute) or is_encrypted_name(table, path.attribute)):
+            _check_readable(path.attribute, table, f"{member} of {where}")
     return condition
 
 
@@ -80,10 +85,12 @@ def whole_projection(request: Parameters, table: TableConfig, where: str) -> dic
     return {"ProjectionExpression": ", ".join([text, *added])}
 
 
-def check_values_used(request: Parameters, trees: Iterable[object], where: str) -> None:
+def check_values_used(
+    request: Parameters, trees: Iterable[object], where: str, *, others: Iterable[str] = ()
+) -> None:
     """Raise ConfigurationError for values that no expression uses.
 
-    DynamoDB refuses them too, but only after it has received them.
+    DynamoDB refuses them too, but only after it has received them. ``others`` are used otherwise.
     """
     values = request.get("ExpressionAttributeValues")
     if values is None:
@@ -95,7 +102,7 @@ def check_values_used(request: Parameters, trees: Iterable[object], where: str) 
             raise ConfigurationError(
                 f"{where}: the value {name!r} is a mapping with one type tag, such as {{'S': …}}; nothing was sent"
             )
-    used = {name for tree in trees for name in placeholders(tree)}
+    used = {name for tree in trees for name in placeholders(tree)} | set(others)
     unused = [name for name in values if name not in used]
     if unused:
         raise ConfigurationError(
@@ -127,8 +134,10 @@ def check_start_key(start_key: object, table: TableConfig, where: str) -> None:
         return
     if not isinstance(start_key, Mapping):
         raise ConfigurationError(f"ExclusiveStartKey of {where} is not a mapping; nothing was sent")
+    known = table.search_plan.stored_names if table.search_plan is not None else frozenset()
     for name in start_key:
-        _check_readable(name, table, f"ExclusiveStartKey of {where}")
+        if name not in known:
+            _check_readable(name, table, f"ExclusiveStartKey of {where}")
 
 
 def _check_readable(attribute: str, table: TableConfig, where: str) -> None:
@@ -137,7 +146,8 @@ def _check_readable(attribute: str, table: TableConfig, where: str) -> None:
     if is_encrypted_name(table, attribute):
         raise UnsupportedOperationError(
             f"{where} touches the encrypted attribute {attribute!r} of table {table.table_name!r}: DynamoDB sees "
-            "random bytes there, so it could never match. Compare after decryption, or make it SIGN_ONLY"
+            "random bytes there, so it could never match. A beacon of it in TableConfig.search can be asked for "
+            "(docs/search.md), or compare after decryption"
         )
     if attribute not in table.actions and not table.is_unsigned(attribute):
         raise UnsupportedOperationError(

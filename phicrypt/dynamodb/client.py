@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         TableSettings,
     )
     from phicrypt.dynamodb.models import PhiModel
+    from phicrypt.dynamodb.search import BeaconKeyByAttribute, SearchConfig, SingleBeaconKey
     from phicrypt.dynamodb.typed_table import TypedTable
     from phicrypt.session import Session
 
@@ -208,6 +209,7 @@ class DynamoDb:
         *,
         table_name: str | None = None,
         client: DynamoDBClient | None = None,
+        search: SingleBeaconKey | BeaconKeyByAttribute | SearchConfig | None = None,
         **settings: Unpack[TableSettings],
     ) -> TypedTable[Model]:
         """The typed table whose schema is a model: ``patients = phi.dynamodb.table(Patient)``.
@@ -217,18 +219,20 @@ class DynamoDb:
             table_name: the physical table, where it is not the model's ``table`` (which stays the
                 logical name that items are bound to).
             client: an encrypting client of :meth:`client` that knows this table; one of its own unless given.
+            search: where the beacon keys of a model with beacons come from; the client's ``HierarchicalKeyring``
+                unless given. A whole ``SearchConfig`` takes the place of the model's.
             settings: for that client, as of :meth:`client`: ``session``, ``region_name``, ``endpoint_url``, …
 
         Raises ConfigurationError.
         """
         from phicrypt.dynamodb.typed_table import TypedTable, config_of
 
-        config = config_of(model, table_name)
+        config = config_of(model, table_name, search)
         if client is None:
             client = self.client([config], **settings)
         elif settings:
             raise ConfigurationError("settings are for a client that the typed table makes itself")
-        return TypedTable(model, config, client)
+        return TypedTable(model, config, client, model.search())
 
     def _made(self, kind: str, session: boto3.Session | None, settings: ClientSettings) -> Any:
         """boto3's client or resource, as :meth:`client` says."""

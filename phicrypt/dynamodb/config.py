@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from enum import Enum
@@ -20,6 +20,8 @@ from phicrypt.core.suites import (
     DBE_COMMIT_KEY_SYMSIG_HMAC_SHA384,
     AlgorithmSuite,
 )
+from phicrypt.dynamodb.search import SearchConfig
+from phicrypt.dynamodb.search_plans import SearchPlan, plan_of
 from phicrypt.errors import ConfigurationError
 
 RESERVED_ATTRIBUTE_PREFIX: Final = "aws_dbe_"
@@ -78,7 +80,9 @@ class TableConfig:
             required with such a policy. After that day plaintext items are refused (rule 19).
         signed: write suite 0x6701, which adds an ECDSA P-384 signature, instead of 0x6700.
         require_signed: refuse to read items of suite 0x6700 (rule 7).
+        search: what the table can be searched by; see :class:`phicrypt.dynamodb.search.SearchConfig`.
         context_attributes: the attributes whose action is SIGN_AND_INCLUDE_IN_CONTEXT.
+        search_plan: the same, checked, with every name found.
 
     Raises ConfigurationError for anything inconsistent.
     """
@@ -94,15 +98,20 @@ class TableConfig:
     plaintext_reads_until: date | None = None
     signed: bool = False
     require_signed: bool = False
+    search: SearchConfig | None = None
     context_attributes: tuple[str, ...] = field(init=False, repr=False)
+    search_plan: SearchPlan | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "actions", MappingProxyType(dict(self.actions)))
+        # Of a changed copy (dataclasses.replace): what the caller gave, without what the search added to it.
+        given = self.actions.given if isinstance(self.actions, _WithSignedBeacons) else self.actions
+        object.__setattr__(self, "actions", MappingProxyType(dict(given)))
         object.__setattr__(self, "logical_table_name", self.logical_table_name or self.table_name)
         object.__setattr__(self, "unsigned_attributes", _names(self.unsigned_attributes))
         included = (name for name, action in self.actions.items() if action is Action.SIGN_AND_INCLUDE_IN_CONTEXT)
         object.__setattr__(self, "context_attributes", tuple(included))
         self._check_names()
+        self._plan_search()
         self._check_actions()
         self._check_plaintext_policy()
         self._warn_of_phi_key_names()
@@ -180,6 +189,17 @@ class TableConfig:
             if name.startswith((RESERVED_ATTRIBUTE_PREFIX, "aws-crypto-")):
                 raise ConfigurationError(f"the attribute name {name!r} is reserved and may not be configured")
 
+    def _plan_search(self) -> None:
+        plan = None
+        if self.search is not None:
+            if not isinstance(self.search, SearchConfig):
+                raise ConfigurationError("TableConfig.search is a SearchConfig")
+            plan = plan_of(self.search, self)
+            signed = {compound.name: Action.SIGN_ONLY for compound in plan.signed_beacons}
+            if signed:
+                object.__setattr__(self, "actions", _WithSignedBeacons(self.actions, signed))
+        object.__setattr__(self, "search_plan", plan)
+
     def _check_actions(self) -> None:
         for attribute, action in self.actions.items():
             if not isinstance(action, Action):
@@ -227,6 +247,23 @@ class TableConfig:
                 PhiKeyNameWarning,
                 stacklevel=4,
             )
+
+
+class _WithSignedBeacons(Mapping[str, Action]):
+    """A caller's actions, and those of the signed beacons that the search adds; read-only."""
+
+    def __init__(self, given: Mapping[str, Action], added: Mapping[str, Action]) -> None:
+        self.given = given
+        self._all = {**given, **added}
+
+    def __getitem__(self, attribute: str) -> Action:
+        return self._all[attribute]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all)
+
+    def __len__(self) -> int:
+        return len(self._all)
 
 
 def reserved_name_error(attribute: str) -> ConfigurationError:

@@ -13,6 +13,10 @@
     name = "ENCRYPT_AND_SIGN"
     note = "DO_NOTHING"
 
+    [[search.standard]]                  # what the table is searched by, see docs/search.md
+    name = "mrn"
+    bits = 15
+
     [keyring]
     branch_key_store = "keys"            # with logical_name, branch_key_id and kms_key_arn: hierarchical
     logical_name = "keys"
@@ -35,6 +39,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from phicrypt.core.strict_json import parse_document
 from phicrypt.dynamodb.config import Action, PlaintextPolicy, TableConfig
+from phicrypt.dynamodb.search import SearchConfig
+from phicrypt.dynamodb.search_file import SearchSection
 from phicrypt.errors import ConfigurationError, FormatError
 
 if TYPE_CHECKING:
@@ -71,13 +77,13 @@ class TableSection(BaseModel):
     signed: bool = False
     require_signed: bool = False
 
-    def for_table(self, table_name: str) -> TableConfig:
+    def for_table(self, table_name: str, search: SearchConfig | None = None) -> TableConfig:
         """The configuration of the physical table of that name."""
         fields = self.model_dump() | {
             "actions": {name: _action(name, text) for name, text in self.actions.items()},
             "logical_table_name": self.logical_table_name or table_name,
         }
-        return TableConfig(table_name=table_name, **fields)
+        return TableConfig(table_name=table_name, search=search, **fields)
 
 
 class LegacySection(BaseModel):
@@ -111,6 +117,11 @@ class ConfigFile(BaseModel):
     table: TableSection
     keyring: KeyringSection | None = None
     legacy: LegacySection | None = None
+    search: SearchSection | None = None
+
+    def for_table(self, table_name: str) -> TableConfig:
+        """The configuration of the physical table of that name, with its search. Raises ConfigurationError."""
+        return self.table.for_table(table_name, None if self.search is None else self.search.config())
 
 
 def read_config_file(path: Path) -> ConfigFile:

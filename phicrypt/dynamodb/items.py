@@ -6,15 +6,26 @@ key, commitment, recipient tag, signature, and only then the attributes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
+from phicrypt.audit.events import NOT_RELEASED
 from phicrypt.audit.trail import NO_TRAIL
 from phicrypt.dynamodb import shapes
-from phicrypt.dynamodb.config import RESERVED_ATTRIBUTE_PREFIX, Action, TableConfig, reserved_name_error
+from phicrypt.dynamodb.beacon_keys import written_beacons
+from phicrypt.dynamodb.config import Action, TableConfig
+from phicrypt.dynamodb.item_beacons import signed_beacons_of
+from phicrypt.dynamodb.item_layouts import (
+    CACHED_LAYOUTS,
+    ReadPlan,
+    plan_to_read,
+    plan_to_write,
+    refuse_reserved,
+    unknown_beacons,
+)
 from phicrypt.dynamodb.shapes import Item, ItemShape, binary, from_json, shape_of, to_low_level, to_python
 from phicrypt.errors import (
     AuthenticationError,
@@ -28,33 +39,25 @@ from phicrypt.errors import (
 from phicrypt.formats.dbesdk.attributes import deserialize_attributes, serialize, serialize_attributes
 from phicrypt.formats.dbesdk.header import FOOTER_ATTRIBUTE, HEADER_ATTRIBUTE, parse_header
 from phicrypt.formats.dbesdk.item_context import PARTITION_NAME, SORT_NAME, TABLE_NAME, item_context
-from phicrypt.formats.dbesdk.layout import Layout, LegendAction, layout_to_read, layout_to_write
+from phicrypt.formats.dbesdk.layout import Layout
 from phicrypt.formats.dbesdk.record import SealedRecord, Terminal, encrypted_value, open_record, seal_record
 
 if TYPE_CHECKING:
     from phicrypt.audit.resource_tokens import Resource
     from phicrypt.audit.uses import Use
+    from phicrypt.core.materials import EncryptedDataKey
     from phicrypt.guard.phi_guard import PhiGuard
     from phicrypt.session import Session
 
-BEACON_PREFIX: Final = "aws_dbe_b_"
-"""Attributes in which AWS's libraries store searchable hashes."""
-_IGNORED_PREFIXES: Final = (BEACON_PREFIX, "aws_dbe_v_")
 _LEGACY_ATTRIBUTES: Final = frozenset(("*amzn-ddb-map-desc*", "*amzn-ddb-map-sig*"))
-_LEGEND_ACTIONS: Final = {
-    Action.ENCRYPT_AND_SIGN: LegendAction.ENCRYPT,
-    Action.SIGN_ONLY: LegendAction.SIGN,
-    Action.SIGN_AND_INCLUDE_IN_CONTEXT: LegendAction.CONTEXT,
-}
-_ACTIONS: Final = {int(legend): action for action, legend in _LEGEND_ACTIONS.items()}
+Judge = Callable[[Mapping[str, Any]], bool]
+"""Whether a verified item, low-level shape, is what was asked for."""
 _FORMAT: Final = "dbesdk"
 _PLAINTEXT_FORMAT: Final = "plaintext"
 LEGACY_FORMAT: Final = "dynamodb-encryption-client"
 """Marks items that a plaintext policy let through (rule 19)."""
 _OF_STORED_ITEMS: Final = frozenset(("dynamodb.migrate_table", "dynamodb.update_encrypted"))
 """Operations on items that are there already, under their keys."""
-_CACHED_LAYOUTS: Final = 256
-_CACHED_NAMES_LENGTH: Final = 8_192
 
 
 @dataclass(slots=True)  # not frozen: that takes 0.4 µs for each item
@@ -80,15 +83,18 @@ class OpenedItem:
         item: the plaintext item, without ``aws_dbe_*``.
         is_encrypted: False for a plaintext item that the table's policy allowed (rule 19).
         footer: the bytes of ``aws_dbe_foot`` as stored; None if plaintext.
-        has_beacons: the stored item carries ``aws_dbe_b_*`` attributes, so it must not be rewritten (rule 19).
+        has_unknown_beacons: the stored item carries ``aws_dbe_b_*`` attributes that the configuration does not
+            know, so it must not be rewritten (rule 38).
         actions: what the item's header says was done with each signed attribute; empty if plaintext.
+        is_released: False for an item that a lookup found by its hash alone (rule 37).
     """
 
     item: Item = field(repr=False)
     is_encrypted: bool
     footer: bytes | None
-    has_beacons: bool
+    has_unknown_beacons: bool
     actions: Mapping[str, Action]
+    is_released: bool = True
 
 
 def seal_item(
@@ -108,11 +114,17 @@ def seal_item(
     if phi_session.guard is not None and operation not in _OF_STORED_ITEMS:
         _check_key_texts(phi_session.guard, low_level, table)
     if table.writes_plaintext():
-        _refuse_reserved(item)
+        refuse_reserved(item)
         with recorded_use(phi_session, operation, low_level, table, _PLAINTEXT_FORMAT, sealing=True, at_once=True):
             return SealedItem(dict(item), is_encrypted=False, footer=None)
+    found: dict[str, dict[str, Any]] = {}
+    if table.search_plan is not None and table.search_plan.signed_beacons:
+        found = signed_beacons_of(table.search_plan, low_level)
+        low_level = {**low_level, **found}
     with recorded_use(phi_session, operation, low_level, table, sealing=True, at_once=True) as use:
-        record = _seal(phi_session, low_level, table, use)
+        record, data_keys = _seal(phi_session, low_level, table, use)
+        if table.search_plan is not None:
+            found |= written_beacons(phi_session, low_level, table, table.search_plan, data_keys, use)
     written = record.encrypted
     written[HEADER_ATTRIBUTE], written[FOOTER_ATTRIBUTE] = record.header_bytes, record.footer_bytes
     sealed = dict(item)
@@ -120,6 +132,8 @@ def seal_item(
         sealed[name] = {"B": value}
     if is_python:
         sealed.update((name, binary(value)) for name, value in written.items())
+    for name, beacon in found.items():
+        sealed[name] = to_python(beacon) if is_python else beacon
     return SealedItem(sealed, is_encrypted=True, footer=record.footer_bytes)
 
 
@@ -130,8 +144,13 @@ def open_item(
     *,
     shape: ItemShape | None = None,
     operation: str = "dynamodb.decrypt_item",
+    is_wanted: Judge | None = None,
 ) -> OpenedItem:
-    """See :meth:`phicrypt.dynamodb.client.DynamoDb.decrypt_item`; ``operation`` is for the audit events."""
+    """See :meth:`phicrypt.dynamodb.client.DynamoDb.decrypt_item`; ``operation`` is for the audit events.
+
+    ``is_wanted`` judges the verified item: one that only its hash brought here is not released, and its event
+    says so (rule 37).
+    """
     shape = shape or shape_of(item, table.partition_key)
     item = from_json(item) if shape == "json" else item
     is_python = shape == "python"
@@ -141,15 +160,23 @@ def open_item(
         with recorded_use(phi_session, operation, low_level, table, _PLAINTEXT_FORMAT, at_once=True):
             if refusal is not None:
                 raise refusal
-        return OpenedItem(dict(item), False, None, _has_beacons(item), MappingProxyType({}))
+        is_released = is_wanted is None or is_wanted(item)
+        return OpenedItem(dict(item), False, None, unknown_beacons(table, item), MappingProxyType({}), is_released)
+    is_released = True
     with recorded_use(phi_session, operation, low_level, table) as use:
         plan, opened = _open(phi_session, low_level, table, use)
+        if is_wanted is not None:
+            is_released = is_wanted({**low_level, **opened})
+            if not is_released:
+                use.detail = NOT_RELEASED
     plaintext = dict(item)
     for name in plan.reserved:
         del plaintext[name]
     for name, attribute in opened.items():
         plaintext[name] = to_python(attribute) if is_python else attribute
-    return OpenedItem(plaintext, True, low_level[FOOTER_ATTRIBUTE]["B"], plan.has_beacons, plan.actions)
+    return OpenedItem(
+        plaintext, True, low_level[FOOTER_ATTRIBUTE]["B"], plan.has_unknown_beacons, plan.actions, is_released
+    )
 
 
 def is_legacy(item: Mapping[str, Any]) -> bool:
@@ -157,10 +184,12 @@ def is_legacy(item: Mapping[str, Any]) -> bool:
     return not _LEGACY_ATTRIBUTES.isdisjoint(item)
 
 
-def _seal(phi_session: Session, item: Mapping[str, Any], table: TableConfig, use: Use) -> SealedRecord:
+def _seal(
+    phi_session: Session, item: Mapping[str, Any], table: TableConfig, use: Use
+) -> tuple[SealedRecord, Sequence[EncryptedDataKey]]:
     suite, version = table.suite, table.version
     use.suite_id = suite.suite_id
-    layout = _layout_to_write(table, frozenset(item))
+    layout = plan_to_write(table, frozenset(item))
     terminals = _terminals_to_write(item, layout)
     context = item_context(
         version,
@@ -185,12 +214,12 @@ def _seal(phi_session: Session, item: Mapping[str, Any], table: TableConfig, use
     if phi_session.trail is not NO_TRAIL:  # gathering this takes 1 µs for twenty attributes
         use.message_id, use.origin, use.cache_hit = record.message_id.hex(), materials.origin, False
         use.byte_count = sum(len(body) for _, body in terminals.values())
-    return record
+    return record, materials.encrypted_data_keys
 
 
 def _open(
     phi_session: Session, item: Mapping[str, Any], table: TableConfig, use: Use
-) -> tuple[_ReadPlan, dict[str, dict[str, Any]]]:
+) -> tuple[ReadPlan, dict[str, dict[str, Any]]]:
     """How a low-level item is read, and its decrypted attributes, after every signature was verified."""
     if HEADER_ATTRIBUTE not in item or FOOTER_ATTRIBUTE not in item:
         raise AuthenticationError("header or footer missing")
@@ -201,7 +230,7 @@ def _open(
         raise UnsupportedOperationError(
             f"table {table.table_name!r} requires signed items; this one is {header.suite.name}"
         )
-    plan = _plan_to_read(table, frozenset(item), header.legend)
+    plan = plan_to_read(table, frozenset(item), header.legend)
     if (header.version == 2) != bool(plan.context_attributes):
         raise FormatError("it does not fit the legend", field="format version", offset=0)
     stored, terminals = _stored_values(item, plan.layout)
@@ -253,7 +282,7 @@ def recorded_use(
     )
 
 
-@lru_cache(_CACHED_LAYOUTS)
+@lru_cache(CACHED_LAYOUTS)
 def _recorded_context(table: TableConfig) -> Mapping[str, str]:
     names = zip((PARTITION_NAME, SORT_NAME), table.key_names, strict=False)
     return MappingProxyType({TABLE_NAME: table.logical_table_name, **dict(names)})
@@ -278,17 +307,6 @@ def _check_key_texts(guard: PhiGuard, item: Mapping[str, Any], table: TableConfi
     guard.check_name(texts, where="table key")
 
 
-def _refuse_reserved(names: Iterable[str]) -> None:
-    for name in names:
-        if not isinstance(name, str) or not name:
-            raise ConfigurationError("attribute names are non-empty text")
-        if not name.startswith(RESERVED_ATTRIBUTE_PREFIX):
-            continue
-        if name in (HEADER_ATTRIBUTE, FOOTER_ATTRIBUTE):
-            raise ConfigurationError("the item is encrypted already; decrypt it before it is encrypted again")
-        raise reserved_name_error(name)
-
-
 def _plaintext_refusal(item: Mapping[str, Any], table: TableConfig) -> NotEncryptedError | None:
     if is_legacy(item):
         return NotEncryptedError(
@@ -300,76 +318,6 @@ def _plaintext_refusal(item: Mapping[str, Any], table: TableConfig) -> NotEncryp
             f"{table.plaintext_policy.value} does not allow that today; migrate the table"
         )
     return None
-
-
-def _has_beacons(names: Iterable[str]) -> bool:
-    return any(name.startswith(BEACON_PREFIX) for name in names)
-
-
-def _layout_to_write(table: TableConfig, names: frozenset[str]) -> Layout:
-    # The cache holds names only, and none of unusual size: whoever writes the table chooses them.
-    cached = shapes.length_of_names(names) <= _CACHED_NAMES_LENGTH
-    return _write_layout(table, names) if cached else _write_layout.__wrapped__(table, names)
-
-
-@lru_cache(_CACHED_LAYOUTS)
-def _write_layout(table: TableConfig, names: frozenset[str]) -> Layout:
-    _refuse_reserved(names)
-    for name in (*table.key_names, *table.context_attributes):
-        if name not in names:
-            raise ConfigurationError(
-                f"the item of table {table.table_name!r} lacks the attribute {name!r}; key attributes and those "
-                "included in the context are in every item"
-            )
-    actions = {name: table.action_of(name) for name in sorted(names)}
-    return layout_to_write(
-        table.logical_table_name,
-        {name: _LEGEND_ACTIONS[action] for name, action in actions.items() if action is not Action.DO_NOTHING},
-    )
-
-
-class _ReadPlan(NamedTuple):
-    """What an item's attribute names and legend decide, whatever its values are.
-
-    Attributes:
-        layout: the signed attributes.
-        context_attributes: those included in the context.
-        actions: what was done with each signed attribute.
-        reserved: the attributes that are not part of the plaintext.
-        has_beacons: whether ``aws_dbe_b_*`` is among them.
-    """
-
-    layout: Layout
-    context_attributes: tuple[str, ...]
-    actions: Mapping[str, Action]
-    reserved: tuple[str, ...]
-    has_beacons: bool
-
-
-def _plan_to_read(table: TableConfig, names: frozenset[str], legend: bytes) -> _ReadPlan:
-    cached = sum(map(len, names)) <= _CACHED_NAMES_LENGTH
-    return _read_plan(table, names, legend) if cached else _read_plan.__wrapped__(table, names, legend)
-
-
-@lru_cache(_CACHED_LAYOUTS)
-def _read_plan(table: TableConfig, names: frozenset[str], legend: bytes) -> _ReadPlan:
-    reserved = tuple(name for name in names if name.startswith(RESERVED_ATTRIBUTE_PREFIX))
-    for name in reserved:
-        if name not in (HEADER_ATTRIBUTE, FOOTER_ATTRIBUTE) and not name.startswith(_IGNORED_PREFIXES):
-            raise FormatError(f"the item has an unknown reserved attribute {name!r}", field="item")
-    signed = [name for name in names if name not in reserved and not table.is_unsigned(name)]
-    layout = layout_to_read(table.logical_table_name, signed, legend)
-    actions = {name: _ACTIONS[byte] for name, byte in zip(layout.names, layout.legend, strict=True)}
-    for name in table.key_names:
-        if actions.get(name, Action.ENCRYPT_AND_SIGN) is Action.ENCRYPT_AND_SIGN:
-            raise FormatError(f"the key attribute {name!r} is missing; read the whole item", field="item")
-    return _ReadPlan(
-        layout,
-        layout.names_with(LegendAction.CONTEXT),
-        MappingProxyType(actions),
-        reserved,
-        _has_beacons(names),
-    )
 
 
 def _terminals_to_write(item: Mapping[str, Any], layout: Layout) -> dict[str, Terminal]:

@@ -30,8 +30,9 @@ from phicrypt.core.aws_clients import check_client, is_double
 from phicrypt.core.backoff import back_off
 from phicrypt.core.judged_clients import judge_answers
 from phicrypt.dynamodb.answers import Answer
+from phicrypt.dynamodb.beacon_keys import asked_hashes
 from phicrypt.dynamodb.config import TableConfig
-from phicrypt.dynamodb.items import OpenedItem, SealedItem, open_item, seal_item
+from phicrypt.dynamodb.items import Judge, OpenedItem, SealedItem, open_item, seal_item
 from phicrypt.dynamodb.refused_values import hide_refused_values
 from phicrypt.dynamodb.requests import Call, prepare
 from phicrypt.dynamodb.shapes import Item, with_exponents, without_last_zeros
@@ -121,6 +122,12 @@ class Layer:
         """Raise ConfigurationError or UnsupportedOperationError if the table may not be written."""
         self._checks(table.table_name, table, writes=True)
 
+    def reads_whole_items(self, table: TableConfig, index_name: str) -> bool:
+        """Whether an index is known to copy everything that is signed, so that its items can be verified."""
+        facts = self._checks(table.table_name, table, writes=False, index_name=index_name)
+        index = None if facts is None else facts.indexes.get(index_name)
+        return index is not None and index.holds_whole_items(table)
+
     def call(self, operation: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Call DynamoDB in the low-level shape, whatever the client's own shape is.
 
@@ -162,11 +169,20 @@ class Layer:
         """``operation`` is for the audit event: DynamoDB's name, or that of a function of phicrypt's own."""
         return seal_item(self.phi_session, item, table, shape="low-level", operation=_audited_name(operation))
 
-    def open(self, item: Mapping[str, Any], table: TableConfig, operation: str) -> OpenedItem:
-        """``operation`` as of :meth:`seal`."""
-        opened = open_item(self.phi_session, item, table, shape="low-level", operation=_audited_name(operation))
-        if opened.has_beacons:
-            self._checks.saw_beacons(table.table_name)
+    def open(
+        self, item: Mapping[str, Any], table: TableConfig, operation: str, *, is_wanted: Judge | None = None
+    ) -> OpenedItem:
+        """``operation`` as of :meth:`seal`; ``is_wanted`` as of :func:`~phicrypt.dynamodb.items.open_item`."""
+        opened = open_item(
+            self.phi_session,
+            item,
+            table,
+            shape="low-level",
+            operation=_audited_name(operation),
+            is_wanted=is_wanted,
+        )
+        if opened.has_unknown_beacons:
+            self._checks.saw_unknown_beacons(table.table_name)
         return opened
 
     def _before_build(
@@ -194,7 +210,8 @@ class Layer:
     def _prepare(self, operation: str, asked: Mapping[str, Any]) -> Call:
         audited = _audited_name(operation)
         seal = partial(seal_item, self.phi_session, shape="low-level", operation=audited)
-        return prepare(operation, asked, self.book, seal, self._checks)
+        hashes = partial(asked_hashes, self.phi_session, operation=audited)
+        return prepare(operation, asked, self.book, seal, self._checks, hashes)
 
     def _before_send(self, request: Any, event_name: str, **_: Any) -> None:
         check_body(event_name.rpartition(".")[2], request.body, self.book)

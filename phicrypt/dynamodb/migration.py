@@ -19,7 +19,7 @@ from phicrypt.dynamodb.items import LEGACY_FORMAT, recorded_use
 from phicrypt.dynamodb.layer import Layer, layer_of
 from phicrypt.dynamodb.shapes import Item
 from phicrypt.dynamodb.survey import MAX_ITEM_BYTES, Checkpoint, ItemKind, Pace, Tally, item_size_bytes, kind_of
-from phicrypt.dynamodb.tables import carries_beacons, check_no_beacons
+from phicrypt.dynamodb.tables import check_stored_beacons
 from phicrypt.dynamodb.updates import MAX_ATTEMPTS, pause_of_colliding_writers, replacing_update
 from phicrypt.dynamodb.walks import DEFAULT_WALK, Progress, Walk
 from phicrypt.dynamodb.walks import MAX_SEGMENTS as MAX_SEGMENTS
@@ -255,7 +255,7 @@ class _Migration:
         """Whether this item is settled; False if somebody changed it since it was read."""
         from botocore.exceptions import ClientError
 
-        check_no_beacons(self._table, carries_beacons(stored))
+        check_stored_beacons(self._table, stored)
         outcome = "from_legacy" if is_legacy else "encrypted_now"
         try:
             sealed = self._sealed(self._opened(stored) if is_legacy else stored)

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import date
 from enum import Enum
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Self, TypeVar
@@ -31,7 +32,9 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from phicrypt.dynamodb.config import Action, TableConfig
+from phicrypt.dynamodb.model_search import Beacon, ModelSearch, Searching, search_of_model, with_settings
 from phicrypt.dynamodb.model_values import from_attribute, to_attribute
+from phicrypt.dynamodb.search import CompoundBeacon, VirtualField
 from phicrypt.dynamodb.shapes import Item, shape_of, to_low_level
 from phicrypt.errors import ConfigurationError
 
@@ -53,6 +56,8 @@ SortKey = Annotated[Value, FieldRole.SORT_KEY]
 """The sort key: readable, signed."""
 Encrypted = Annotated[Value, FieldRole.ENCRYPTED]
 """Encrypted and signed."""
+Searchable = Annotated[Value, FieldRole.ENCRYPTED, Beacon()]
+"""Encrypted, signed and searchable; the class keyword ``beacons={"field": bits}`` has the beacon's length."""
 Signed = Annotated[Value, FieldRole.SIGNED]
 """Readable, signed."""
 Unsigned = Annotated[Value, FieldRole.UNSIGNED]
@@ -75,6 +80,9 @@ class PhiModel(BaseModel):
         table: the table's name. A class without it is a base for others.
         retired: actions of attributes that earlier versions of the model had and stored items still
             have. Attributes that were :data:`Unsigned` must stay here for good.
+        beacons, compounds, virtual, indexes, complete_since: what the table is searched by, besides the fields'
+            markers: lengths by field, compound beacons, virtual fields, the beacon that each index has as its key,
+            and the day from which all items have their beacons. See ``docs/search.md``.
         settings: further arguments of :class:`~phicrypt.dynamodb.TableConfig`, such as
             ``logical_table_name``, ``signed``, ``require_signed``, ``plaintext_policy``.
 
@@ -89,6 +97,7 @@ class PhiModel(BaseModel):
         validate_assignment=True,
     )
     _phi_table: ClassVar[tuple[str, Mapping[str, Action], Mapping[str, Any]] | None] = None
+    _phi_search: ClassVar[Searching] = Searching()
 
     def __init_subclass__(
         cls,
@@ -96,9 +105,15 @@ class PhiModel(BaseModel):
         table: str | None = None,
         retired: Mapping[str, Action] = types.MappingProxyType({}),
         settings: Mapping[str, Any] = types.MappingProxyType({}),
+        beacons: Mapping[str, int] = types.MappingProxyType({}),
+        compounds: Iterable[CompoundBeacon] = (),
+        virtual: Iterable[VirtualField] = (),
+        indexes: Mapping[str, str] = types.MappingProxyType({}),
+        complete_since: date | None = None,
         **config: Any,
     ) -> None:
         super().__init_subclass__(**config)
+        cls._phi_search = Searching(dict(beacons), tuple(compounds), tuple(virtual), dict(indexes), complete_since)
         cls._phi_table = None if table is None else (table, dict(retired), dict(settings))
 
     @classmethod
@@ -107,8 +122,25 @@ class PhiModel(BaseModel):
             cls.table_config()
 
     @classmethod
-    def table_config(cls, table_name: str | None = None) -> TableConfig:
-        """The table's configuration as the fields say; ``table_name`` is another physical table's name."""
+    def search(cls) -> ModelSearch | None:
+        """What the fields' :class:`~phicrypt.dynamodb.model_search.Beacon` markers and the class keywords say."""
+        marks = [
+            (field, mark)
+            for field, info in cls.model_fields.items()
+            for mark in info.metadata
+            if isinstance(mark, Beacon)
+        ]
+        return search_of_model(marks, cls._phi_search, cls.__name__)
+
+    @classmethod
+    def table_config(cls, table_name: str | None = None, *, search: Any = None) -> TableConfig:
+        """The table's configuration as the fields say.
+
+        Args:
+            table_name: another physical table's name.
+            search: where beacon keys come from (``SingleBeaconKey``, ``BeaconKeyByAttribute``), or a whole
+                ``SearchConfig`` in place of the model's.
+        """
         if cls._phi_table is None:
             raise ConfigurationError(f"{cls.__name__} has no table: class {cls.__name__}(PhiModel, table=…)")
         cls.model_rebuild()  # where a field's type was defined after the class
@@ -123,8 +155,10 @@ class PhiModel(BaseModel):
         sort_keys = [field for field, role in roles.items() if role is FieldRole.SORT_KEY]
         if len(partition_keys) != 1 or len(sort_keys) > 1:
             raise ConfigurationError(f"{cls.__name__} has exactly one PartitionKey and at most one SortKey")
+        found = cls.search()
         return TableConfig(
             **{
+                "search": None if found is None else with_settings(found, search).config,
                 "table_name": table_name or name,
                 "logical_table_name": name,
                 "partition_key": partition_keys[0],

@@ -20,11 +20,13 @@ from phicrypt.dynamodb.checks import (
 )
 from phicrypt.dynamodb.config import TableConfig
 from phicrypt.dynamodb.expression_tree import Condition
+from phicrypt.dynamodb.index_checks import check_index, check_select, copies_everything, holds_whole_items
 from phicrypt.dynamodb.items import SealedItem
+from phicrypt.dynamodb.lookups import PARTITION, HashesOf, Lookup, looked_up, touches_hidden, without_filter
 from phicrypt.dynamodb.operations import TABLE_OPERATIONS, check_members, check_operation
 from phicrypt.dynamodb.table_checks import check_table_settings
 from phicrypt.dynamodb.tables import FOOTER, TableBook, TableFacts, plain_table_name
-from phicrypt.errors import ConfigurationError, UnsupportedOperationError
+from phicrypt.errors import ConfigurationError
 
 Parameters = Mapping[str, Any]
 Seal = Callable[[Mapping[str, Any], TableConfig], SealedItem]
@@ -36,7 +38,6 @@ _RETURN_VALUES: Final = {
     "PutItem": ("NONE", "ALL_OLD"),
     "UpdateItem": ("NONE", "ALL_OLD", "UPDATED_OLD", "ALL_NEW", "UPDATED_NEW"),
 }
-_SELECTS: Final = (None, "ALL_ATTRIBUTES", "ALL_PROJECTED_ATTRIBUTES", "COUNT", "SPECIFIC_ATTRIBUTES")
 _KEY_PLACEHOLDER: Final = "#phicrypt_partition_key"
 
 
@@ -58,6 +59,7 @@ class Call:
         sent: the parameters to send.
         key_condition, filter_condition: of queries and scans, for judging the answer again.
         hydrate: read the whole items in the answer.
+        lookup: judges the answer where beacons are named.
     """
 
     operation: str
@@ -66,10 +68,13 @@ class Call:
     key_condition: Condition | None = None
     filter_condition: Condition | None = None
     hydrate: bool = False
+    lookup: Lookup | None = None
 
 
-def prepare(operation: str, asked: Parameters, book: TableBook, seal: Seal, check_table: TableCheck) -> Call:
-    """Check a call and seal its items.
+def prepare(
+    operation: str, asked: Parameters, book: TableBook, seal: Seal, check_table: TableCheck, hashes: HashesOf
+) -> Call:
+    """Check a call and seal its items; ``hashes`` opens the beacon key that a question needs.
 
     Raises UnsupportedOperationError, ConfigurationError or LimitExceededError before anything is
     sealed, and what ``seal`` raises.
@@ -78,7 +83,7 @@ def prepare(operation: str, asked: Parameters, book: TableBook, seal: Seal, chec
     if operation in TABLE_OPERATIONS:
         check_table_settings(operation, asked, book)
         return Call(operation, asked, asked)
-    return _PREPARE[operation](_Request(operation, asked, book, seal, check_table))
+    return _PREPARE[operation](_Request(operation, asked, book, seal, check_table, hashes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,7 @@ class _Request:
     book: TableBook
     seal: Seal
     check_table: TableCheck
+    hashes: HashesOf
 
     def table(self, parameters: Parameters, *, writes: bool = False) -> TableConfig | None:
         """The table that ``parameters`` name, checked; None for a plaintext table."""
@@ -152,14 +158,27 @@ def _query(request: _Request) -> Call:
         return Call(request.operation, asked, asked)
     check_members(request.operation, asked)
     facts = request.check_table(str(name), table, writes=False, index_name=asked.get("IndexName"))
-    key_condition = checked_condition(asked, "KeyConditionExpression", table, request.operation)
-    filter_condition = checked_condition(asked, "FilterExpression", table, request.operation)
-    check_values_used(asked, (key_condition, filter_condition), request.operation)
+    key_condition, filter_condition = (
+        checked_condition(asked, member, table, request.operation, is_question=True)
+        for member in ("KeyConditionExpression", "FilterExpression")
+    )
+    is_lookup = touches_hidden(key_condition, table) or touches_hidden(filter_condition, table)
+    others = (PARTITION,) if is_lookup else ()
+    check_values_used(asked, (key_condition, filter_condition), request.operation, others=others)
     check_start_key(asked.get("ExclusiveStartKey"), table, request.operation)
     changed = whole_projection(asked, table, request.operation)
-    _check_select(asked, hydrate, request.operation)
-    _check_index(asked, table, facts, hydrate, request.operation)
-    return Call(request.operation, asked, {**asked, **changed}, key_condition, filter_condition, hydrate)
+    check_select(asked, hydrate, request.operation)
+    sent, lookup = {**asked, **changed}, None
+    is_blind = hydrate and not copies_everything(asked, facts)
+    if is_lookup:
+        sent, lookup = looked_up(
+            sent, key_condition, filter_condition, table, request.hashes, request.operation, is_blind=is_blind
+        )
+        hydrate = hydrate or (lookup.is_count and not holds_whole_items(sent, table, facts))
+    elif is_blind and filter_condition is not None:
+        sent = without_filter(sent, key_condition)
+    check_index(sent, table, facts, hydrate, request.operation)
+    return Call(request.operation, asked, sent, key_condition, filter_condition, hydrate, lookup)
 
 
 def _batch_get_item(request: _Request) -> Call:
@@ -312,43 +331,6 @@ def _check_return_values(request: _Request) -> None:
         raise ConfigurationError(
             f"{request.operation}: ReturnValues is one of {', '.join(_RETURN_VALUES[request.operation])}; "
             "nothing was sent"
-        )
-
-
-def _check_select(asked: Parameters, hydrate: bool, where: str) -> None:
-    select = asked.get("Select")
-    if select not in _SELECTS:
-        raise ConfigurationError(f"{where}: Select is not a value that phicrypt knows; nothing was sent")
-    if hydrate and (select is not None or "ProjectionExpression" in asked or "IndexName" not in asked):
-        raise ConfigurationError(
-            f"{where}: hydrate reads the whole items that an index names; it needs IndexName and takes neither "
-            "Select nor ProjectionExpression"
-        )
-
-
-def _check_index(
-    asked: Parameters, table: TableConfig, facts: TableFacts | None, hydrate: bool, where: str
-) -> None:
-    index_name = asked.get("IndexName")
-    if index_name is None or hydrate or asked.get("Select") == "COUNT":
-        return
-    index = facts.indexes.get(index_name) if facts is not None else None
-    if index is None:
-        # Whether its items are whole is not known. They fail verification if not, except where the
-        # policy takes an item without header and footer for plaintext.
-        if table.allows_plaintext_read():
-            raise UnsupportedOperationError(
-                f"{where}: what the index {index_name!r} copies is not known, so a part of an encrypted item "
-                "could pass as plaintext; pass hydrate=True"
-            )
-        return
-    if index.is_local and asked.get("Select") == "ALL_ATTRIBUTES":
-        return
-    if not index.holds_whole_items(table):
-        raise UnsupportedOperationError(
-            f"{where}: the index {index_name!r} of table {table.table_name!r} does not copy every signed "
-            "attribute, so its items cannot be verified; pass hydrate=True to read the whole items, or "
-            "Select='COUNT'"
         )
 
 

@@ -8,7 +8,7 @@ events and table exports have them.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from decimal import Decimal
 from typing import Any, Final, Literal
@@ -32,15 +32,6 @@ def shape_of(item: Mapping[str, Any], partition_key: str) -> ItemShape:
     if header is not None and isinstance(header, Mapping) and isinstance(header.get("B"), str):
         return "json"
     return "low-level" if isinstance(item.get(partition_key, {}), Mapping) else "python"
-
-
-def length_of_names(names: Iterable[str]) -> int:
-    """The characters of all names together. Raises ConfigurationError for one that is no text."""
-    try:
-        return len("".join(names))
-    except TypeError:
-        pass
-    raise ConfigurationError("an attribute of the item has a name that is no text")
 
 
 def to_low_level(item: Mapping[str, Any]) -> Item:

@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal
 
 from phicrypt.dynamodb.config import TableConfig
+from phicrypt.dynamodb.item_layouts import unknown_beacons
 from phicrypt.dynamodb.operations import check_members
 from phicrypt.dynamodb.tables import (
     TableBook,
     TableFacts,
-    carries_beacons,
+    check_beacons_known,
     check_facts,
     check_index_keys,
-    check_no_beacons,
     is_encrypted_name,
     read_facts,
 )
@@ -31,7 +31,7 @@ class TableChecks:
     """DescribeTable once per table, and one small Scan before the first write.
 
     ``"never"`` asks neither: the caller vouches that keys and indexes fit the configuration and
-    that no stored item carries beacons. Beacons that are seen in an answer still stop later writes.
+    that no stored item carries unknown beacons. Those that are seen in an answer still stop later writes.
     """
 
     def __init__(self, call: DirectCall, check_tables: CheckTables) -> None:
@@ -42,7 +42,7 @@ class TableChecks:
         self._lock = threading.Lock()
         self._facts: dict[str, TableFacts] = {}
         self._sampled: set[str] = set()
-        self._with_beacons: set[str] = set()
+        self._with_unknown_beacons: set[str] = set()
 
     def __call__(
         self, name_or_arn: str, table: TableConfig, *, writes: bool, index_name: str | None = None
@@ -51,22 +51,19 @@ class TableChecks:
 
         ``index_name`` names an index that the caller needs: it is looked up again if it was not there.
         Raises ConfigurationError where the configuration does not fit or the check is not allowed,
-        UnsupportedOperationError for a write to a table with beacons (rule 19).
+        UnsupportedOperationError for a write to a table with unknown beacons (rule 38).
         """
         facts = None if self._never else self._described(name_or_arn, table, index_name)
         if writes:
             if facts is not None and name_or_arn not in self._sampled:
                 self._sample(name_or_arn, table)
-            has_beacons = table.table_name in self._with_beacons or (
-                facts is not None and facts.has_beacon_indexes
-            )
-            check_no_beacons(table, has_beacons)
+            check_beacons_known(table, table.table_name in self._with_unknown_beacons)
         return facts
 
-    def saw_beacons(self, table_name: str) -> None:
-        """Remember that an item with beacons was read."""
+    def saw_unknown_beacons(self, table_name: str) -> None:
+        """Remember that an item with beacons was read that the configuration does not know."""
         with self._lock:
-            self._with_beacons.add(table_name)
+            self._with_unknown_beacons.add(table_name)
 
     def _described(self, name_or_arn: str, table: TableConfig, index_name: str | None) -> TableFacts | None:
         facts = self._facts.get(name_or_arn)
@@ -76,6 +73,8 @@ class TableChecks:
                 return None
             facts = read_facts(answer["Table"])
             check_facts(table, facts)
+            if facts.has_unknown_beacons(table):
+                self.saw_unknown_beacons(table.table_name)
             with self._lock:
                 self._facts[name_or_arn] = facts
         return facts
@@ -84,8 +83,8 @@ class TableChecks:
         answer = self._asked("Scan", {"TableName": name_or_arn, "Limit": BEACON_SAMPLE_ITEMS}, table)
         if answer is None:
             return
-        if any(carries_beacons(stored) for stored in answer.get("Items", ())):
-            self.saw_beacons(table.table_name)
+        if any(unknown_beacons(table, stored) for stored in answer.get("Items", ())):
+            self.saw_unknown_beacons(table.table_name)
         with self._lock:
             self._sampled.add(name_or_arn)
 
@@ -102,7 +101,7 @@ class TableChecks:
                 raise ConfigurationError(
                     f"the check of table {table.table_name!r} before its first use needs dynamodb:{operation}; "
                     "allow it, or pass check_tables='never' and vouch that keys and indexes fit the TableConfig "
-                    "and that no stored item carries beacons"
+                    "and that no stored item carries beacons that it does not know"
                 ) from error
             raise
 

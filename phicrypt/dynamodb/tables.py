@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from phicrypt.dynamodb.config import RESERVED_ATTRIBUTE_PREFIX, Action, TableConfig
-from phicrypt.dynamodb.items import BEACON_PREFIX
+from phicrypt.dynamodb.config import Action, TableConfig
+from phicrypt.dynamodb.item_layouts import unknown_beacons
 from phicrypt.errors import ConfigurationError, UnsupportedOperationError
+from phicrypt.formats.dbesdk.beacon_values import BEACON_PREFIX
 from phicrypt.formats.dbesdk.header import FOOTER_ATTRIBUTE, HEADER_ATTRIBUTE
 
 HEADER: Final = HEADER_ATTRIBUTE
@@ -118,10 +119,9 @@ class TableFacts:
     attribute_names: tuple[str, ...]
     indexes: Mapping[str, IndexFacts]
 
-    @property
-    def has_beacon_indexes(self) -> bool:
-        """Whether a key or index is built on a beacon, which only searchable encryption writes."""
-        return any(name.startswith(BEACON_PREFIX) for name in self.attribute_names)
+    def has_unknown_beacons(self, table: TableConfig) -> bool:
+        """Whether a key or index is built on a beacon that the configuration does not know."""
+        return unknown_beacons(table, self.attribute_names)
 
 
 def signed_names(table: TableConfig) -> list[str]:
@@ -175,19 +175,19 @@ def check_index_keys(table: TableConfig, index_name: object, key_names: Iterable
             )
 
 
-def check_no_beacons(table: TableConfig, has_beacons: bool) -> None:
-    """Raise UnsupportedOperationError for a write to a table with beacons (rule 19)."""
-    if has_beacons:
+def check_stored_beacons(table: TableConfig, stored: Iterable[str]) -> None:
+    """Raise UnsupportedOperationError for a write to an item with beacons that are not configured (rule 38)."""
+    check_beacons_known(table, unknown_beacons(table, stored))
+
+
+def check_beacons_known(table: TableConfig, has_unknown: bool) -> None:
+    """The same of a whole table."""
+    if has_unknown:
         raise UnsupportedOperationError(
-            f"the table {table.table_name!r} is not written: its items carry beacons ({BEACON_PREFIX}*), which "
-            "phicrypt does not compute, so items it writes would be missing from searches; write with the "
-            "library that made them"
+            f"the table {table.table_name!r} is not written: its items carry beacons ({BEACON_PREFIX}*) that "
+            "TableConfig.search does not know, so items written here would be missing from searches; configure "
+            "them as those who wrote them do"
         )
-
-
-def carries_beacons(stored_item: Mapping[str, Any]) -> bool:
-    """Whether a stored item was written with searchable encryption."""
-    return any(name.startswith((BEACON_PREFIX, f"{RESERVED_ATTRIBUTE_PREFIX}v_")) for name in stored_item)
 
 
 def _key_names(schema: Iterable[Mapping[str, str]]) -> tuple[str, ...]:

@@ -9,11 +9,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from phicrypt.dynamodb.config import TableConfig
 from phicrypt.dynamodb.layer import layer_of
+from phicrypt.dynamodb.model_search import ModelSearch
 from phicrypt.dynamodb.model_values import to_attribute
 from phicrypt.dynamodb.models import FieldRole, PhiModel, without_values
 from phicrypt.dynamodb.shapes import Item
+from phicrypt.dynamodb.table_definitions import definition_of
+from phicrypt.dynamodb.typed_lookups import Ask, ask_of, with_partition
 from phicrypt.dynamodb.updates import update_encrypted
-from phicrypt.errors import ConfigurationError
+from phicrypt.errors import ConfigurationError, LimitExceededError
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb.client import DynamoDBClient
@@ -28,13 +31,16 @@ class TypedTable(Generic[Model]):
     :meth:`update` if the model names them in ``retired``. :meth:`put` replaces the whole item.
     """
 
-    def __init__(self, model: type[Model], config: TableConfig, client: DynamoDBClient) -> None:
+    def __init__(
+        self, model: type[Model], config: TableConfig, client: DynamoDBClient, search: ModelSearch | None = None
+    ) -> None:
         # A client that does not encrypt, or encrypts other tables, would store plaintext or nothing.
         if layer_of(client).book.resolve(config.table_name, "A typed table") is None:
             raise ConfigurationError(f"the table {config.table_name!r} is in the client's plaintext_tables")
         self.model = model
         self.config = config
         self.client = client
+        self._search = search
         self._key_models = {name: _key_model(model, name) for name in config.key_names}
 
     def __repr__(self) -> str:
@@ -93,6 +99,92 @@ class TypedTable(Generic[Model]):
             ConsistentRead=consistent,
         )
         return (self.model.from_item(item) for page in pages for item in page["Items"])
+
+    def scan(self, *, segments: int = 1, consistent: bool = False) -> Iterator[Model]:
+        """Every model of the table, page by page; with ``segments`` that many parts of it, one after the other."""
+        if not 1 <= segments <= 1_000_000:
+            raise ConfigurationError("scan reads 1 to 1,000,000 segments")
+        for segment in range(segments):
+            pages = self.client.get_paginator("scan").paginate(
+                TableName=self.config.table_name,
+                ConsistentRead=consistent,
+                Segment=segment,
+                TotalSegments=segments,
+            )
+            for page in pages:
+                yield from map(self.model.from_item, page["Items"])
+
+    def table_definition(self, *, billing_mode: str = "PAY_PER_REQUEST") -> dict[str, Any]:
+        """CreateTable's parameters: the key, and an index of keys only for each beacon that has one.
+
+        ``patients.client.create_table(**patients.table_definition())``. Indexes of keys only are the default,
+        because each copy of an item doubles its storage; :meth:`find` reads the whole items by their keys.
+        """
+        return definition_of(self.model, self.config, self._search, billing_mode)
+
+    def create_table(self) -> None:
+        """Create the table with its indexes, and wait until it is there. Raises boto3's ResourceInUseException."""
+        self.client.create_table(**self.table_definition())
+        self.client.get_waiter("table_exists").wait(TableName=self.config.table_name)
+
+    def find(self, *, scan: bool = False, **question: Any) -> Iterator[Model]:
+        """The models whose fields have these values: ``patients.find(mrn="A-77")``.
+
+        Encrypted fields are asked for by their beacons; an index is chosen, every partition of it is asked, and
+        what only has an equal hash is dropped (rule 37). A question by an index sees a write when the index does,
+        usually within a second; :meth:`get` sees it at once.
+
+        Args:
+            scan: read the whole table where no index answers.
+            question: values by field; all must be equal.
+
+        Raises UnsupportedOperationError, naming the indexes, for what cannot be answered whole (rule 38), and
+        ConfigurationError for values that do not fit. Warns with
+        :class:`~phicrypt.dynamodb.typed_lookups.IncompleteSearchWarning` until ``complete_since`` is set.
+        """
+        if self._search is None:
+            raise ConfigurationError(f"{self.model.__name__} has no field with a Beacon, so nothing can be found")
+        unknown = sorted(question.keys() - self.model.model_fields.keys())
+        if unknown or not question:
+            raise ConfigurationError(
+                f"find takes values of fields of {self.model.__name__}; {', '.join(unknown) or 'none'} came"
+            )
+        values = {field: self._value_of(field, value) for field, value in question.items()}
+        ask = ask_of(values, self.config, self._search, scan=scan, model_name=self.model.__name__)
+        return self._found(ask)
+
+    def find_one(self, *, scan: bool = False, **question: Any) -> Model | None:
+        """The one model with these values, or None; arguments as of :meth:`find`.
+
+        Reads every candidate. Raises LimitExceededError if more than one matches: it tells the number only.
+        """
+        found = list(self.find(scan=scan, **question))
+        if len(found) > 1:
+            raise LimitExceededError(
+                f"find_one: more than one {self.model.__name__} matches; use find", limit=1, actual=len(found)
+            )
+        return found[0] if found else None
+
+    def _found(self, ask: Ask) -> Iterator[Model]:
+        hydrating = ask.operation == "query" and not layer_of(self.client).reads_whole_items(
+            self.config, ask.parameters["IndexName"]
+        )
+        for partition in ask.partitions:
+            parameters = with_partition(ask.parameters, partition)
+            if hydrating:
+                parameters["hydrate"] = True
+            pages = self.client.get_paginator(ask.operation).paginate(  # type: ignore[call-overload]
+                TableName=self.config.table_name, **parameters
+            )
+            for page in pages:
+                yield from map(self.model.from_item, page["Items"])
+
+    def _value_of(self, field: str, value: Any) -> dict[str, Any]:
+        try:
+            return to_attribute(_validated(_key_model(self.model, field), value))
+        except ValidationError as error:
+            reason = error.errors(include_input=False)[0]["msg"]
+        raise ConfigurationError(f"find: the field {field!r} of {self.model.__name__}: {reason}")
 
     @overload
     def update(self, partition: Any, change: Callable[[Model], Model | None], /) -> Model | None: ...
@@ -201,11 +293,11 @@ class TypedTable(Generic[Model]):
         return ("#p = :p AND #s >= :a" if ":a" in given else "#p = :p AND #s <= :b"), values
 
 
-def config_of(model: type[PhiModel], table_name: str | None) -> TableConfig:
+def config_of(model: type[PhiModel], table_name: str | None, search: Any = None) -> TableConfig:
     """The configuration of the model's table; ConfigurationError for what is no model of a table."""
     if not (isinstance(model, type) and issubclass(model, PhiModel)):
         raise ConfigurationError("a typed table takes a subclass of PhiModel")
-    return model.table_config(table_name)
+    return model.table_config(table_name, search=search)
 
 
 def _key_model(model: type[PhiModel], field: str) -> type[BaseModel]:

@@ -21,7 +21,7 @@ from phicrypt.dynamodb.config import TableConfig
 from phicrypt.dynamodb.layer import Layer, layer_of
 from phicrypt.dynamodb.matching import same_value
 from phicrypt.dynamodb.shapes import Item
-from phicrypt.dynamodb.tables import FOOTER, HEADER, carries_beacons, check_no_beacons, signed_names
+from phicrypt.dynamodb.tables import FOOTER, HEADER, check_stored_beacons, signed_names
 from phicrypt.errors import AuthenticationError, ConfigurationError, UnsupportedOperationError
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _changed(
     change: Callable[[Item], Item | None],
 ) -> tuple[Item, Item]:
     """The changed plaintext item, and the same sealed."""
-    check_no_beacons(table, carries_beacons(stored))
+    check_stored_beacons(table, stored)
     item = layer.open(stored, table, _OPERATION).item
     if key_of(item, table) != key_of(key_attributes, table):
         raise AuthenticationError("another item than asked for")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Hashable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Protocol
 
 from phicrypt.core.context import PUBLIC_KEY_NAME, check_expected_pairs, serialize_context
 from phicrypt.core.materials import (
@@ -27,6 +28,10 @@ from phicrypt.core.steps import Steps, decrypt_steps, encrypt_steps, run
 from phicrypt.core.suites import AlgorithmSuite
 from phicrypt.errors import ConfigurationError, FormatError, KeyAccessError
 from phicrypt.keys.cache import CachePolicy, CacheStats, KeyCache
+
+
+class Clearable(Protocol):
+    def clear(self) -> None: ...
 
 
 class MaterialsProvider(KeyHolder):
@@ -51,6 +56,8 @@ class MaterialsProvider(KeyHolder):
         self.cache = cache or KeyCache(policy or CachePolicy())
         self._caches = policy is not None and keyring.caches_data_keys
         self._scope = (keyring.identity, partition)
+        self.derived: dict[Hashable, Clearable] = {}
+        """What others derived from these keys and keep, each under a name of its own: cleared with the cache."""
 
     def __repr__(self) -> str:
         return f"<MaterialsProvider of {self.keyring!r}>"
@@ -323,6 +330,8 @@ class CacheControl:
     def clear(self) -> None:
         """Forget every cached data key and branch key; keys under way are not kept or used either."""
         self._provider.cache.clear()
+        for derived in list(self._provider.derived.values()):
+            derived.clear()
         clear_keyring = getattr(self._provider.keyring, "clear_cache", None)
         if clear_keyring is not None:
             clear_keyring()

@@ -595,7 +595,7 @@ def test_rule_19_beacons_of_a_stored_item_are_reported_and_not_returned(phi: Any
     opened = open_item(
         phi.session, {**stored, "aws_dbe_b_name": {"S": "0a"}, "aws_dbe_v_1": {"S": " "}}, patients()
     )
-    assert opened.has_beacons
+    assert opened.has_unknown_beacons
     assert opened.item == patient()
 
 

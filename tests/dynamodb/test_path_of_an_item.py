@@ -17,9 +17,9 @@ from phicrypt.audit import RecordingSink
 
 CHECKED = {"layer", "requests", "operations", "tables", "table_checks", "checks", "config"}
 """What looks at a request, before anything is sealed or sent."""
-SEALED = {"items", "config", "shapes"}
+SEALED = {"items", "item_layouts", "config", "shapes"}
 SENT_AND_ANSWERED = {"requests", "layer", "tables", "answers"}
-OPENED = {"answers", "layer", "tables", "items", "config", "shapes", "matching"}
+OPENED = {"answers", "layer", "tables", "items", "item_layouts", "config", "shapes", "matching"}
 MAX_VISITS = {"put_item": 40, "get_item": 60}
 
 
@@ -36,6 +36,9 @@ def used_clinic(request: pytest.FixtureRequest, moto: Server) -> Clinic:
 def path_of(clinic: Clinic, verb: str, **request: Any) -> ModulePath:
     with followed("phicrypt.dynamodb") as path:
         getattr(clinic.client, verb)(TableName=clinic.name, **request)
+    # It stands around boto3's own method, so that the end of each handler would count as a return into it.
+    inside = [module for module in path.visits if module != "refused_values"]
+    path.visits[:] = [module for place, module in enumerate(inside) if inside[place - 1 : place] != [module]]
     print(f"{verb}: {path}")
     assert len(path.visits) <= MAX_VISITS[verb]
     return path

@@ -20,6 +20,7 @@ Module                  What it doubles or holds
 ======================  ============================================================================
 ``audit_events``        the events of uses, in pairs
 ``aws_library``         AWS's material providers library over the local stack: the other side
+``beacon_vectors``      the official vectors' search configurations and items as phicrypt's own
 ``cloudtrail_records``  CloudTrail's records of what the strict KMS was asked
 ``dbesdk_support``      a client with a static branch key, items and tables of every type
 ``dynamodb_support``    servers that speak DynamoDB, a clinic's table and clients of it

@@ -155,6 +155,16 @@ class HierarchicalKeyring(SteppedKeyring):
         return found
 
     @property
+    def store(self) -> BranchKeySource:
+        """Where its branch keys come from."""
+        return self._store
+
+    @property
+    def branch_key_id(self) -> str | None:
+        """The one branch key; None where a supplier chooses."""
+        return self._branch_key_id
+
+    @property
     def caches_data_keys(self) -> bool:
         return False
 

@@ -38,6 +38,7 @@ Module                  What it doubles or holds
 ``official_vectors``    where the official test vectors are
 ``other_manipulations`` further kinds of such changes, apart from the first list
 ``posture_accounts``    an AWS account as the doctor wants it, and answers put before single calls
+``random_items``        random items: numbers in every form, empty names, sets, depth 32
 ``recipient_keys``      key pairs of recipients in the forms that people have them
 ``recovery_keys``       an RSA recovery key whose pair is made once for all tests
 ``s3_memory``           a process that measures its peak memory while it moves an object
@@ -48,6 +49,7 @@ Module                  What it doubles or holds
 ``step_answers``        answers for steps without I/O, in place of a client
 ``true_evidence``       a true audit log and a true CloudTrail with digests, made without a KMS
 ``wires``               the wire of a botocore client: what comes over it is real, changed or made up
+``witness_server``      a witness of C2SP's protocol on loopback, with switches to misbehave
 ======================  ============================================================================
 
 A double of an AWS service stands behind a real botocore client (a server on loopback, or botocore's own

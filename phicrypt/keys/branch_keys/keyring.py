@@ -123,14 +123,14 @@ class HierarchicalKeyring(SteppedKeyring):
     ) -> None:
         if not 0 < ttl_seconds <= _MAX_TTL_SECONDS:
             raise ConfigurationError(f"ttl_seconds is above 0 and at most {_MAX_TTL_SECONDS}, {ttl_seconds} came")
-        self._store = store
+        self.store = store
         self._supplier: BranchKeySupplier | None = None
-        self._branch_key_id: str | None = None
+        self.branch_key_id: str | None = None
         if callable(branch_key_id):
             self._supplier = branch_key_id
         else:
-            self._branch_key_id = check_branch_key_id(branch_key_id)
-        self._identity = ("hierarchical", store.identity, self._branch_key_id or object())
+            self.branch_key_id = check_branch_key_id(branch_key_id)
+        self._identity = ("hierarchical", store.identity, self.branch_key_id or object())
         # A branch key may derive 2**96 wrapping keys (appendix B): only age and room bound its use.
         policy = CachePolicy(
             max_age_seconds=ttl_seconds, max_messages=2**32, max_bytes=2**63 - 1, max_entries=max_entries
@@ -139,30 +139,20 @@ class HierarchicalKeyring(SteppedKeyring):
         store.on_purge(self._forget)
 
     def __repr__(self) -> str:
-        which = "a supplier" if self._branch_key_id is None else repr(self._branch_key_id)
+        which = "a supplier" if self.branch_key_id is None else repr(self.branch_key_id)
         return f"<HierarchicalKeyring {which}>"
 
     @property
     def kms_clients(self) -> KmsClients | None:
         """The AWS side of the branch key store, where it has one."""
-        clients: KmsClients | None = getattr(self._store, "kms_clients", None)
+        clients: KmsClients | None = getattr(self.store, "kms_clients", None)
         return clients
 
     @property
     def breakers(self) -> tuple[Breakers, ...]:
         """Those of the store's table and of KMS, where the store has some."""
-        found: tuple[Breakers, ...] = getattr(self._store, "breakers", ())
+        found: tuple[Breakers, ...] = getattr(self.store, "breakers", ())
         return found
-
-    @property
-    def store(self) -> BranchKeySource:
-        """Where its branch keys come from."""
-        return self._store
-
-    @property
-    def branch_key_id(self) -> str | None:
-        """The one branch key; None where a supplier chooses."""
-        return self._branch_key_id
 
     @property
     def caches_data_keys(self) -> bool:
@@ -275,7 +265,7 @@ class HierarchicalKeyring(SteppedKeyring):
         if version is None:
             load = partial(self._agreed, branch_key_id)
         else:
-            load = partial(fetch_steps, self._store, branch_key_id, version)
+            load = partial(fetch_steps, self.store, branch_key_id, version)
         cache_key = self._cache_key(branch_key_id, version)
         found, was_cached = yield from self.cache.load_steps(cache_key, load, tag_of=_id_of)
         if was_cached and not found.is_intact():
@@ -325,18 +315,18 @@ class HierarchicalKeyring(SteppedKeyring):
 
     def _opened(self, branch_key_id: str, version: str | None, calls: list[KeyOrigin]) -> Steps[BranchKey]:
         """One opening. Its call is noted, whether its answer is believed or not: CloudTrail shows it (rule 22)."""
-        branch_key = yield from fetch_steps(self._store, branch_key_id, version)
+        branch_key = yield from fetch_steps(self.store, branch_key_id, version)
         calls.append(branch_key.origin)
         return branch_key
 
     def _cache_key(self, branch_key_id: str, version: str | None) -> Hashable:
         # The active key and its version are two entries: a key learned by decrypting never encrypts (rule 11).
-        return ("branch", self._store.identity, branch_key_id, version)
+        return ("branch", self.store.identity, branch_key_id, version)
 
     def _id_for_encryption(self, context: Mapping[str, str]) -> str:
         if self._supplier is None:
-            assert self._branch_key_id is not None
-            return self._branch_key_id
+            assert self.branch_key_id is not None
+            return self.branch_key_id
         # The signature's key is drawn afresh for each message: a supplier must answer alike for both ways.
         shown = {name: value for name, value in context.items() if name != PUBLIC_KEY_NAME}
         return check_branch_key_id(self._supplier(MappingProxyType(shown)))

@@ -75,7 +75,7 @@ class Kind:
     BREAK_GLASS_CLOSE: Final = "break-glass-close"
     BREAK_GLASS_REVIEW: Final = "break-glass-review"
     ANCHOR: Final = "anchor"
-    """The head of the chain was shown to CloudTrail."""
+    """The head of the chain was shown to CloudTrail, or a checkpoint of the log was signed."""
     CHAIN_START: Final = "chain-start"
     """A process began a chain; says what the file held before."""
 

@@ -12,7 +12,6 @@ from typing import Annotated, Final
 import typer
 
 from phicrypt.audit.sinks.chain import ChainHead
-from phicrypt.audit.trail import NO_TRAIL
 from phicrypt.cli.audit_options import AnchorKeyOption, NoDigestsOption
 from phicrypt.cli.audit_sources import check_key_arn, counted
 from phicrypt.cli.audit_tables import end_with, print_verification, tell_problems, verification_as_dict
@@ -164,7 +163,7 @@ def make_checkpoint(
     with audit.trail() as trail:
         note_key = _note_key(origin, signing_key, key, aws)
         checkpoints = Checkpoints(log, note_key, earlier_keys=_keys(earlier_key), witnesses=witnesses)
-        opened = checkpoints.checkpoint(trail=trail or NO_TRAIL)
+        opened = checkpoints.checkpoint(trail=trail)
     cosigned = f", cosigned by {', '.join(one.key.name for one in witnesses)}" if witnesses else ""
     typer.echo(f"{opened.checkpoint.size:,} lines under root {opened.checkpoint.root.hex()}{cosigned}")
 

@@ -16,12 +16,16 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from phicrypt.audit.trail import NO_TRAIL, Trail
+from phicrypt.audit.acting import current_acting
+from phicrypt.audit.events import AuditEvent, Kind, describe_error, refused_origin
+from phicrypt.audit.trail import AuditTrail
+from phicrypt.core.key_origin import KeyOrigin
 from phicrypt.errors import AuditError, ConfigurationError, FormatError, PhiCryptError
 from phicrypt.formats.checkpoints import Checkpoint, OpenedCheckpoint, open_checkpoint
 from phicrypt.formats.notes import MAX_NOTE_LENGTH_BYTES, Note, VerifierKey, with_signatures
@@ -75,7 +79,7 @@ class Checkpoints:
     def __repr__(self) -> str:
         return f"<Checkpoints of {str(self.path)!r} by {self._key!r}>"
 
-    def checkpoint(self, *, trail: Trail = NO_TRAIL, tolerate_witnesses: bool = False) -> OpenedCheckpoint:
+    def checkpoint(self, *, trail: AuditTrail | None = None, tolerate_witnesses: bool = False) -> OpenedCheckpoint:
         """Sign the root over all whole lines that stand in the log now, unless that was done already.
 
         Args:
@@ -105,12 +109,14 @@ class Checkpoints:
             raise self.witness_error
         return OpenedCheckpoint(head, note)
 
-    def _signed(self, head: Checkpoint, trail: Trail) -> Note:
-        """The log's own signature, and the record of its making."""
-        with trail.recorded("audit.checkpoint", sealing=True, at_once=True) as use:
-            use.message_id = head.root.hex()
+    def _signed(self, head: Checkpoint, trail: AuditTrail | None) -> Note:
+        """The log's own signature, and the record of its making; of an attempt that failed as well."""
+        try:
             signed = self._key.sign(head)
-            use.origin = signed.origin
+        except BaseException as error:
+            _record(trail, head, refused_origin(error), error)
+            raise
+        _record(trail, head, signed.origin, None)
         return Note(head.text(), (signed.signature,))
 
     def _cosigned(self, note: Note, last: OpenedCheckpoint | None, now: LogTree, earlier: LogTree | None) -> Note:
@@ -198,6 +204,31 @@ class Checkpoints:
 
     def _refusal(self, what: str) -> AuditError:
         return AuditError(f"{self.path.name}: {what}", sink="Checkpoints", where=str(self.path))
+
+
+def _record(
+    trail: AuditTrail | None, head: Checkpoint, origin: KeyOrigin | None, error: BaseException | None
+) -> None:
+    """A record of the log's own, as of anchors: it is no use of data."""
+    if trail is None:
+        return
+    outcome, error_name, reason = describe_error(error)
+    event = AuditEvent(
+        time.time_ns(),
+        Kind.ANCHOR,
+        trail.next_use_id(),
+        "audit.checkpoint",
+        outcome,
+        origin=origin,
+        cache_hit=False,
+        actor=current_acting().actor,
+        application=trail.application,
+        principal=trail.principal,
+        error=error_name,
+        reason=reason,
+        detail={"tree_size": head.size, "tree_root": head.root.hex()},
+    )
+    trail.write(event)
 
 
 def _is_kept(tree: LogTree, last: OpenedCheckpoint | None) -> bool:

@@ -10,7 +10,6 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from phicrypt.audit.delivery import WRITE_THROUGH
 from phicrypt.audit.events import AuditEvent
 from phicrypt.audit.sinks.chain import ChainHead
 from phicrypt.audit.sinks.jsonl import JsonlSink
@@ -78,7 +77,6 @@ class PeriodicSink(ABC):
             [self._sink],
             application=newest.application if newest is not None else None,
             principal=newest.principal if newest is not None else None,
-            encrypt_policy=WRITE_THROUGH,
         )
 
     def _start(self) -> None:

@@ -25,7 +25,9 @@ from phicrypt.core.primitives import LocalSigningKey, new_signing_key_pem
 from phicrypt.errors import AuditError, AuthenticationError, ConfigurationError, KeyAccessError
 from phicrypt.evidence.anchors import anchors_in
 from phicrypt.evidence.cloudtrail import parse_record
+from phicrypt.evidence.exports import exported
 from phicrypt.evidence.join import log_events
+from phicrypt.evidence.log_lines import read_records
 from phicrypt.evidence.tree_heads import TreeHead, anchored_tree_of, check_tree, read_checkpoint
 from phicrypt.evidence.verdict import verdict_of_chain
 from phicrypt.evidence.verify import verify
@@ -445,7 +447,8 @@ class TestKeys:
         assert recorded.origin is not None
         assert recorded.origin.request_ids == (asked.request_id,)
         assert recorded.origin.key_id == key_arn
-        assert recorded.message_id == opened.checkpoint.root.hex()
+        assert recorded.detail == {"tree_size": 21, "tree_root": opened.checkpoint.root.hex()}
+        assert "audit.checkpoint" not in str(list(exported(read_records(path), "fhir")))
 
     def test_a_kms_that_refuses_is_recorded_and_nothing_is_signed(self, path: Path) -> None:
         with StrictKms() as kms:

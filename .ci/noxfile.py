@@ -122,3 +122,10 @@ def mutants(session: nox.Session) -> None:
     """Seeded mistakes: what a test noticed once is noticed now (``-- --only 7 8`` for some)."""
     _enter(session, "-e", ".[test]")
     _python(session, "-m", "tests.mutants", *session.posargs)
+
+
+@nox.session(python=OLDEST)
+def every_mutant(session: nox.Session) -> None:
+    """Every mutant that cosmic-ray makes of an area (``-- formats``), or some (``-- keys --sample 40``)."""
+    _enter(session, "-e", ".[test]", "cosmic-ray>=8.7")
+    _python(session, "-m", "tests.mutants.every", *session.posargs)

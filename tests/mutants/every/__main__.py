@@ -1,0 +1,5 @@
+"""Runs :mod:`tests.mutants.every`."""
+
+from . import main
+
+raise SystemExit(main())

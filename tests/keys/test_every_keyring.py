@@ -30,6 +30,7 @@ from phicrypt import (
 from phicrypt.audit import RecordingSink
 from phicrypt.core.materials import binds_context_locally
 from phicrypt.core.steps import AwsRequest, arun, ask, decrypt_steps, encrypt_steps
+from phicrypt.dynamodb import Action, TableConfig
 from phicrypt.errors import ContextMismatchError
 from phicrypt.keys.kms.rsa_keyring import KmsRsaKeyring
 from phicrypt.testing import StaticBranchKeyStore, StrictKms
@@ -117,6 +118,19 @@ def test_a_keyring_opens_what_it_sealed_and_nothing_in_another_context(kms: Stri
     assert phi.decrypt(message, context={"tenant": "clinic-7"}) == b"hemoglobin 13.5 g/dL"
     with pytest.raises(ContextMismatchError):
         phi.decrypt(message, context={"tenant": "clinic-8"})
+
+
+@by_keyring
+def test_a_keyring_opens_the_items_that_it_sealed(kms: StrictKms, name: str) -> None:
+    """Under the DB-ESDK's suites, whose data keys are wrapped by an intermediate key (rule 4)."""
+    phi = PhiCrypt(EXAMPLES[name](kms))
+    actions = {"patient": Action.SIGN_ONLY, "note": Action.ENCRYPT_AND_SIGN}
+    # A KMS RSA recipient is for unsigned messages and items.
+    table = TableConfig("patients", "patient", actions=actions, signed=name != "KmsRsaKeyring")
+    item = {"patient": {"S": "p-1"}, "note": {"S": "hemoglobin 13.5 g/dL"}}
+    sealed = phi.dynamodb.encrypt_item(item, table)
+    assert sealed["note"] != item["note"]
+    assert phi.dynamodb.decrypt_item(sealed, table) == item
 
 
 @by_keyring

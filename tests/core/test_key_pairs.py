@@ -217,6 +217,12 @@ def test_malformed_points_are_an_authentication_error(point: bytes) -> None:
     assert caught.value.__context__ is None
 
 
+def test_an_uncompressed_point_is_none_of_a_message() -> None:
+    point = ec_pair().public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    with pytest.raises(AuthenticationError):
+        EcPublicKey.at_point(EC_CURVES[0], point)
+
+
 def _spki_with_point(encoded: bytes, point: bytes) -> bytes:
     """SubjectPublicKeyInfo with another point in its bit string; lengths below 128 only."""
     start = encoded.index(b"\x06\x07\x2a\x86\x48\xce\x3d\x02\x01")

@@ -141,6 +141,17 @@ def test_a_device_is_not_asked_about_the_messages_of_others() -> None:
     assert device.asked == []
 
 
+def test_a_device_is_not_asked_about_what_is_no_ciphertext_of_its_length() -> None:
+    device = Device()
+    ring = keyring(private_key=device)
+    (ours,) = ring.on_encrypt(to_encrypt()).encrypted_data_keys
+    for ciphertext in (b"", ours.ciphertext[1:], ours.ciphertext + b"\x00"):
+        with pytest.raises(AuthenticationError) as caught:
+            ring.on_decrypt(to_decrypt(), [changed(ours, ciphertext=ciphertext)])
+        assert caught.value.reason == "encrypted data key length"
+    assert device.asked == []
+
+
 @pytest.mark.parametrize("padding", PADDINGS)
 def test_another_padding_than_the_one_named_does_not_open(padding: str) -> None:
     message = PhiCrypt(keyring(padding=padding)).encrypt(b"note", context=CONTEXT)

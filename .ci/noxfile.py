@@ -5,6 +5,7 @@ Each session has an environment of its own under ``.venv-nox``. docs/contributin
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -19,6 +20,9 @@ COVERING = (
     *("tests/dynamodb/test_items.py", "tests/s3/test_s3ec_objects.py", "tests/s3/test_s3_safety.py"),
 )
 """The tests that are about formats and keys: five minutes. What only others reach does not count as covered."""
+SOURCE_DATE_EPOCH = "1735689600"
+"""What the files of a wheel are dated, so that two builds are alike."""
+OLDEST_AREAS = ("tests/core", "tests/dbesdk", "tests/formats", "tests/keys", "tests/signatures", "tests/guard")
 BENCHMARK_ARGUMENTS = ("--quick", "--out", "bench-out")
 
 nox.needs_version = ">=2025.2.9"
@@ -129,3 +133,46 @@ def every_mutant(session: nox.Session) -> None:
     """Every mutant that cosmic-ray makes of an area (``-- formats``), or some (``-- keys --sample 40``)."""
     _enter(session, "-e", ".[test]", "cosmic-ray>=8.7")
     _python(session, "-m", "tests.mutants.every", *session.posargs)
+
+
+@nox.session(python=OLDEST)
+def audit(session: nox.Session) -> None:
+    """Known vulnerabilities of what users install (pip-audit), and patterns of insecure code (bandit)."""
+    _enter(session, "pip-audit>=2.9", "bandit>=1.8", ".[cli,esdk]")
+    session.run("bandit", "-q", "-c", "pyproject.toml", "-r", "phicrypt")
+    session.run("pip-audit", "--skip-editable", "--progress-spinner", "off", *session.posargs)
+
+
+@nox.session(python=OLDEST)
+def sbom(session: nox.Session) -> None:
+    """A CycloneDX bill of materials of phicrypt and what it needs: ``dist/phicrypt.cdx.json``."""
+    _enter(session, "cyclonedx-bom>=6")
+    described = Path(session.create_tmp(), "described")  # an environment that holds nothing else
+    session.run("python", "-m", "venv", "--without-pip", str(described))
+    session.run("python", "-m", "pip", "--python", str(described), "install", "--quiet", ".[cli]")
+    (ROOT / "dist").mkdir(exist_ok=True)
+    output = ("--output-reproducible", "--of", "JSON", "-o", "dist/phicrypt.cdx.json")
+    session.run("cyclonedx-py", "environment", *output, str(described))
+
+
+@nox.session(python=OLDEST)
+def wheel(session: nox.Session) -> None:
+    """The wheel, built twice: the same bytes, or it fails. It lies in ``dist/`` then."""
+    _enter(session, "build>=1.2", "hatchling>=1.26")
+    digests = []
+    for folder in ("dist/again", "dist"):
+        build = ("-m", "build", "--wheel", "--no-isolation", "--outdir", folder)
+        _python(session, *build, SOURCE_DATE_EPOCH=SOURCE_DATE_EPOCH)
+        (built,) = (ROOT / folder).glob("phicrypt-*.whl")
+        digests.append(hashlib.sha256(built.read_bytes()).hexdigest())
+    if len(set(digests)) != 1:
+        session.error(f"two builds of one tree differ: {digests}")
+
+
+@nox.session(python=OLDEST, venv_backend="uv")
+def oldest(session: nox.Session) -> None:
+    """The oldest versions that pyproject.toml admits, of each dependency, under the tests of keys and formats."""
+    session.chdir(ROOT)
+    session.install("--quiet", "--resolution", "lowest-direct", "-e", ".[test]")
+    areas = [f"tests/{area}" for area in session.posargs] or list(OLDEST_AREAS)
+    _python(session, "-m", "pytest", "-q", *areas)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import botocore.session
 import pytest
 
 from phicrypt.cli import run
@@ -20,6 +21,11 @@ from phicrypt.posture.permission_matrix import (
 )
 from phicrypt.testing import StrictKms, local_aws
 
+DECRYPT = botocore.session.get_session().get_service_model("kms").operation_model("Decrypt")
+pytestmark = pytest.mark.skipif(
+    "DryRunModifiers" not in DECRYPT.input_shape.members,
+    reason="this version of botocore knows no dry run of Decrypt without a ciphertext",
+)
 ROLE = "arn:aws:iam::111122223333:role/"
 
 

@@ -19,8 +19,8 @@ _GAP: Final = r"""[-_\s.:#=/>("']{0,5}"""
 """What stands between a label and its number: punctuation, white space, the quotes of JSON."""
 DEFAULT_MRN_PATTERNS: Final = (
     (
-        rf"(?<![a-z0-9])(mrn|medrec|medical[-_ ]?record|chart){_GAP}((number|no|num|id|is){_GAP})?"
-        r"(?<![a-z])[a-z]{0,3}-?(?<!\d)\d{4,12}(?!\d)"
+        rf"(?<![a-z0-9])(mrn|med(ical)?[-_. ]{{0,2}}rec(ord)?|chart){_GAP}((number|no|num|id|is){_GAP})?"
+        r"(?<![a-z])[a-z]{0,3}-?(?<!\d)(\d{4,12}|\d{2,3}([- ]\d{2,3}){2,4})(?!\d)"
     ),
     r"(?<![a-z0-9])mrn\d{4,12}(?!\d)",
 )
@@ -53,7 +53,8 @@ _MBI: Final = "ac-hjkmnp-rt-y"
 """The letters of Medicare beneficiary identifiers."""
 ANYWHERE: Final = {
     "e-mail": r"""(?<=[^\s@/:=?&]) (?<!^git) (?<![\s/]git) (@|%40|\(at\)|\[at\])
-        [^\s@/:%]{1,253} \.[a-z]{2,24} (?![0-9a-z])""",
+        [^\s@/:%]{1,253} \.[a-z]{2,24} (?![0-9a-z])
+      | (?<=[0-9a-z]) [ ]at[ ] [0-9a-z.-]{1,64} ([ ]dot[ ][0-9a-z-]{1,64}){1,4} (?![0-9a-z])""",
     "telephone with country code": r"(?<![0-9a-z+/]) \+\d ([-. ()]*\d){7,14} (?![0-9a-z] | [-. ]\d)",
     "telephone with country code, as it is dialled": r"""(?<![0-9a-z+/.-]) 00[1-9]\d{0,2} [ ] \(?\d
         ([ ()-]*\d){5,12} (?![0-9a-z])""",
@@ -61,14 +62,18 @@ ANYWHERE: Final = {
     "telephone, North America": r"""(?<!\d) (\+?1[-. ]?)?
         ( \([2-9]\d\d\) (?P<area>[-./ \t]?) | [2-9]\d\d (?P<dial>[-./ \t]) )
         [2-9]\d\d ((?P=dial)|(?P=area)|[-.]) \d{4} (?!\d)""",
-    "Medicare beneficiary, in groups": rf"""(?<!\d) [1-9] [{_MBI}] [0-9{_MBI}] \d (?P<mbi>[- \t])
+    "Medicare beneficiary, in groups": rf"""(?<!\d) [1-9] [{_MBI}] [0-9{_MBI}] \d (?P<mbi>[-_. \t])
         [{_MBI}] [0-9{_MBI}] \d (?P=mbi) [{_MBI}]{{2}} \d\d (?!\d)""",
     "birthday, labelled": rf"""(dob|d\.o\.b|birth|born) [a-z_ ]{{0,16}} {_LABELLED} (
         {_YEAR} [-_/.]? [01]\d [-_/.]? [0-3]\d | {_YEAR} [-/.] \d\d? [-/.] \d
       | [0-3]?\d [-_/.] [0-3]?\d [-_/.] (\d\d){{1,2}} (?!\d) )""",
     "social security, labelled": rf"""(?<![a-z0-9])
         (ssn | s\.s\.n | ss\# | itin | hicn | social ([-_ ]?(security|sec))?) [a-z_ ]{{0,8}}
-        {_LABELLED} \d ([-. ]?\d){{8}} (?!\d)""",
+        {_LABELLED} \d ([-. ]?\d){{8}} (?!\d)
+      | (?<![a-z0-9]) (
+        (ssn | social ([-_ ]?(security|sec))?) [a-z_ -]{{0,16}} (last|final) [-_ ]? (4|four)
+      | (last|final) [-_ ]? (4|four) [a-z_ -]{{0,16}} (ssn | social ([-_ ]?(security|sec))?)
+        ) {_LABELLED} \d{{4}} (?!\d)""",
     "telephone, labelled": rf"""(?<![a-z0-9])
         ((tele|cell|home|work)?phone | tel | mobile | fax) (no|num|number|nr)? {_LABELLED}
         \+?\d ([-. ()/\t]{{0,3}}\d){{6,14}} (?!\d)""",
@@ -137,7 +142,7 @@ _HINTS: Final = tuple(
 _DIGEST_LENGTH: Final = 24
 _MRN_DIGITS: Final = 4
 _PHI_DIGITS: Final = 4
-_SIGNS_WITHOUT_DIGITS: Final = ("@", "%40", "::", "(at)", "[at]")
+_SIGNS_WITHOUT_DIGITS: Final = ("@", "%40", "::", "(at)", "[at]", " dot ")
 _POINT_IN_TIME_DIGITS: Final = 12
 _CARD_DIGITS: Final = 13
 _VIN_LENGTH: Final = 17

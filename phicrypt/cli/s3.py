@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from phicrypt.cli.commands import Commands
+from phicrypt.cli.commands import Commands, Without
 from phicrypt.cli.console import CHECK_EXIT_CODE, complain, fail, print_json, print_table, progress
+from phicrypt.cli.key_pairs import KeyPairs
 from phicrypt.cli.options import (
     AuditOptions,
     AwsAccess,
@@ -20,6 +21,7 @@ from phicrypt.cli.options import (
     ForceOption,
     JsonOption,
     KeyOption,
+    OptionalKeyOption,
     RequiredContextOption,
     parse_pairs,
     required_names_among,
@@ -28,6 +30,7 @@ from phicrypt.core.byte_ranges import parse_range
 from phicrypt.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from phicrypt.core.materials import Keyring
     from phicrypt.s3.client import S3Client
 
 app = Commands(no_args_is_help=True, help="Put, get and list encrypted S3 objects.")
@@ -50,7 +53,7 @@ LogicalBucketOption = Annotated[
 @contextmanager
 def _client(
     aws: AwsAccess,
-    key: str,
+    keyring: Keyring,
     audit: AuditOptions,
     *,
     context: list[str] | None = None,
@@ -62,7 +65,7 @@ def _client(
     """The encrypted client that a command's options describe."""
     pairs = parse_pairs(context, "--context")
     required = required_names_among(required_context, pairs, "--context")
-    with audit.client(aws.kms_keyring(key), required_context=required) as phi:
+    with audit.client(keyring, required_context=required) as phi:
         yield phi.s3(
             aws.client("s3"),
             context=pairs,
@@ -76,7 +79,7 @@ def _client(
 def put(
     sources: Annotated[list[str], typer.Argument(metavar="FILE…", help="Files or glob patterns; - is stdin.")],
     target: Annotated[str, typer.Argument(metavar="S3-NAME", help="s3://bucket/key, or s3://bucket/prefix/.")],
-    key: KeyOption,
+    key: OptionalKeyOption = None,
     context: ContextOption = None,
     required_context: RequiredContextOption = None,
     signed: Annotated[bool, typer.Option("--signed", help="Sign the objects; they have no ranges then.")] = False,
@@ -85,6 +88,7 @@ def put(
     ] = False,
     force: ForceOption = False,
     *,
+    pairs: Annotated[KeyPairs, Without("rsa_private_key")],
     aws: AwsAccess,
     audit: AuditOptions,
 ) -> None:
@@ -92,7 +96,7 @@ def put(
     moves = _moves(sources, target)
     settings: dict[str, Any] = {"signed": signed, "format": "s3ec" if s3ec else "esdk"}
     settings["required_context"] = required_context
-    with _client(aws, key, audit, context=context, **settings) as s3:
+    with _client(aws, pairs.keyring(aws, key, writes=True), audit, context=context, **settings) as s3:
         for source, bucket, object_key in moves:
             extra = {} if force else {"IfNoneMatch": "*"}
             if source == _PIPE:
@@ -142,7 +146,7 @@ def _split(name: str) -> tuple[str, str]:
 def get(
     name: Annotated[str, typer.Argument(metavar="S3-NAME", help="s3://bucket/key")],
     target: Annotated[Path, typer.Argument(metavar="FILE", help="File or existing folder to write to.")],
-    key: KeyOption,
+    key: OptionalKeyOption = None,
     context: ContextOption = None,
     required_context: RequiredContextOption = None,
     read_format: ReadFormatOption = None,
@@ -150,6 +154,7 @@ def get(
     version_id: Annotated[str | None, typer.Option("--version-id", help="Version of the object.")] = None,
     force: ForceOption = False,
     *,
+    pairs: Annotated[KeyPairs, Without("rsa_public_key")],
     aws: AwsAccess,
     audit: AuditOptions,
 ) -> None:
@@ -168,7 +173,7 @@ def get(
         "logical_buckets": logical_bucket,
     }
     with (
-        _client(aws, key, audit, **formats) as s3,
+        _client(aws, pairs.keyring(aws, key), audit, **formats) as s3,
         progress(path.name, None, in_bytes=True) as advance,
     ):
         s3.download_file(bucket, object_key, path, extra, advance)
@@ -177,7 +182,7 @@ def get(
 @app.command()
 def cat(
     name: Annotated[str, typer.Argument(metavar="S3-NAME", help="s3://bucket/key")],
-    key: KeyOption,
+    key: OptionalKeyOption = None,
     range_: Annotated[
         str | None, typer.Option("--range", metavar="a-b|a-|-n", help="Bytes of the plaintext to fetch only.")
     ] = None,
@@ -186,6 +191,7 @@ def cat(
     read_format: ReadFormatOption = None,
     logical_bucket: LogicalBucketOption = None,
     *,
+    pairs: Annotated[KeyPairs, Without("rsa_public_key")],
     aws: AwsAccess,
     audit: AuditOptions,
 ) -> None:
@@ -200,7 +206,7 @@ def cat(
         "read_formats": read_format,
         "logical_buckets": logical_bucket,
     }
-    with _client(aws, key, audit, **formats) as s3:
+    with _client(aws, pairs.keyring(aws, key), audit, **formats) as s3:
         if range_ is None:
             s3.download_fileobj(bucket, object_key, sys.stdout.buffer)
         else:
@@ -222,7 +228,7 @@ def list_objects(
     """List objects with plaintext lengths where they can be told. No key is used, nothing is verified."""
     bucket, prefix = _split(name)
     entries: list[Any] = []
-    with _client(aws, key, AuditOptions(), read_formats=read_format) as s3:
+    with _client(aws, aws.kms_keyring(key), AuditOptions(), read_formats=read_format) as s3:
         more: dict[str, Any] = {}
         while True:
             page = s3.list_objects_v2(Bucket=bucket, Prefix=prefix, PlaintextSizes=True, **more)
@@ -263,7 +269,7 @@ def rewrap(
     bucket, object_key = _split(name)
     target = aws.kms_keyring(to)
     formats = {"context": context, "required_context": required_context, "read_formats": read_format}
-    with _client(aws, key, audit, **formats) as s3:
+    with _client(aws, aws.kms_keyring(key), audit, **formats) as s3:
         plans = [(one, s3.plan_rewrap(bucket, one)) for one in _object_keys(s3, bucket, object_key)]
         if as_json:
             print_json([{"object_key": one, **plan._asdict()} for one, plan in plans])

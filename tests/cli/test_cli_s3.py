@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.recipient_keys import ec_pair, private_pem, public_pem, rsa_pair
 
 from phicrypt import KmsKeyring, PhiCrypt
 from phicrypt.cli import run
@@ -40,6 +41,29 @@ def s3_command(environment: dict[str, str], aws: Any, capfd: pytest.CaptureFixtu
 @pytest.fixture
 def client(aws: Any) -> Any:
     return PhiCrypt(KmsKeyring(aws.kms_key_arn, client=aws.client("kms"))).s3(aws.client("s3"))
+
+
+def test_objects_for_key_pairs_open_with_their_private_keys_alone(
+    s3_command: Callable[..., Any], bucket: str, tmp_path: Path
+) -> None:
+    source, name = tmp_path / "scan.dcm", f"s3://{bucket}/study/scan.dcm"
+    source.write_bytes(b"scan" * 1_000)
+    theirs, rsa = ec_pair(), ("--rsa-name", "clinic/recovery")
+    files = {"ec.pub": public_pem(theirs).encode(), "ec.key": private_pem(theirs)}
+    files |= {"rsa.pub": public_pem(rsa_pair()).encode(), "rsa.key": private_pem(rsa_pair())}
+    for file, content in files.items():
+        (tmp_path / file).write_bytes(content)
+        (tmp_path / file).chmod(0o600)
+    for_both = ("--rsa-public-key", tmp_path / "rsa.pub", *rsa, "--ecdh-public-key", tmp_path / "ec.pub")
+    assert s3_command("put", source, name, *for_both)[0] == 0
+    assert s3_command("get", name, tmp_path / "back")[0] == 0
+    by_rsa = ("--rsa-private-key", tmp_path / "rsa.key", *rsa)
+    assert s3_command("get", name, tmp_path / "recovered", *by_rsa, key=False)[0] == 0
+    assert (tmp_path / "recovered").read_bytes() == (tmp_path / "back").read_bytes() == source.read_bytes()
+    by_ecdh = ("--ecdh-private-key", tmp_path / "ec.key")
+    assert s3_command("cat", name, "--range", "-4", *by_ecdh, key=False)[:2] == (0, "scan")
+    code, _, error = s3_command("cat", name, key=False)
+    assert code == 2 and "name a key: --key ARN" in error
 
 
 def test_files_go_up_and_come_down(s3_command: Callable[..., Any], bucket: str, tmp_path: Path) -> None:

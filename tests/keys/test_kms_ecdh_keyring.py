@@ -5,14 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.cloudtrail_records import record_of
 from support.keyring_support import CONTEXT, changed, opens, to_decrypt, to_encrypt
 from support.recipient_keys import CURVES, KMS_SPECS, ec_pair, private_pem, public_der, public_pem, rsa_pair
 
 from phicrypt import KmsEcdhKeyring, PhiCrypt, RawEcdhKeyring
+from phicrypt.audit import RecordingSink
 from phicrypt.core.key_pairs import EcPublicKey
 from phicrypt.core.materials import EncryptedDataKey
 from phicrypt.core.suites import DBE_SUITES, ESDK_SUITES, AlgorithmSuite
 from phicrypt.errors import AuthenticationError, ConfigurationError, KeyAccessError
+from phicrypt.evidence.cloudtrail import parse_record
+from phicrypt.evidence.matching import Category, Matcher
 from phicrypt.testing import StrictKms, mark_as_double
 
 SUITES = [*ESDK_SUITES.values(), *DBE_SUITES.values()]
@@ -269,6 +273,24 @@ def test_rule_11_identity_tells_keys_and_counterparts_apart(kms: StrictKms, side
     before = ring.identity
     ring.on_encrypt(to_encrypt())
     assert ring.identity == before
+
+
+def test_each_use_is_matched_with_cloudtrail_by_its_request(sides: Sides) -> None:
+    sink = RecordingSink()
+    with PhiCrypt(sides.ours(), cache=None, audit=[sink]) as phi:
+        message = phi.encrypt(b"note", context=CONTEXT)
+        assert phi.decrypt(message, context=CONTEXT) == b"note"
+    with Matcher() as matcher:
+        for event in sink.events:
+            matcher.add_use(event)
+        for request in sides.kms.requests:
+            record = parse_record(record_of(request, sides.arn))
+            assert record is not None
+            matcher.add_record(record)
+        matcher.finish()
+        found = [finding.category for finding in matcher.findings()]
+    assert set(found) <= {Category.MATCHED, Category.PROBABLE}, found
+    assert len(found) >= 2
 
 
 def test_a_message_between_two_organizations(sides: Sides) -> None:

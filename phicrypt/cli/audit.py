@@ -242,19 +242,29 @@ def export_events(
     unverified: Annotated[
         bool, typer.Option("--unverified", help="Export although the log's chains do not hold.")
     ] = False,
+    patient_map: Annotated[
+        Path | None,
+        typer.Option(
+            "--patient-map",
+            metavar="FILE",
+            help="Your own JSON of patients by resource token, for --format fhir: disclosures in IHE's profile.",
+        ),
+    ] = None,
 ) -> None:
     """Print the log's events in a format that others read, one JSON document per line.
 
     A log whose chains do not hold is refused, unless it is exported --unverified.
     """
     from phicrypt.evidence.exports import exported
+    from phicrypt.evidence.exports.patients import read_patient_map
 
+    patients = read_patient_map(patient_map) if patient_map is not None else None
     if not unverified:
         verdict = verdict_of_chain(verify(log))
         if verdict.word != AGREE:
             end_with(verdict)
     reading = LogReading()
-    for document in exported(counted(read_records(log, reading)), name, reading):
+    for document in exported(counted(read_records(log, reading)), name, reading, patients=patients):
         sys.stdout.write(json.dumps(document, separators=(",", ":")) + "\n")
     end_with(verdict_of_log(reading))
 

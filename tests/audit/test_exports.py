@@ -14,6 +14,7 @@ from phicrypt.cli import run
 from phicrypt.core.key_origin import KeyOrigin
 from phicrypt.errors import ConfigurationError
 from phicrypt.evidence.exports import FORMATS, exported
+from phicrypt.evidence.exports.patients import DISCLOSURE_PROFILE
 from phicrypt.evidence.log_lines import LogReading, read_records
 
 KEY_ARN = "arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
@@ -136,6 +137,97 @@ def test_what_each_use_becomes(documents: dict[str, dict[str, dict[str, Any]]]) 
     assert (ecs["no end"]["event"]["outcome"], ecs["denied"]["event"]["outcome"]) == ("unknown", "failure")
     assert ecs["item"]["event"]["type"] == ["change"]
     assert ecs["read"]["related"]["hash"] == ["rt1-k1-abc"]
+
+
+TOKEN = "rt1-k1-" + "ab" * 16
+DISCLOSED = BASE._replace(
+    kind="end", operation="s3.get_object", purpose="public-health", recipient="health authority", resource=TOKEN
+)
+
+
+def exported_with(patients: dict[str, str], event: AuditEvent, folder: Path) -> dict[str, Any]:
+    sink = JsonlSink(folder / "audit.jsonl")
+    sink.write([event])
+    sink.close()
+    (document,) = exported(read_records(folder / "audit.jsonl"), "fhir", patients=patients)
+    return document
+
+
+def test_a_disclosure_of_a_mapped_resource_is_in_ihes_profile(tmp_path: Path) -> None:
+    """The constraints of IHE.BasicAudit.PrivacyDisclosure.Source, one by one."""
+    document = exported_with({TOKEN: "Patient/4711"}, DISCLOSED, tmp_path)
+    assert document["meta"]["profile"] == [DISCLOSURE_PROFILE]
+    assert (document["type"]["code"], document["action"], document["outcome"]) == ("110106", "R", "0")
+    assert [one["code"] for one in document["subtype"]] == ["disclose", "s3.get_object"]
+    agents = {agent["type"]["coding"][0]["code"]: agent for agent in document["agent"]}
+    assert len(agents) == len(document["agent"]) == 4
+    assert agents["110153"]["who"] == document["source"]["observer"]
+    assert agents["110153"]["network"] == {"address": "portal", "type": "1"}
+    assert agents["110152"]["who"]["identifier"]["value"] == "health authority"
+    assert agents["110152"]["network"] == {"address": "urn:phicrypt:recipient:health%20authority", "type": "5"}
+    patients = [entity for entity in document["entity"] if entity.get("type", {}).get("code") == "1"]
+    assert [(one["what"], one["role"]["code"]) for one in patients] == [({"reference": "Patient/4711"}, "1")]
+    assert len(document["entity"]) >= 2
+    r4 = pytest.importorskip("fhir.resources.R4B.auditevent", reason="fhir.resources is not installed")
+    r4.AuditEvent.model_validate(document)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        DISCLOSED._replace(purpose="treatment"),
+        DISCLOSED._replace(recipient=None),
+        DISCLOSED._replace(outcome="denied"),
+        DISCLOSED._replace(kind="use", operation="s3.put_object"),
+    ],
+    ids=["treatment", "nobody named", "refused", "sealed"],
+)
+def test_what_is_no_disclosure_names_the_patient_and_no_profile(event: AuditEvent, tmp_path: Path) -> None:
+    document = exported_with({TOKEN: "https://fhir.example.org/r4/Patient/4711"}, event, tmp_path)
+    assert "meta" not in document
+    assert document["entity"][0]["what"] == {"reference": "https://fhir.example.org/r4/Patient/4711"}
+    (tmp_path / "again").mkdir()
+    unmapped = exported_with({TOKEN[:-1] + "c": "Patient/1"}, event, tmp_path / "again")
+    assert "Patient" not in json.dumps(unmapped)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[]",
+        b"{",
+        b'{"rt1-k1-x": "Patient/1"}',
+        json.dumps({TOKEN: "Person/jane-doe"}).encode(),
+        json.dumps({TOKEN: "Patient/jane doe"}).encode(),
+        json.dumps({TOKEN: 5}).encode(),
+        f'{{"{TOKEN}": "Patient/1", "{TOKEN}": "Patient/2"}}'.encode(),
+    ],
+)
+def test_a_patient_map_is_read_strictly_and_never_quoted(
+    content: bytes, log: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "map.json").write_bytes(content)
+    command = [
+        "audit",
+        "export",
+        "--log",
+        str(log),
+        "--format",
+        "fhir",
+        "--patient-map",
+        str(tmp_path / "map.json"),
+    ]
+    assert run(command) == 2
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert not any(part in captured.err for part in ("jane", "Patient/1", TOKEN))
+
+
+def test_a_patient_map_is_for_fhir_alone(log: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "map.json").write_text(json.dumps({"rt1-k1-" + "0" * 32: "Patient/1"}))
+    option = ("--patient-map", str(tmp_path / "map.json"))
+    assert run(["audit", "export", "--log", str(log), "--format", "fhir", *option]) == 0
+    assert run(["audit", "export", "--log", str(log), "--format", "ocsf", *option]) == 2
 
 
 def test_every_purpose_but_plain_disclosure_has_hl7s_code() -> None:

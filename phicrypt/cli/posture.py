@@ -28,6 +28,7 @@ from phicrypt.cli.options import (
     JsonOption,
     parse_pairs,
 )
+from phicrypt.cli.shipped_log import shipped_finding
 from phicrypt.posture.conformance import conformance_pack
 from phicrypt.posture.declaration import Declaration, KeyDeclaration
 from phicrypt.posture.examination import check, task_count
@@ -72,6 +73,17 @@ def doctor(
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Show passed rules too.")] = False,
     workers: Annotated[int, typer.Option(help="Questions at a time, at most 32.")] = 16,
+    shipped_log: Annotated[
+        Path | None,
+        typer.Option(
+            "--shipped-log",
+            metavar="FILE",
+            help="The local audit log: are its copies in the buckets declared as audit whole and locked?",
+        ),
+    ] = None,
+    shipped_prefix: Annotated[
+        str, typer.Option("--shipped-prefix", metavar="PREFIX", help="Where S3SegmentSink wrote them.")
+    ] = "phicrypt-audit/",
     emit_conformance_pack: Annotated[
         bool, typer.Option("--emit-conformance-pack", help="Print an AWS Config conformance pack (YAML) and stop.")
     ] = False,
@@ -97,8 +109,18 @@ def doctor(
         endpoint_url=aws.endpoint_url,
         workers=workers,
     )
+    audit_buckets = [bucket for bucket in declared.buckets if bucket.audit]
+    if shipped_log is not None and not audit_buckets:
+        fail("--shipped-log needs a bucket that is declared with audit = true")
     with progress("checking", task_count(declared)) as advance:
         report = check(account, declared, progress=lambda done, total: advance(1))
+    if shipped_log is not None:
+        s3_client = replace(aws, region=declared.region).client("s3")
+        findings = [
+            shipped_finding(s3_client, bucket, shipped_prefix, shipped_log, region=declared.region)
+            for bucket in audit_buckets
+        ]
+        report = replace(report, findings=(*report.findings, *findings))
     _print(report, output, everything, report.changes_since(earlier) if earlier else None)
     if output == "table" and (lacking := without_post_quantum()):
         print(f"Beside the account's settings: {lacking}.")

@@ -15,12 +15,13 @@ lines of other programs stand between the records of a ``StdoutSink``: they are 
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import Any, BinaryIO, Final, NamedTuple, cast
 
 from phicrypt.audit.events import AuditEvent, Kind
 from phicrypt.audit.sinks.chain import RECORD_START, ChainHead
@@ -231,10 +232,17 @@ def _parts(path: Path) -> list[Path]:
     return [*(segment.path for segment in rotated_segments(path)), path]
 
 
+def read_stream(file: BinaryIO, name: str, reading: LogReading) -> Iterator[Record | Fragment]:
+    """Records and fragments of one file that is open already, in any of the shapes."""
+    return _read_part(file, name, reading, lambda line: True)
+
+
 def _read_part(
     file: BinaryIO, name: str, reading: LogReading, wanted: Callable[[bytes], bool]
 ) -> Iterator[Record | Fragment]:
-    start = file.peek(4_096) if hasattr(file, "peek") else b""
+    if not hasattr(file, "peek"):
+        file = io.BufferedReader(cast("io.RawIOBase", file))
+    start = file.peek(4_096)
     if start.startswith(GZIP_START):
         inflating = InflatedStream(file, max_bytes=MAX_LOG_BYTES, field=name)
         yield from _read_inflated(_inflated_lines(inflating), name, reading)

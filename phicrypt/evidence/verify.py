@@ -16,6 +16,7 @@ from phicrypt._lazy import lazy_names
 from phicrypt.audit.events import Kind
 from phicrypt.audit.sinks.chain import FIRST_PREVIOUS, ChainHead
 from phicrypt.evidence.log_lines import (
+    Fragment,
     LogReading,
     Place,
     Record,
@@ -152,10 +153,23 @@ def verify(
 
 def verified_records(path: str | Path, result: Verification, wanted: Wanted | None = None) -> Iterator[Record]:
     """The records of a log, each checked on its way into ``result``; :func:`compare_with_anchors` may follow."""
-    is_folder = Path(path).is_dir()
     missing = missing_segments(Path(path))
+    in_order = not Path(path).is_dir()
+    for record in verified_items(read_log(path, result.reading), result, wanted, in_order=in_order):
+        if missing:
+            missing.pop(record.head, None)
+        yield record
+    for head, name in missing.items():
+        result.reading.add_unread(Place(name, 0))
+        result.add(Fault(Place(name, 0), head.chain_id, head.sequence, "the rotated segment is missing"))
+
+
+def verified_items(
+    items: Iterator[Record | Fragment], result: Verification, wanted: Wanted | None = None, *, in_order: bool
+) -> Iterator[Record]:
+    """The records among these, each checked; ``in_order`` if chains stand behind each other as they began."""
     for record in records_among(
-        read_log(path, result.reading),
+        items,
         result.reading,
         lambda fragment: result.torn.append(fragment.place),
         # It waited, and may stand before all others: there is room for it even if these are many.
@@ -163,13 +177,8 @@ def verified_records(path: str | Path, result: Verification, wanted: Wanted | No
             Fault(fragment.place, None, None, fragment.what), limit=_MAX_LISTED + _MAX_LATE
         ),
     ):
-        _check_record(record, result, wanted or {}, starts_in_order=not is_folder)
-        if missing:
-            missing.pop(record.head, None)
+        _check_record(record, result, wanted or {}, starts_in_order=in_order)
         yield record
-    for head, name in missing.items():
-        result.reading.add_unread(Place(name, 0))
-        result.add(Fault(Place(name, 0), head.chain_id, head.sequence, "the rotated segment is missing"))
 
 
 def compare_with_anchors(
@@ -308,5 +317,5 @@ def _check_missed_anchor(
 __getattr__, _ = lazy_names(
     __name__,
     {},
-    dict.fromkeys(("Fragment", "read_log", "read_records"), "phicrypt.evidence.log_lines"),
+    dict.fromkeys(("read_records",), "phicrypt.evidence.log_lines"),
 )

@@ -142,6 +142,13 @@ SPOILS: list[tuple[str, Severity, str, dict[str, Any], str]] = [
         {"object_lock": {"ObjectLockEnabled": ""}},
         "aws s3api put-object-lock-configuration",
     ),
+    (
+        "s3-audit-retention",
+        MEDIUM,
+        "audit bucket",
+        {"object_lock": {"Rule": {"DefaultRetention": {"Mode": "GOVERNANCE", "Years": 6}}}},
+        "aws s3api put-object-lock-configuration",
+    ),
     ("s3-logging", LOW, "bucket", {"logging": {"TargetBucket": ""}}, "aws s3api put-bucket-logging"),
     ("s3-replication", LOW, "bucket", {"replication": {"Rules": []}}, "aws s3api put-bucket-replication"),
     ("s3-ownership", MEDIUM, "bucket", {"ownership": ""}, "aws s3api put-bucket-ownership-controls"),

@@ -14,6 +14,7 @@ from phicrypt.posture.rules.findings import (
     ACCESS,
     AUDIT,
     BACKUP,
+    DOCUMENTATION,
     ENCRYPTION,
     INTEGRITY,
     RECOVERY,
@@ -24,6 +25,9 @@ from phicrypt.posture.rules.findings import (
 )
 from phicrypt.posture.write_guard import PUBLIC_ACCESS_SETTINGS, public_acl_permissions
 
+_LOCK: Final = '\'{"ObjectLockEnabled":"Enabled","Rule":{"DefaultRetention":{"Mode":"COMPLIANCE","Years":6}}}\''
+_SIX_YEARS_DAYS: Final = 6 * 365
+"""As S3 counts years of retention."""
 _BLOCK: Final = ",".join(f"{name}=true" for name in PUBLIC_ACCESS_SETTINGS)
 
 
@@ -97,6 +101,16 @@ def _object_lock(bucket: BucketSettings) -> str | None:
         return "Object Lock is off"
     mode = lock.get("Rule", {}).get("DefaultRetention", {}).get("Mode")
     return None if mode in ("COMPLIANCE", "GOVERNANCE") else "Object Lock is on without a default retention"
+
+
+def _audit_retention(bucket: BucketSettings) -> str | None:
+    retention = _members(bucket.object_lock).get("Rule", {}).get("DefaultRetention", {})
+    mode, days = retention.get("Mode"), retention.get("Days", 0) + retention.get("Years", 0) * 365
+    if mode is None:
+        return "no default retention"
+    if mode != "COMPLIANCE":
+        return f"mode {mode}: whoever may s3:BypassGovernanceRetention can delete"
+    return None if days >= _SIX_YEARS_DAYS else f"default retention of {days:,} days"
 
 
 def _replication(bucket: BucketSettings) -> str | None:
@@ -186,13 +200,21 @@ RULES: Final[tuple[Rule[BucketSettings], ...]] = (
         "Object Lock with a default retention on buckets declared as audit",
         ("object_lock",),
         _object_lock,
-        _command(
-            "put-object-lock-configuration",
-            "--object-lock-configuration",
-            '\'{"ObjectLockEnabled":"Enabled","Rule":{"DefaultRetention":{"Mode":"COMPLIANCE","Years":6}}}\'',
-        ),
+        _command("put-object-lock-configuration", "--object-lock-configuration", _LOCK),
         ("S3_BUCKET_DEFAULT_LOCK_ENABLED",),
         (AUDIT, INTEGRITY),
+        applies=lambda bucket: bucket.declared.audit,
+    ),
+    Rule(
+        "s3-audit-retention",
+        "Audit segments are kept for six years",
+        Severity.MEDIUM,
+        "a default retention in compliance mode for at least six years on buckets declared as audit",
+        ("object_lock",),
+        _audit_retention,
+        _command("put-object-lock-configuration", "--object-lock-configuration", _LOCK),
+        ("S3_BUCKET_DEFAULT_LOCK_ENABLED",),
+        (AUDIT, DOCUMENTATION),
         applies=lambda bucket: bucket.declared.audit,
     ),
     Rule(

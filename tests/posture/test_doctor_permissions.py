@@ -46,6 +46,7 @@ DENIALS = [
     ("s3-default-encryption", "s3", "GetBucketEncryption", "s3:GetEncryptionConfiguration"),
     ("s3-versioning", "s3", "GetBucketVersioning", "s3:GetBucketVersioning"),
     ("s3-object-lock", "s3", "GetObjectLockConfiguration", "s3:GetBucketObjectLockConfiguration"),
+    ("s3-audit-retention", "s3", "GetObjectLockConfiguration", "s3:GetBucketObjectLockConfiguration"),
     ("s3-logging", "s3", "GetBucketLogging", "s3:GetBucketLogging"),
     ("s3-replication", "s3", "GetBucketReplication", "s3:GetReplicationConfiguration"),
     ("s3-ownership", "s3", "GetBucketOwnershipControls", "s3:GetBucketOwnershipControls"),

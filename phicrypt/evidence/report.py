@@ -37,7 +37,13 @@ _MEANING: Final = {
     Category.ENDPOINT: "The policy of a VPC endpoint refused; the call may never have reached KMS.",
 }
 _COLUMNS: Final = ("Time (UTC)", "Operation", "Actor", "Purpose", "Principal", "Key", "Request", "Note")
-_STYLE: Final = """
+# On a phone a row is a list of its cells, each behind its column's name.
+_NAMED: Final = "\n  ".join(
+    f'.findings td:nth-child({number})::before {{ content: "{name}: "; }}'
+    for number, name in enumerate(_COLUMNS, 1)
+)
+_STYLE: Final = (
+    """
 :root { color-scheme: light dark; --line: #8884; --accent: #2563eb; --bad: #c2410c; --good: #15803d; }
 * { box-sizing: border-box; }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 64rem; padding: 1rem; }
@@ -55,10 +61,20 @@ svg { width: 100%; height: 7rem; display: block; } svg rect { fill: var(--accent
 label { white-space: nowrap; margin-right: .5rem; }
 .findings { display: block; min-width: 60rem; } .findings thead { display: block; }
 .findings tbody { display: flex; flex-direction: column; }
-.findings tr { display: grid; grid-template-columns: 6rem 8rem 6rem 6rem 1fr 1fr 1fr 8rem; }
+.findings tr { display: grid; grid-template-columns: 6.5rem 8rem 6rem 6rem 1fr 1fr 1fr 8rem; }
+@media (max-width: 40rem) {
+  .findings { min-width: 0; } .findings tr { grid-template-columns: 1fr; padding: .4rem 0; }
+  .findings thead { position: absolute; left: -99rem; }
+  .findings td { border: 0; padding: 0; } .findings td:empty { display: none; }
+  .findings tbody tr { border-bottom: 1px solid var(--line); } .findings td::before { opacity: .7; }
+  COLUMNS
+}
 @media print { body { max-width: none; } }
-""" + "\n".join(
-    f"section:has(.s{column}:checked) tbody tr {{ order: var(--s{column}); }}" for column in range(len(_COLUMNS))
+""".replace("COLUMNS", _NAMED)
+    + "\n".join(
+        f"section:has(.s{column}:checked) tbody tr {{ order: var(--s{column}); }}"
+        for column in range(len(_COLUMNS))
+    )
 )
 
 

@@ -54,7 +54,8 @@ def ministack_client(service: str, endpoint_url: str, **settings: Any) -> Any:
     import boto3
     from botocore.config import Config
 
-    return boto3.client(
+    service_client: Any = boto3.client
+    return service_client(
         service,
         endpoint_url=endpoint_url,
         region_name="us-east-1",

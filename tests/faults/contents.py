@@ -16,7 +16,7 @@ class Content(NamedTuple):
     size_bytes: int
 
 
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=4)
 def bytes_of(content: Content) -> bytes:
     """The canary, the number, and bytes that no other content has."""
     head = CANARY + content.number.to_bytes(8, "big")

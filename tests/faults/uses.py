@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from phicrypt.audit.events import AuditEvent, Kind, Outcome
-from phicrypt.core.key_origin import KeyOrigin
 
 
 @dataclass
@@ -20,12 +19,14 @@ class Uses:
         open: use ids that began and did not end.
         strays: use ids that ended twice, or without a beginning.
         request_ids: of every KMS call that an event names.
+        unanswered: how many attempts an event says got no answer in time; a server may have answered all the same.
     """
 
     ended: Counter[tuple[str, str]] = field(default_factory=Counter)
     open: set[str] = field(default_factory=set)
     strays: list[str] = field(default_factory=list)
     request_ids: set[str] = field(default_factory=set)
+    unanswered: int = 0
 
     def succeeded(self, operation: str) -> int:
         return self.ended[operation, Outcome.SUCCESS]
@@ -66,7 +67,9 @@ class UsesOfCalls:
 
 def _fold(uses: Uses, event: AuditEvent) -> None:
     if event.origin is not None:
-        uses.request_ids.update(_request_ids(event.origin))
+        for call in (event.origin, *event.origin.other_calls):
+            uses.request_ids.update(call.request_ids)
+            uses.unanswered += call.unanswered_attempts
     if event.kind == Kind.BEGIN:
         uses.open.add(event.use_id)
         return
@@ -75,10 +78,3 @@ def _fold(uses: Uses, event: AuditEvent) -> None:
             uses.strays.append(event.use_id)
         uses.open.discard(event.use_id)
     uses.ended[event.operation, event.outcome] += 1
-
-
-def _request_ids(origin: KeyOrigin) -> set[str]:
-    found = set(origin.request_ids)
-    for call in origin.other_calls:
-        found.update(call.request_ids)
-    return found

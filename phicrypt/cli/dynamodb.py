@@ -156,13 +156,64 @@ def verify(
         "plaintext": report.plaintext,
         "legacy client": report.legacy,
         "damaged": report.damaged,
+        "not findable": report.unfindable,
     }
     _print(as_json, table, counts, report.reasons, report.is_proven, first_problem=report.first_problem)
     if not report.is_proven:
         where = f"; the first: {report.first_problem}" if report.first_problem else ""
-        complain(f"the table holds items that are not encrypted, or not genuine{where}")
+        complain(f"the table holds items that are not encrypted, not genuine or not found by their beacons{where}")
         raise typer.Exit(CHECK_EXIT_CODE)
     complain("every item is encrypted and genuine; backups, exports and streams from before are not covered")
+
+
+@app.command(name="beacon-backfill", epilog=EXIT_CODES_EPILOG)
+def beacon_backfill(
+    table: TableArgument,
+    config: ConfigOption,
+    key: KeyOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Compute and report; write nothing.")] = False,
+    segments: SegmentsOption = 4,
+    items_per_second: RateOption = None,
+    page_size: PageOption = None,
+    checkpoint: CheckpointOption = None,
+    problems: ProblemsOption = None,
+    *,
+    audit: AuditOptions,
+    aws: AwsAccess,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the beacons that encrypted items lack, so that lookups find them; nothing is encrypted again.
+
+    The file's [search] section says which beacons. Deploy writers that know them first. Every write is
+    conditional; ends with 1 if items are left that need attention. Run `phicrypt dynamodb verify` afterwards.
+    """
+    from phicrypt.dynamodb.backfill import backfill_table
+    from phicrypt.dynamodb.walks import WalkOptions
+
+    options = WalkOptions(
+        segments=segments,
+        items_per_second=items_per_second,
+        page_size=page_size,
+        checkpoint_file=checkpoint,
+        problems_file=problems,
+    )
+    with audit.trail() as trail, progress("Trying" if dry_run else "Writing beacons", None) as advance:
+        client = _client(table, config, key, aws, trail)
+        report = backfill_table(client, table, options, dry_run=dry_run, on_progress=lambda done: advance(done))
+    counts = {
+        "would get beacons" if dry_run else "got beacons now": report.written_now,
+        "had them": report.found_before,
+        "plaintext": report.plaintext,
+        "legacy client": report.legacy,
+        "damaged": report.damaged,
+        "refused": report.refused,
+        "changed too often": report.contended,
+        "deleted meanwhile": report.vanished,
+    }
+    _print(as_json, f"Dry run of {table}" if dry_run else table, counts, report.reasons, report.is_complete)
+    if not report.is_complete:
+        complain("items are left that need attention")
+        raise typer.Exit(CHECK_EXIT_CODE)
 
 
 def _client(table_name: str, config_path: Path, key: str | None, aws: AwsAccess, trail: AuditTrail | None) -> Any:

@@ -177,6 +177,19 @@ def asked_hashes(
     return hashes
 
 
+def hashes_for_item(phi_session: Session, item: Mapping[str, Any], plan: SearchPlan) -> DerivedHashes:
+    """The hashes of a verified item: its tenant stands in a signed attribute."""
+    branch_key_id = branch_key_id_of(phi_session, plan.config)
+    if branch_key_id is None:
+        source = plan.config.beacon_key
+        assert isinstance(source, BeaconKeyByAttribute)
+        tenant = item.get(source.attribute, {}).get("S")
+        if not isinstance(tenant, str):
+            raise ConfigurationError(f"the item has no text in {source.attribute!r}, which names its tenant")
+        branch_key_id = tenant
+    return beacon_keys_of(phi_session, plan.config).hashes(branch_key_id)[0]
+
+
 def _tenant_of(item: Mapping[str, Any], search: SearchConfig, data_keys: Sequence[EncryptedDataKey]) -> str:
     """The branch key that the item was sealed under, which must be the one that its attribute names."""
     source = search.beacon_key

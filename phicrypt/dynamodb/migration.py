@@ -9,19 +9,19 @@ every item and counts what is not encrypted. ``docs/dynamodb-client.md`` has the
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from phicrypt.dynamodb.backfill import beacon_fault
 from phicrypt.dynamodb.config import PlaintextPolicy, TableConfig
 from phicrypt.dynamodb.items import LEGACY_FORMAT, recorded_use
-from phicrypt.dynamodb.layer import Layer, layer_of
+from phicrypt.dynamodb.layer import Layer
 from phicrypt.dynamodb.shapes import Item
 from phicrypt.dynamodb.survey import MAX_ITEM_BYTES, Checkpoint, ItemKind, Pace, Tally, item_size_bytes, kind_of
 from phicrypt.dynamodb.tables import check_stored_beacons
 from phicrypt.dynamodb.updates import MAX_ATTEMPTS, pause_of_colliding_writers, replacing_update
-from phicrypt.dynamodb.walks import DEFAULT_WALK, Progress, Walk
+from phicrypt.dynamodb.walks import DEFAULT_WALK, Progress, Walk, table_identity, walked_table
 from phicrypt.dynamodb.walks import MAX_SEGMENTS as MAX_SEGMENTS
 from phicrypt.dynamodb.walks import WalkOptions as WalkOptions
 from phicrypt.errors import (
@@ -89,6 +89,8 @@ class VerificationReport:
         damaged: items with header or footer alone, or that did not verify; ``reasons`` says why.
         reasons: why items did not verify, with counts.
         first_problem: where in the scan the first item stood that is not verified (rule 25).
+        unfindable: genuine items whose beacons are missing, stale, forged or unknown, of a table with ``search``:
+            a lookup would not find them (rule 38); ``reasons`` names the beacons.
     """
 
     verified: int
@@ -97,11 +99,12 @@ class VerificationReport:
     damaged: int
     reasons: Mapping[str, int]
     first_problem: str = ""
+    unfindable: int = 0
 
     @property
     def is_proven(self) -> bool:
-        """Whether every item of the table is encrypted and genuine."""
-        return not (self.plaintext or self.legacy or self.damaged)
+        """Whether every item of the table is encrypted and genuine, and has its beacons."""
+        return not (self.plaintext or self.legacy or self.damaged or self.unfindable)
 
 
 def migrate_table(
@@ -127,11 +130,11 @@ def migrate_table(
     UnsupportedOperationError for a table with beacons, KeyAccessError and botocore's errors; after one
     of them, run again with the same ``checkpoint_file``.
     """
-    layer, table = _layer_and_table(client, table_name)
+    layer, table = walked_table(client, table_name)
     _check_migratable(layer, table)
     tally = Tally(table, options.problems_file)
     checkpoint_file = None if dry_run else options.checkpoint_file
-    checkpoint = Checkpoint(checkpoint_file, _identity(layer, table, table_name), options.segments)
+    checkpoint = Checkpoint(checkpoint_file, table_identity(layer, table, table_name), options.segments)
     checkpoint.restore(tally)
     migration = _Migration(layer, table, table_name, tally, Pace(options.items_per_second), dry_run, legacy)
     Walk(layer, table_name, options, checkpoint, tally, on_progress).run(migration.migrate)
@@ -158,14 +161,14 @@ def verify_table(
     exports, streams or replicas, which may hold plaintext from before. Raises KeyAccessError where
     keys cannot be had at all, and botocore's errors.
     """
-    layer, table = _layer_and_table(client, table_name)
+    layer, table = walked_table(client, table_name)
     strict = dataclasses.replace(
         table,
         plaintext_policy=PlaintextPolicy.FORBID_PLAINTEXT_WRITE_FORBID_PLAINTEXT_READ,
         plaintext_reads_until=None,
     )
     tally = Tally(table, options.problems_file)
-    checkpoint = Checkpoint(options.checkpoint_file, _identity(layer, table, table_name), options.segments)
+    checkpoint = Checkpoint(options.checkpoint_file, table_identity(layer, table, table_name), options.segments)
     checkpoint.restore(tally)
     pace = Pace(options.items_per_second)
 
@@ -175,7 +178,7 @@ def verify_table(
 
     Walk(layer, table_name, options, checkpoint, tally, on_progress).run(verify)
     checkpoint.remove()
-    counts = {name: tally.counts[name] for name in ("verified", "plaintext", "legacy", "damaged")}
+    counts = {name: tally.counts[name] for name in ("verified", "plaintext", "legacy", "damaged", "unfindable")}
     return VerificationReport(**counts, reasons=dict(tally.reasons), first_problem=tally.first_problem)
 
 
@@ -186,7 +189,8 @@ def _verify_item(layer: Layer, table: TableConfig, stored: Item, tally: Tally) -
         tally.count(outcome, problem=stored, reason=kind.value if kind is ItemKind.DAMAGED else None)
         return
     try:
-        layer.open(stored, table, "verify_table")
+        item = layer.open(stored, table, "verify_table").item
+        fault = beacon_fault(layer, table, stored, item)
     except _UNREADABLE as error:
         tally.count("damaged", problem=stored, reason=_reason(error))
     except KeyAccessError as error:
@@ -194,7 +198,10 @@ def _verify_item(layer: Layer, table: TableConfig, stored: Item, tally: Tally) -
             raise
         tally.count("damaged", problem=stored, reason=f"no data key: {error.code}")
     else:
-        tally.count("verified")
+        if fault is None:
+            tally.count("verified")
+        else:
+            tally.count("unfindable", problem=stored, reason=fault)
 
 
 def _check_migratable(layer: Layer, table: TableConfig) -> None:
@@ -310,27 +317,6 @@ class _Migration:
             self._tally.count("damaged", problem=written, reason=f"after writing: {_reason(error)}")
         else:
             self._tally.count(outcome)
-
-
-def _layer_and_table(client: DynamoDBClient, table_name: str) -> tuple[Layer, TableConfig]:
-    layer = layer_of(client)
-    table = layer.book.resolve(table_name, "The walk over the table")
-    if table is None:
-        raise ConfigurationError(f"the table {table_name!r} is in plaintext_tables; give it a TableConfig")
-    return layer, table
-
-
-def _identity(layer: Layer, table: TableConfig, table_name: str) -> dict[str, str]:
-    """What a checkpoint belongs to: this very table and this configuration."""
-    description = layer.call("DescribeTable", {"TableName": table_name})["Table"]
-    said = [str(getattr(table, part)) for part in ("partition_key", "sort_key", "unsigned_prefix", "signed")]
-    said += [table.logical_table_name, *sorted(table.unsigned_attributes)]
-    said += sorted(f"{name}={action.value}" for name, action in table.actions.items())
-    return {
-        "table": str(description.get("TableArn", table_name)),
-        "created": str(description.get("TableId") or description.get("CreationDateTime")),
-        "config": hashlib.sha256("\n".join(said).encode()).hexdigest(),
-    }
 
 
 def _reason(error: PhiCryptError) -> str:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextvars
+import hashlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from phicrypt.dynamodb.layer import Layer
+from phicrypt.dynamodb.config import TableConfig
+from phicrypt.dynamodb.layer import Layer, layer_of
 from phicrypt.dynamodb.shapes import Item
 from phicrypt.dynamodb.survey import Checkpoint, Tally
 from phicrypt.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb.client import DynamoDBClient
 
 MAX_SEGMENTS: Final = 64
 Progress = Callable[[int], None]
@@ -107,3 +112,28 @@ class Walk:
         if position is not None:
             parameters["ExclusiveStartKey"] = position
         return parameters
+
+
+def walked_table(client: DynamoDBClient, table_name: str) -> tuple[Layer, TableConfig]:
+    """The layer of an encrypting client, and the configuration of one of its tables. Raises ConfigurationError."""
+    layer = layer_of(client)
+    table = layer.book.resolve(table_name, "The walk over the table")
+    if table is None:
+        raise ConfigurationError(f"the table {table_name!r} is in plaintext_tables; give it a TableConfig")
+    return layer, table
+
+
+def table_identity(layer: Layer, table: TableConfig, table_name: str) -> dict[str, str]:
+    """What a checkpoint belongs to: this very table and this configuration."""
+    description = layer.call("DescribeTable", {"TableName": table_name})["Table"]
+    said = [str(getattr(table, part)) for part in ("partition_key", "sort_key", "unsigned_prefix", "signed")]
+    said += [table.logical_table_name, *sorted(table.unsigned_attributes)]
+    said += sorted(f"{name}={action.value}" for name, action in table.actions.items())
+    if table.search_plan is not None:
+        said += sorted(f"{one.beacon.name}:{one.beacon.bits}" for one in table.search_plan.standard.values())
+        said += sorted(table.search_plan.stored_names)
+    return {
+        "table": str(description.get("TableArn", table_name)),
+        "created": str(description.get("TableId") or description.get("CreationDateTime")),
+        "config": hashlib.sha256("\n".join(said).encode()).hexdigest(),
+    }

@@ -92,6 +92,7 @@ def is_disclosure(use: AuditEvent) -> bool:
         and use.purpose in accountable
         and use.format != BRANCH_KEY_FORMAT
         and opens(use)
+        and (use.detail or {}).get("released") != 0  # a lookup opened it, and nobody got it (rule 37)
     )
 
 

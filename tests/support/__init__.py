@@ -44,6 +44,7 @@ Module                  What it doubles or holds
 ``s3_memory``           a process that measures its peak memory while it moves an object
 ``s3_process``          a process that uploads or downloads, to be killed
 ``s3_support``          an S3 client that counts, fails and changes what it returns
+``searched_tables``     tables that are searched by beacons, their indexes and patients
 ``sdk_providers``       the AWS Encryption SDK's providers for the tests' keys
 ``slow_servers``        servers that are silent, or send a byte now and then
 ``step_answers``        answers for steps without I/O, in place of a client

@@ -192,6 +192,12 @@ ContextPairs = Annotated[
 OneKey = Annotated[
     str | None, typer.Option("--key", metavar="ARN", help="The KMS key; default: the first declared one.")
 ]
+VerifyDataKeys = Annotated[
+    bool,
+    typer.Option(
+        "--verify-data-keys", help="kms:Decrypt for the writer too: KmsKeyring(verify_data_keys=True) needs it."
+    ),
+]
 RoleArn = Annotated[str | None, typer.Option(metavar="ARN", help="Role of the account.")]
 
 
@@ -224,6 +230,7 @@ def policy_key(
     reader: RoleArn = None,
     auditor: RoleArn = None,
     break_glass: RoleArn = None,
+    verify_data_keys: VerifyDataKeys = False,
 ) -> None:
     """The key policy: administration apart from use, use bound to the encryption context."""
     roles = {
@@ -233,13 +240,20 @@ def policy_key(
         "auditor": auditor,
         "break-glass": break_glass,
     }
-    _print_policy(policies.key_policy(*_of_one_key(declaration, key, context, roles)))
+    of_key = _of_one_key(declaration, key, context, roles)
+    _print_policy(policies.key_policy(*of_key, verify_data_keys=verify_data_keys))
 
 
 @policy_app.command("writer")
-def policy_writer(declaration: DeclarationOption = None, key: OneKey = None, context: ContextPairs = None) -> None:
+def policy_writer(
+    declaration: DeclarationOption = None,
+    key: OneKey = None,
+    context: ContextPairs = None,
+    verify_data_keys: VerifyDataKeys = False,
+) -> None:
     """IAM policy of those who encrypt: kms:GenerateDataKey under the declared context."""
-    _print_policy(policies.writer_policy(*_of_one_key(declaration, key, context)))
+    of_key = _of_one_key(declaration, key, context)
+    _print_policy(policies.writer_policy(*of_key, verify_data_keys=verify_data_keys))
 
 
 @policy_app.command("reader")

@@ -17,6 +17,7 @@ decided in the generators, once for both ways of calling.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -158,6 +159,23 @@ class Leading(LocalRequest):
 
     async def answer_async(self) -> None:
         pass
+
+
+class Pause(LocalRequest):
+    """Time that passes before something is asked again."""
+
+    __slots__ = ("seconds",)
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def answer(self) -> None:
+        time.sleep(self.seconds)
+
+    async def answer_async(self) -> None:
+        import asyncio
+
+        await asyncio.sleep(self.seconds)
 
 
 class BlockingCall(LocalRequest):

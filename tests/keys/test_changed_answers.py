@@ -13,6 +13,7 @@ from support.key_stores import CONTEXT, KeyStores, key_stores, to_decrypt, to_en
 from support.wires import HTML, Answer, Wire, fresh_id
 
 from phicrypt import ANY_CONTEXT, BranchKeyStore, HierarchicalKeyring, KmsKeyring, PhiCrypt
+from phicrypt.audit import RecordingSink
 from phicrypt.errors import KeyAccessError, PhiCryptError
 from phicrypt.keys.branch_keys.store import FailoverRegion
 
@@ -29,7 +30,7 @@ def stores() -> Iterator[KeyStores]:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)
+    monkeypatch.setattr("botocore.endpoint.time.sleep", lambda _: None)  # as every pause of this process
 
 
 def flipped(answer: Answer, member: str = "Plaintext") -> Answer:
@@ -190,6 +191,70 @@ def test_rule_28_a_local_mac_key_is_taken_when_two_openings_agree(
     assert mac.local([envelope], purpose="search-tokens").generate(b"7", resource="r") == true
 
 
+GENERATED = {
+    **FAULTS,
+    **KMS_LIES,
+    "another ciphertext": lambda answer: flipped(answer, "CiphertextBlob"),
+    "a ciphertext that is none": lambda answer: with_members(answer, CiphertextBlob="AAAA"),
+}
+
+
+@pytest.mark.parametrize(
+    ("operation", "fault"),
+    [("GenerateDataKey", fault) for fault in GENERATED] + [("Decrypt", fault) for fault in {**FAULTS, **KMS_LIES}],
+)
+def test_rule_28_a_data_key_that_was_verified_seals_nothing_that_is_lost(
+    stores: KeyStores, operation: str, fault: str
+) -> None:
+    arn, client = stores.kms.create_key(), stores.kms.client()
+    phi = PhiCrypt(KmsKeyring(arn, client=client, verify_data_keys=True))
+    wire = Wire(client, operation)
+    wire.changes = [GENERATED[fault]]
+    acknowledged = []
+    for _ in range(3):
+        try:
+            acknowledged.append(phi.encrypt(b"note", context=CONTEXT))
+        except KeyAccessError as error:
+            assert error.is_outage is (error.code == "NoAnswer")
+    assert wire.changes == []
+    assert len(acknowledged) >= 2
+    sound = PhiCrypt(KmsKeyring(arn, client=stores.kms.client()))
+    assert {sound.decrypt(message, context=CONTEXT) for message in acknowledged} == {b"note"}
+
+
+def test_rule_28_a_data_key_whose_openings_go_on_disagreeing_seals_nothing(stores: KeyStores) -> None:
+    arn, client = stores.kms.create_key(), stores.kms.client()
+    phi = PhiCrypt(KmsKeyring(arn, client=client, verify_data_keys=True))
+    Wire(client, "GenerateDataKey").always = flipped
+    before = len(stores.kms.requests)
+    with pytest.raises(KeyAccessError) as refused:
+        phi.encrypt(b"note", context=CONTEXT)
+    assert (refused.value.code, refused.value.is_retryable) == ("KeyOpeningsDisagree", False)
+    assert [one.operation for one in stores.kms.requests[before:]] == ["GenerateDataKey", "Decrypt"] * 2
+
+
+def test_rule_28_a_writer_who_may_not_decrypt_is_told_the_permission_and_each_call_is_recorded(
+    stores: KeyStores,
+) -> None:
+    arn = stores.kms.create_key()
+    keyring = KmsKeyring(arn, client=stores.kms.client(), verify_data_keys=True)
+    sink = RecordingSink()
+    phi = PhiCrypt(keyring, audit=[sink])
+    phi.encrypt(b"note", context={"tenant": "a"})
+    phi.flush()
+    made = sink.events[-1].origin
+    assert made is not None
+    assert [made.operation, *(call.operation for call in made.other_calls)] == ["GenerateDataKey", "Decrypt"]
+    stores.kms.deny(arn, "Decrypt")
+    with pytest.raises(KeyAccessError, match=r"verify_data_keys=True .* needs kms:Decrypt") as refused:
+        phi.encrypt(b"note", context={"tenant": "b"})
+    assert refused.value.code == "AccessDeniedException"
+    phi.flush()
+    refusal = sink.events[-1].origin
+    assert refusal is not None
+    assert [refusal.operation, *(call.operation for call in refusal.other_calls)] == ["Decrypt", "GenerateDataKey"]
+
+
 class Regions:
     """A branch key in two Regions, whose first Region's wires are in the test's hands."""
 
@@ -256,6 +321,32 @@ def test_rule_27_who_writes_rows_is_refused_and_chooses_no_region(
 @pytest.fixture(scope="module")
 def regions(stores: KeyStores) -> Regions:
     return Regions(stores)
+
+
+def test_rule_28_a_replica_that_has_the_active_row_before_its_version_is_waited_for(stores: KeyStores) -> None:
+    client = stores.aws.client("dynamodb")
+    store = stores.new_store()
+    store.create_key(ID)
+    missing = stores.rows(store, ID)[f"branch:version:{store.fetch_active(ID).version}"]
+    stores.delete(store, missing)
+    wire = Wire(client, "GetItem")
+    reads: list[Answer] = []
+
+    def arrives(answer: Answer) -> Answer:
+        reads.append(answer)
+        if len(reads) == 5:
+            stores.put(store, missing)
+        return answer
+
+    wire.always = arrives
+    replica = stores.another(store.table_name, store.kms_key_arn, dynamodb_client=client)
+    message = PhiCrypt(HierarchicalKeyring(replica, ID)).encrypt(b"note", context=CONTEXT)
+    assert PhiCrypt(HierarchicalKeyring(store, ID)).decrypt(message, context=CONTEXT) == b"note"
+
+    stores.delete(store, missing)
+    with pytest.raises(KeyAccessError) as refused:
+        PhiCrypt(HierarchicalKeyring(replica, ID)).encrypt(b"note", context=CONTEXT)
+    assert refused.value.code == "BranchKeyNotFound"
 
 
 @pytest.mark.parametrize(

@@ -190,6 +190,16 @@ def test_any_json_is_a_policy_or_an_error_of_phicrypt(value):
 # ---- templates
 
 
+def test_rule_28_a_writer_that_verifies_data_keys_may_open_under_the_same_pairs() -> None:
+    (seals, verifies) = writer_policy(DECLARATION, KEY, verify_data_keys=True)["Statement"]
+    assert (seals["Action"], verifies["Action"]) == (["kms:GenerateDataKey"], ["kms:Decrypt"])
+    assert verifies["Condition"] == seals["Condition"]
+    by_sid = {one["Sid"]: one for one in key_policy(DECLARATION, KEY, verify_data_keys=True)["Statement"]}
+    assert by_sid["WriterVerifiesDataKeys"]["Principal"] == by_sid["WriterSeals"]["Principal"]
+    assert by_sid["WriterVerifiesDataKeys"]["Condition"] == by_sid["WriterSeals"]["Condition"]
+    assert by_sid["WriterVerifiesDataKeys"]["Action"] == ["kms:Decrypt"]
+
+
 @pytest.mark.parametrize("make", [key_policy, writer_policy, reader_policy, auditor_policy, break_glass_policy])
 def test_templates_pass_the_lint(make):
     assert lint_policy(json.dumps(make(DECLARATION, KEY))) == ()

@@ -30,6 +30,7 @@ from phicrypt.core.primitives import kdf_counter_mode_sha256, open_gcm, random_b
 from phicrypt.core.steps import SteppedKeyring, Steps, run, shell_of
 from phicrypt.core.suites import IV_LENGTH_BYTES, TAG_LENGTH_BYTES, AlgorithmSuite
 from phicrypt.errors import AuthenticationError, ConfigurationError, KeyAccessError
+from phicrypt.keys.branch_keys.replication import once_replicated
 from phicrypt.keys.branch_keys.values import (
     BRANCH_KEY_LENGTH_BYTES,
     BranchKey,
@@ -308,7 +309,8 @@ class HierarchicalKeyring(SteppedKeyring):
     def _opened_twice(self, branch_key_id: str, calls: list[KeyOrigin]) -> Steps[tuple[BranchKey, BranchKey]]:
         """The ACTIVE key and its version, the latter from the cache where it was opened before."""
         active = yield from self._opened(branch_key_id, None, calls)
-        version, was_cached = yield from self._branch_key(branch_key_id, active.version)
+        fetch = partial(self._branch_key, branch_key_id, active.version)
+        version, was_cached = yield from once_replicated(fetch)
         if not was_cached:
             calls.append(version.origin)
         return active, version

@@ -31,6 +31,7 @@ from phicrypt.keys.kms.answers import (
     unexpected_answer,
 )
 from phicrypt.keys.kms.clients import KmsClients, KmsClientsSettings, key_arn_of_alias
+from phicrypt.keys.kms.verification import MadeKey, verified
 from phicrypt.keys.wrapping import ciphertext_to_unwrap, key_to_wrap, unwrapped_data_key, wrapped_data_key
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class KmsKeyringSettings(KmsClientsSettings, total=False):
     decrypt_key_arns: Iterable[str]
     grant_tokens: Iterable[str]
     failover_regions: Iterable[str]
+    verify_data_keys: bool
 
 
 class _DiscoveryFilter(NamedTuple):
@@ -71,6 +73,8 @@ class KmsKeyring(SteppedKeyring):
             on decrypt when a Region gives no answer or a 5xx (rule 13). A refusal ends the
             search: revoking a multi-Region key means disabling every replica. Clients made here
             then give up after about 7 seconds instead of 30.
+        verify_data_keys: open each new data key once, by a Decrypt call, before it seals anything (rule 28): one
+            changed answer would otherwise seal what nobody opens. The writer then needs kms:Decrypt too.
         use_fips_endpoint, endpoint_url, session, application, config: for clients made here; see
             :func:`phicrypt.keys.kms.calls.kms_client`. ``endpoint_url`` serves every Region.
         deadline_seconds: how long a call of yours waits for a key, whatever the client's own timeouts are;
@@ -83,7 +87,7 @@ class KmsKeyring(SteppedKeyring):
     for a plain http endpoint that is not on loopback.
     """
 
-    __slots__ = ("_clients", "_discovery", "_failover_regions", "_grant_tokens", "_identity", "_keys")
+    __slots__ = ("_clients", "_discovery", "_failover_regions", "_grant_tokens", "_identity", "_keys", "_verifies")
 
     def __init__(
         self,
@@ -94,6 +98,7 @@ class KmsKeyring(SteppedKeyring):
         client_factory: Callable[[str], KMSClient] | None = None,
         grant_tokens: Iterable[str] = (),
         failover_regions: Iterable[str] = (),
+        verify_data_keys: bool = False,
         use_fips_endpoint: bool = False,
         endpoint_url: str | None = None,
         session: Boto3Session | None = None,
@@ -116,7 +121,7 @@ class KmsKeyring(SteppedKeyring):
         failover = _texts(failover_regions, "failover_regions")
         if failover and not any(key.is_multi_region for key in keys):
             raise ConfigurationError("failover_regions needs a multi-Region key (its id begins with mrk-)")
-        self._configure(clients, keys, failover, None, _texts(grant_tokens, "grant_tokens"))
+        self._configure(clients, keys, failover, None, _texts(grant_tokens, "grant_tokens"), verify_data_keys)
 
     def _configure(
         self,
@@ -125,8 +130,10 @@ class KmsKeyring(SteppedKeyring):
         failover_regions: tuple[str, ...],
         discovery: _DiscoveryFilter | None,
         grant_tokens: tuple[str, ...],
+        verifies: bool = False,
     ) -> None:
         self._clients = clients
+        self._verifies = verifies
         self._keys = keys
         self._failover_regions = failover_regions
         self._discovery = discovery
@@ -147,6 +154,7 @@ class KmsKeyring(SteppedKeyring):
             discovery,
             clients.authority,
             tuple(hashlib.sha256(token.encode()).digest() for token in grant_tokens),
+            verifies,  # a kept key of a keyring that verifies nothing is not one that was verified
         )
 
     @classmethod
@@ -231,22 +239,32 @@ class KmsKeyring(SteppedKeyring):
         if not self._keys:
             raise ConfigurationError("a discovery keyring only decrypts: encrypt under a named key ARN")
         key = self._keys[0]
-        plaintext_key = key_to_wrap(materials)
-        if plaintext_key is None:
-            operation, length_bytes = "GenerateDataKey", materials.suite.data_key_length_bytes
-            answer = yield from self._ask(operation, key, materials, NumberOfBytes=length_bytes)
-            ciphertext = ciphertext_of(answer, operation, key)
-            plaintext_key = plaintext_of(answer, operation, key, length_bytes)
-        else:
-            operation = "Encrypt"
-            answer = yield from self._ask(operation, key, materials, Plaintext=plaintext_key)
-            ciphertext = ciphertext_of(answer, operation, key)
-        wrapped = wrapped_data_key(materials, plaintext_key, ciphertext)
+        made = yield from self._verified(key, materials) if self._verifies else self._made(key, materials)
+        wrapped = wrapped_data_key(materials, made.plaintext_key, made.ciphertext)
         return materials.with_recipient(
             EncryptedDataKey(KMS_PROVIDER_ID, str(key).encode(), wrapped.ciphertext),
             data_key=wrapped.generated_data_key,
             symmetric_signing_key=wrapped.symmetric_signing_key,
-            origin=joined_origin(materials.origin, origin_of(answer, operation, key)),
+            origin=joined_origin(materials.origin, made.origin),
+        )
+
+    def _made(self, key: KmsArn, materials: EncryptionMaterials) -> Steps[MadeKey]:
+        """A new key of KMS's, or the one at hand, wrapped by it."""
+        plaintext_key = key_to_wrap(materials)
+        if plaintext_key is None:
+            operation, length_bytes = "GenerateDataKey", materials.suite.data_key_length_bytes
+            answer = yield from self._ask(operation, key, materials, NumberOfBytes=length_bytes)
+            plaintext_key = plaintext_of(answer, operation, key, length_bytes)
+        else:
+            operation = "Encrypt"
+            answer = yield from self._ask(operation, key, materials, Plaintext=plaintext_key)
+        return MadeKey(plaintext_key, ciphertext_of(answer, operation, key), origin_of(answer, operation, key))
+
+    def _verified(self, key: KmsArn, materials: EncryptionMaterials) -> Steps[MadeKey]:
+        return verified(
+            key,
+            lambda: self._made(key, materials),
+            lambda ciphertext: self._ask("Decrypt", key, materials, CiphertextBlob=ciphertext),
         )
 
     def decrypt_steps(

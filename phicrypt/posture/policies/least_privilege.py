@@ -93,12 +93,15 @@ USE_OF_KEYS: Final = (
 _MFA_MAX_AGE_SECONDS: Final = 3_600
 
 
-def key_policy(declaration: Declaration, declared: KeyDeclaration) -> dict[str, Any]:
+def key_policy(
+    declaration: Declaration, declared: KeyDeclaration, *, verify_data_keys: bool = False
+) -> dict[str, Any]:
     """The key policy: administration for the account, use for the declared roles only.
 
     The account's root principal gets administration but no use, so IAM policies alone can open
     nothing. Use without the declared context pairs is denied to everyone; a key with this policy is
     for client-side encryption only (AWS services that encrypt with it send other pairs).
+    ``verify_data_keys`` as of :func:`writer_policy`.
 
     Raises ConfigurationError without a declared context or roles.
     """
@@ -120,6 +123,8 @@ def key_policy(declaration: Declaration, declared: KeyDeclaration) -> dict[str, 
     ]
     statements += _deny_without(context)
     users = [(sid, actions, principal) for sid, actions, principal in _users(roles) if principal is not None]
+    if verify_data_keys and roles.writer is not None:
+        users.append(("WriterVerifiesDataKeys", OPEN, roles.writer))
     if not users:
         raise ConfigurationError("declare who uses the key: [roles] with writer, reader, auditor or break-glass")
     for sid, actions, principal in users:
@@ -154,9 +159,17 @@ def _users(roles: Roles) -> tuple[tuple[str, tuple[str, ...], str | None], ...]:
     )
 
 
-def writer_policy(declaration: Declaration, declared: KeyDeclaration) -> dict[str, Any]:
-    """IAM policy of those who seal: GenerateDataKey under the declared context, and nothing that opens."""
-    return _document([_use("Seal", SEAL, declaration, declared)])
+def writer_policy(
+    declaration: Declaration, declared: KeyDeclaration, *, verify_data_keys: bool = False
+) -> dict[str, Any]:
+    """IAM policy of those who seal: GenerateDataKey under the declared context, and nothing that opens.
+
+    ``verify_data_keys``: and Decrypt under it, for ``KmsKeyring(verify_data_keys=True)`` (rule 28).
+    """
+    statements = [_use("Seal", SEAL, declaration, declared)]
+    if verify_data_keys:
+        statements.append(_use("VerifyDataKeys", OPEN, declaration, declared))
+    return _document(statements)
 
 
 def reader_policy(declaration: Declaration, declared: KeyDeclaration) -> dict[str, Any]:

@@ -287,7 +287,10 @@ def _parser_failed(exception: Exception, event_name: str, **_: object) -> None:
     _attempt.is_parsing = False
     from botocore.exceptions import ClientError
 
-    exception.args = ()  # they may quote the answer
+    # It stays behind ours as its context, and may quote the answer (rule 32).
+    exception.args = ()
+    if isinstance(exception, UnicodeDecodeError):
+        exception.object = b""
     reason = "what came is not taken for an answer: it cannot be parsed"
     response: Any = {
         "Error": {"Code": NO_ANSWER, "Message": reason},

@@ -46,6 +46,7 @@ def page_memory(length_bytes: int) -> memoryview:
     return memoryview(mmap.mmap(-1, length_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
 
+BELIEVED_BYTES: Final = 1 << 30
 _WORTH_IT_BYTES: Final = 256 * 1024
 
 
@@ -59,7 +60,16 @@ def bytes_to_fill(length_bytes: int) -> io.BytesIO:
 
 
 def filled_bytes(at_most_bytes: int, fill: Callable[[memoryview], int]) -> bytes:
-    """What ``fill`` writes into memory of that length, of which it returns how much it was."""
+    """What ``fill`` writes into memory of that length, of which it returns how much it was.
+
+    A length beyond ``BELIEVED_BYTES`` is somebody's claim until so much has come: memory is had for it bit by bit.
+    """
+    if at_most_bytes > BELIEVED_BYTES:
+        pieces: list[bytes] = []
+        while at_most_bytes > 0 and (piece := filled_bytes(min(at_most_bytes, BELIEVED_BYTES), fill)):
+            pieces.append(piece)
+            at_most_bytes -= len(piece)
+        return b"".join(pieces)
     buffer = bytes_to_fill(at_most_bytes)
     with buffer.getbuffer() as view:
         count = fill(view)

@@ -323,6 +323,17 @@ def test_rule_32_no_answer_brings_forth_a_foreign_error(service: str, operation:
     assert refused
 
 
+@pytest.mark.parametrize("body", [b'{"Item": {"id": {"S": "\xff canary"}}}', b'{"Item": {"id": {"B": "canary"}}}'])
+def test_rule_32_nothing_of_an_answer_stands_behind_its_error(body: bytes) -> None:
+    client, _ = judged("dynamodb", lambda _: json_answer(body, service="dynamodb"))
+    with pytest.raises(ClientError) as caught:
+        client.get_item(TableName="t", Key={"id": {"S": "7"}})
+    behind: BaseException | None = caught.value
+    while behind is not None:
+        assert "canary" not in repr((behind, behind.args, vars(behind), getattr(behind, "object", b"")))
+        behind = behind.__context__
+
+
 def parameters_of(model: Any) -> dict[str, Any]:
     """The least that botocore lets pass."""
 

@@ -137,19 +137,17 @@ class Course:
         if attempt is not None:
             attempt.end(was_outage=True)
         error = self._overdue(request, deadline_seconds)
-        for give_up in self._give_ups:
+        for give_up in list(self._give_ups):
             give_up(error)
         raise error
 
     def _leave(self, job: Job[Any] | None, error: KeyAccessError | None) -> None:
         """The caller is gone, told of the deadline or interrupted."""
         with self._lock:
-            if self._is_abandoned:
-                return
             self._is_abandoned = True
         if job is not None:
             self._threads.abandon(job)
-        for give_up in self._give_ups:
+        for give_up in list(self._give_ups):  # again after the deadline: an interrupt may have come among them
             give_up(error)
 
     def _overdue(self, request: Any, deadline_seconds: float) -> KeyAccessError:
@@ -187,6 +185,12 @@ class Course:
 
 current_course: ContextVar[Course | None] = ContextVar("phicrypt_course", default=None)
 """In one of phicrypt's own threads: whose steps it goes on with."""
+
+
+def course_of_this_thread() -> Course:
+    """A new one; for a use within a use, such as of a keyring that asks another, that of the outer one."""
+    outer = current_course.get() if is_key_thread() else None
+    return outer or Course()
 
 
 def ask_guarded(request: Any, course: Course | None = None) -> Any:

@@ -24,7 +24,7 @@ from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
-from phicrypt.core.deadlines import Course, ask_guarded, to_the_end
+from phicrypt.core.deadlines import ask_guarded, course_of_this_thread, to_the_end
 from phicrypt.core.materials import KeyHolder
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def run(steps: Steps[T], call: Callable[[Any], Any] = ask) -> T:
     the steps raise. With boto3 (no ``call``) it waits no longer than the deadline of who is asked first, see
     :mod:`phicrypt.core.deadlines`, and raises KeyAccessError then.
     """
-    course = Course() if call is ask else None
+    course = course_of_this_thread() if call is ask else None
 
     async def answer_to(request: Request) -> Any:
         if isinstance(request, LocalRequest):

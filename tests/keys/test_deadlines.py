@@ -33,7 +33,7 @@ from phicrypt.core.breaker import Breakers
 from phicrypt.core.deadlines import Course
 from phicrypt.core.key_threads import KEY_THREADS, MAX_HUNG, MAX_WAITED_FOR, KeyThreads, TooManyHung, is_key_thread
 from phicrypt.core.materials import DecryptionMaterials, EncryptedDataKey, EncryptionMaterials
-from phicrypt.core.steps import KmsRequest, Steps, TableRequest, run
+from phicrypt.core.steps import BlockingCall, KmsRequest, Steps, TableRequest, run
 from phicrypt.errors import ConfigurationError, KeyAccessError
 from phicrypt.keys.cache import CachePolicy, KeyCache
 from phicrypt.keys.kms.clients import KmsClients
@@ -339,6 +339,24 @@ def test_a_keyring_of_ones_own_within_a_key_thread_needs_no_other(kms: StrictKms
     kms.disable(arn)
     reader = PhiCrypt(MultiKeyring(KmsKeyring(arn, client=kms.client()), Around(other, client=kms.client())))
     assert reader.decrypt(message, context=CONTEXT) == b"x"
+
+
+def test_a_load_within_the_code_of_a_users_keyring_keeps_nobody_waiting_either() -> None:
+    via = Slow(Encrypt=3.0)
+    cache: KeyCache[str] = KeyCache(CachePolicy())
+
+    def inner() -> Steps[str]:
+        return (yield KmsRequest(None, "Encrypt", {}, via))
+
+    def outer() -> Steps[Any]:
+        yield KmsRequest(None, "Decrypt", {}, via)
+        return (yield BlockingCall(lambda: run(cache.load_steps("inner", inner))))
+
+    begun = time.monotonic()
+    with pytest.raises(KeyAccessError):
+        run(outer())
+    assert cache.get_or_load("inner", lambda: "loaded")[0] == "loaded"
+    assert time.monotonic() - begun < 2.5, "the inner call goes on, and nobody waits for it"
 
 
 def test_a_child_of_a_process_whose_threads_hang_has_threads_of_its_own(kms: StrictKms) -> None:

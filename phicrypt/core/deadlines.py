@@ -23,6 +23,8 @@ from phicrypt.core.kms_calls import KmsAnswer, refused_calls
 from phicrypt.errors import ConfigurationError, KeyAccessError
 
 T = TypeVar("T")
+GiveUp = Callable[[KeyAccessError | None], None]
+"""Told when nobody waits for a load any more; see :class:`phicrypt.core.steps.Leading`."""
 
 DEADLINE_SECONDS: Final = 10.0
 MAX_DEADLINE_SECONDS: Final = 600.0
@@ -53,12 +55,15 @@ class _NobodyWaits(BaseException):
 class Course:
     """The way of one use through its steps.
 
+    Args:
+        give_ups: of the loads that the steps lead by now.
+
     Attributes:
         tagged_call: the KMS call that is under way.
     """
 
-    def __init__(self, threads: KeyThreads = KEY_THREADS) -> None:
-        self._give_ups: list[Callable[[KeyAccessError | None], None]] = []
+    def __init__(self, give_ups: list[GiveUp], threads: KeyThreads = KEY_THREADS) -> None:
+        self._give_ups = give_ups
         self.tagged_call: Any = None
         self._threads = threads
         self._lock = threading.Lock()
@@ -69,7 +74,7 @@ class Course:
         self._is_handed_over = is_key_thread()
         self._is_abandoned = self._is_writing = False
 
-    def lead(self, give_up: Callable[[KeyAccessError | None], None]) -> None:
+    def lead(self, give_up: GiveUp) -> None:
         """The steps lead a load that others wait for, see :class:`phicrypt.core.steps.Leading`."""
         with self._lock:
             self._give_ups.append(give_up)
@@ -187,10 +192,14 @@ current_course: ContextVar[Course | None] = ContextVar("phicrypt_course", defaul
 """In one of phicrypt's own threads: whose steps it goes on with."""
 
 
-def course_of_this_thread() -> Course:
+def course_of_this_thread(give_ups: list[GiveUp]) -> Course:
     """A new one; for a use within a use, such as of a keyring that asks another, that of the outer one."""
     outer = current_course.get() if is_key_thread() else None
-    return outer or Course()
+    if outer is None:
+        return Course(give_ups)
+    for give_up in give_ups:
+        outer.lead(give_up)
+    return outer
 
 
 def ask_guarded(request: Any, course: Course | None = None) -> Any:

@@ -24,13 +24,12 @@ from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
-from phicrypt.core.deadlines import ask_guarded, course_of_this_thread, to_the_end
+from phicrypt.core.deadlines import Course, GiveUp, ask_guarded, course_of_this_thread, to_the_end
 from phicrypt.core.materials import KeyHolder
 
 if TYPE_CHECKING:
     from phicrypt.core.breaker import Breakers
     from phicrypt.core.materials import DecryptionMaterials, EncryptedDataKey, EncryptionMaterials, Keyring
-    from phicrypt.errors import KeyAccessError
 
 T = TypeVar("T")
 Shell = TypeVar("Shell", bound=Callable[..., Any])
@@ -151,7 +150,7 @@ class Leading(LocalRequest):
 
     __slots__ = ("give_up",)
 
-    def __init__(self, give_up: Callable[[KeyAccessError | None], None]) -> None:
+    def __init__(self, give_up: GiveUp) -> None:
         self.give_up = give_up
 
     def answer(self) -> None:
@@ -221,18 +220,26 @@ def run(steps: Steps[T], call: Callable[[Any], Any] = ask) -> T:
     the steps raise. With boto3 (no ``call``) it waits no longer than the deadline of who is asked first, see
     :mod:`phicrypt.core.deadlines`, and raises KeyAccessError then.
     """
-    course = course_of_this_thread() if call is ask else None
+    if call is not ask:
+        return to_the_end(_drive(steps, partial(_answered_by, call)))
+    give_ups: list[GiveUp] = []
+    course: Course | None = None  # made when it is needed: keyrings that ask nobody come through here as well
+
+    def lead(give_up: GiveUp) -> None:
+        if course is None:
+            give_ups.append(give_up)
+        else:
+            course.lead(give_up)
 
     async def answer_to(request: Request) -> Any:
+        nonlocal course
         if isinstance(request, LocalRequest):
-            if course is not None and isinstance(request, Leading):
-                course.lead(request.give_up)
             return request.answer()
-        return call(request) if course is None else await course.answer(request)
+        if course is None:
+            course = course_of_this_thread(give_ups)
+        return await course.answer(request)
 
-    driven = _drive(steps, answer_to)
-    if course is None:
-        return to_the_end(driven)
+    driven = _drive(steps, answer_to, lead)
     try:
         driven.send(None)
     except StopIteration as done:
@@ -241,7 +248,12 @@ def run(steps: Steps[T], call: Callable[[Any], Any] = ask) -> T:
     except BaseException:
         driven.close()
         raise
+    assert course is not None
     return course.finish(driven)
+
+
+async def _answered_by(call: Callable[[Any], Any], request: Request) -> Any:
+    return request.answer() if isinstance(request, LocalRequest) else call(request)
 
 
 async def arun(steps: Steps[T], call: Callable[[Any], Awaitable[Any]]) -> T:
@@ -253,13 +265,20 @@ async def arun(steps: Steps[T], call: Callable[[Any], Awaitable[Any]]) -> T:
     return await _drive(steps, answer_to)
 
 
-async def _drive(steps: Steps[T], answer_to: Callable[[Request], Coroutine[Any, Any, Any]]) -> T:
+async def _drive(
+    steps: Steps[T],
+    answer_to: Callable[[Request], Coroutine[Any, Any, Any]],
+    lead: Callable[[GiveUp], object] | None = None,
+) -> T:
     answer: Any = None
     refusal: Exception | None = None
     try:
         while True:
             request = steps.send(answer) if refusal is None else steps.throw(refusal)
             answer = refusal = None
+            if lead is not None and type(request) is Leading:
+                lead(request.give_up)
+                continue
             try:
                 answer = await answer_to(request)
             except Exception as error:  # noqa: BLE001  (the steps judge it)

@@ -483,7 +483,7 @@ def test_when_too_many_calls_hang_the_next_is_refused_at_once() -> None:
     assert job is not None
     until(lambda: job.has_begun)
     threads.abandon(job)
-    course = Course(threads)
+    course = Course([], threads)
     given_up: list[object] = []
     course.lead(given_up.append)
     driven = course.answer(KmsRequest("us-east-1", "Decrypt", {"KeyId": ARN}, Slow()))

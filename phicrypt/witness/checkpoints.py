@@ -50,8 +50,8 @@ def read_checkpoint_file(path: Path) -> bytes:
 class Checkpoints:
     """Makes the checkpoints of one log. Any process that can read the log can: one at a time, by a lock.
 
-    Each time only the lines that are new are read, at about 1.5 microseconds each; the state in between is
-    the tree's file (:mod:`phicrypt.witness.log_tree`). Nothing is signed that contradicts the checkpoint
+    Each time only the lines that are new are read, at two hashes each; the state in between is the tree's
+    file (:mod:`phicrypt.witness.log_tree`). Nothing is signed that contradicts the checkpoint
     before: a log that was cut, or changed where it is read again, is an AuditError.
 
     Args:

@@ -317,6 +317,21 @@ def test_lines_that_a_slow_process_adds_to_a_rotated_segment_come_after_what_was
     assert Checkpoints(path, KEY).checkpoint().checkpoint == checkpoint
 
 
+def test_a_file_is_found_that_is_rotated_while_the_log_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    sink = JsonlSink(path)
+    sink.write([event(1)])
+    sink.rotate()
+    sink.write([event(2), event(3)])
+    Checkpoints(path, KEY).checkpoint()
+    whole = b"".join(part.read_bytes() for part in log_files(path).values()).splitlines()
+    lines = LogTree.load(path).lines()
+    found = [next(lines)]
+    sink.rotate()
+    sink.write([event(number) for number in range(4, 9)])
+    assert [*found, *lines] == whole
+
+
 def test_every_checkpoint_holds_while_processes_write_and_rotate(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     JsonlSink(path)

@@ -161,6 +161,15 @@ def test_a_log_s_key_speaks_for_its_own_origin_only():
         open_checkpoint(signed(HEAD._replace(origin="other.example"), LOG), log_keys=[LOG[1]])
 
 
+def test_signatures_of_unknown_keys_under_a_known_name_are_passed_over():
+    """After a change of keys both sign for a while; C2SP tells keys apart by name and id together."""
+    former = ed25519_key(ORIGIN, seed=7)
+    content = signed(HEAD, former, LOG, WITNESS, ed25519_key("witness.example/w1", ED25519_COSIGNATURE, 8))
+    opened = open_checkpoint(content, log_keys=[LOG[1]], witness_keys=[WITNESS[1]])
+    assert opened.checkpoint == HEAD
+    assert open_checkpoint(content, log_keys=[former[1], LOG[1]]).checkpoint == HEAD
+
+
 def test_a_known_witness_whose_signature_does_not_fit_refuses_the_checkpoint():
     note = parse_note(signed(HEAD, LOG, WITNESS))
     for signature in (note.signatures[1].signature[:-1], bytes(72), b"\xff" * 72, b"x"):

@@ -116,7 +116,7 @@ class _Laboratory:
         for thread in threads:
             thread.start()
         warm_after = min(calls * 0.4 if calls is not None else 1e9, (seconds or 1e9) * 20)
-        next_line = started + 10
+        next_line, told = started + 10, 0
         while any(thread.is_alive() for thread in threads):
             time.sleep(0.2)
             done = sum(worker.ledger.counts["calls"] for worker in self.workers)
@@ -128,7 +128,15 @@ class _Laboratory:
                 next_line += 10
                 bad = sum(len(worker.ledger.violations) for worker in self.workers)
                 progress(f"{time.monotonic() - started:6.0f} s  {done} calls, {bad} violations, {Footprint.now()}")
+                told = self._tell_news(told, progress)
         return self._concluded(started, footprints)
+
+    def _tell_news(self, told: int, progress: Callable[[str], None]) -> int:
+        """Tell each violation when it is found; how many were told."""
+        found = [one for worker in self.workers for one in worker.ledger.violations]
+        for kind, what in found if len(found) > told else ():
+            progress(f"    {kind}: {what[:300]}")
+        return len(found)
 
     def _concluded(self, started: float, footprints: list[Footprint]) -> Report:
         """Look at everything without a fault, past the proxy."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
 
 from faults.contents import Content, bytes_of, named
 from faults.exchange import Answer, Event, Incoming, tells_whole_lie
@@ -221,6 +221,19 @@ def test_labels_follow_from_what_was_done(
     error = KeyAccessError("", operation="Decrypt", code="X", is_retryable=is_retryable, is_outage=is_outage)
     events = [Event("w1", "kms", "Decrypt", "a fault", kind) for kind in kinds]
     assert (wrong_label(error, events) == "") == is_right
+
+
+def test_a_busy_machines_time_out_is_no_refusal_without_a_fault(
+    made: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Worker(made, 93, seed=1)
+    late = KeyAccessError("", operation="Decrypt", code="ReadTimeoutError", is_retryable=True, is_outage=True)
+    for error in (late, ReadTimeoutError(endpoint_url="x")):
+        monkeypatch.setattr(worker.desk.s3, "put_object", _raising(error))
+        worker.make_call("s3.put_object")
+    assert worker.ledger.violations == []
+    assert worker.ledger.counts["time-outs that no fault made"] == 2
+    worker.close()
 
 
 @pytest.mark.parametrize("shape", [bytes, lambda text: base64.b64encode(b"." + text), lambda t: t.hex().encode()])

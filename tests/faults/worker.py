@@ -150,6 +150,10 @@ class Worker:
         self.has_forged_data_key |= "GenerateDataKey" in forged and not CAN_VERIFY_DATA_KEYS
         self._keep_messages()
         if error is not None:
+            if timed_out(error) and not any(event.kind in ("transport", "server") for event in events):
+                # The machine was too busy for the clients' short time-outs: what the proxy delivered came late.
+                ledger.counts["time-outs that no fault made"] += 1
+                events = [*events, Event(self.tag, "kms", "", "late", "transport")]
             self._judge_error(name, events, error)
         self._judge_uses(name, call, actor, events, error)
 
@@ -228,6 +232,12 @@ def wrong_label(error: KeyAccessError, events: list[Event]) -> str:
     if kinds == {"throttling"} and _is_of_the_wire(error) and not (error.is_retryable and not error.is_outage):
         return "throttling is retryable and no outage"
     return ""
+
+
+def timed_out(error: Exception) -> bool:
+    """Whether nobody answered in time, as botocore or phicrypt says it."""
+    codes = ("ReadTimeoutError", "ConnectTimeoutError", "DeadlineExceeded", "EndpointLeftAlone")
+    return type(error).__name__ in codes or getattr(error, "code", "") in codes
 
 
 def _is_of_the_wire(error: KeyAccessError) -> bool:

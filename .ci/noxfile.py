@@ -75,7 +75,7 @@ def types(session: nox.Session) -> None:
 def interop(session: nox.Session) -> None:
     """AWS's libraries in other languages, and local servers; skips what this machine has no toolchain for."""
     _enter(session, "-e", ".[test]")
-    _python(session, "-m", "pytest", "-q", "tests/interop", *session.posargs)
+    _python(session, "-m", "pytest", "-q", "tests/interop", *session.posargs, PHICRYPT_BUILD_GO="1")
 
 
 @nox.session(python=OLDEST)

@@ -111,6 +111,11 @@ def _program() -> Path:
     program = cache_folder() / f"esdk-go-{state[:16]}" / "counterpart"
     if program.exists():
         return program
+    if "PHICRYPT_BUILD_GO" not in os.environ:
+        raise GoUnavailableError(
+            "AWS's library for Go is not built yet, which takes minutes, once: set PHICRYPT_BUILD_GO=1, or run "
+            "nox -f .ci/noxfile.py -s interop"
+        )
     program.parent.mkdir(parents=True, exist_ok=True)
     unfinished = program.with_suffix(".part")
     try:

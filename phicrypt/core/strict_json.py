@@ -25,6 +25,8 @@ _CHUNK_BYTES: Final = 262_144
 _FREE_BYTES: Final = 1_048_576
 MAX_EXPANSION: Final = 200
 """How many times larger than its gzip a file may be; CloudTrail's own reach about 30."""
+MAX_GZIP_MEMBERS: Final = 100_000
+"""Empty members cost time and give nothing: who concatenates files has thousands of them."""
 _MAX_ELEMENT_CHARACTERS: Final = 4_194_304
 _OUTSIDE_TEXT: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 _HALF_PAIR: Final = re.compile(r"\\u[dD][89a-fA-F]")
@@ -161,6 +163,7 @@ class InflatedStream:
         self._rest = b""
         self._read_bytes = 0
         self._given_bytes = 0
+        self._members = 0
 
     def read(self) -> bytes:
         """The next chunk of the content."""
@@ -193,6 +196,9 @@ class InflatedStream:
         if self._inflater.eof:
             # Zeros may follow the last member, as tapes and some writers pad.
             self._rest, self._inflater = self._inflater.unused_data.lstrip(b"\0"), None
+            self._members += 1
+            if self._members > MAX_GZIP_MEMBERS:
+                raise FormatError(f"more than {MAX_GZIP_MEMBERS:,} members of gzip", field=self._field)
         return content
 
     def _counted(self, content: bytes) -> bytes:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from phicrypt.core import strict_json
 from phicrypt.core.strict_json import (
     InflatedStream,
     JsonArray,
@@ -163,6 +164,15 @@ def test_rule_26_a_small_gzip_that_expands_without_measure_is_refused_in_bounded
 def test_rule_26_a_file_above_the_bound_is_refused() -> None:
     with pytest.raises(FormatError, match="longer than"):
         inflated(io.BytesIO(b"x" * 2_000_000), max_bytes=1_000_000, field="file")
+
+
+def test_rule_26_a_gzip_of_members_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(strict_json, "MAX_GZIP_MEMBERS", 50)
+    member = gzip.compress(b"")
+    content = inflated(io.BytesIO(member * 50), max_bytes=1_000, field="file")
+    assert content == b""
+    with pytest.raises(FormatError, match="members of gzip"):
+        inflated(io.BytesIO(member * 51), max_bytes=1_000, field="file")
 
 
 def test_a_gzip_of_several_members_is_one_file() -> None:

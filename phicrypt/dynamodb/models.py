@@ -25,10 +25,10 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar
 from pydantic import (
     BaseModel,
     ConfigDict,
-    ModelWrapValidatorHandler,
     ValidationError,
     model_validator,
 )
+from pydantic.functional_validators import ModelWrapValidatorHandler
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from phicrypt.dynamodb.config import Action, TableConfig

@@ -115,7 +115,7 @@ class Received:
         service, operation: AWS's names, such as ``"kms"`` and ``"Decrypt"``.
         protocol: botocore's name, such as ``"json"``.
         status: HTTP's.
-        headers: found whatever their case.
+        headers: by their names in lower case.
         body: None for a stream, which is judged while it is read.
         has_output: whether the operation's answer has members at all.
         has_output_in_body: whether some of them stand in the body.

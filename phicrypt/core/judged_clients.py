@@ -80,6 +80,7 @@ _recent_ids = _RecentIds()
 _hosts_with_ids: set[str] = set()
 """S3-compatible servers that were seen to send request ids: from then on each of their answers needs one."""
 _clones: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+_facts: WeakKeyDictionary[Any, tuple[str, str, bool, bool]] = WeakKeyDictionary()
 _called_by_clone: ContextVar[bool | None] = ContextVar("phicrypt_called_by_clone", default=None)
 """Whether the call under way is a judged clone's, and then whether that one is a test's double."""
 _one_at_a_time = threading.RLock()
@@ -208,20 +209,35 @@ def _judge_attempt(operation_model: Any, response_dict: dict[str, Any], **_: obj
 
 
 def _received(operation_model: Any, response_dict: dict[str, Any]) -> Received:
-    service_model, shape = operation_model.service_model, operation_model.output_shape
+    service, protocol, has_output, has_output_in_body = _facts_of(operation_model)
     body = response_dict["body"]
-    members = shape.members.values() if shape is not None else ()
     return Received(
-        service=service_model.service_name,
+        service=service,
         operation=operation_model.name,
-        protocol=service_model.resolved_protocol,
+        protocol=protocol,
         status=response_dict["status_code"],
-        headers=response_dict["headers"],
-        body=bytes(body) if isinstance(body, bytes | bytearray) else None,
-        has_output=bool(members),
-        has_output_in_body=any(member.serialization.get("location") is None for member in members)
-        and not operation_model.has_streaming_output,
+        headers={name.lower(): value for name, value in response_dict["headers"].items()},
+        body=body if isinstance(body, bytes) else None,
+        has_output=has_output,
+        has_output_in_body=has_output_in_body,
     )
+
+
+def _facts_of(operation_model: Any) -> tuple[str, str, bool, bool]:
+    """Service, protocol, whether its answer has members, and whether some stand in the body; asked once."""
+    known = _facts.get(operation_model)
+    if known is None:
+        shape = operation_model.output_shape
+        members = shape.members.values() if shape is not None else ()
+        in_body = any(member.serialization.get("location") is None for member in members)
+        service_model = operation_model.service_model
+        known = _facts[operation_model] = (
+            service_model.service_name,
+            service_model.resolved_protocol,
+            bool(members),
+            in_body and not operation_model.has_streaming_output,
+        )
+    return known
 
 
 def _is_a_doubles(received: Received) -> bool:
@@ -252,7 +268,7 @@ def _demands_request_id(received: Received) -> bool:
 
 
 def _replace(received: Received, response_dict: dict[str, Any], verdict: NoAnswer | Refused) -> None:
-    headers = {name.lower(): value for name, value in received.headers.items()}
+    headers = dict(received.headers)
     if isinstance(verdict, NoAnswer):
         # Its request id may be another call's, which the audit trail must not name.
         headers = {name: value for name, value in headers.items() if name not in _REQUEST_ID_HEADERS}

@@ -175,7 +175,11 @@ class TestSummary:
         assert [one.key_id for one in summary.recipients] == [arn, "key-1", other_lengths.hex(), "0001"]
         told = summary.as_dict()
         assert told["key_arns"] == [arn]
-        assert told["recipients"][1] == {"provider_id": "clinic", "key_id": "key-1"}
+        assert told["recipients"][1] == {
+            "provider_id": "clinic",
+            "key_id": "key-1",
+            "public_key_algorithm": None,
+        }
 
     def test_of_a_single_block_that_is_cut_off(self) -> None:
         message, _ = seal_message(to_encrypt(), b"x", FRAME)

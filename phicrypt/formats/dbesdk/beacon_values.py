@@ -84,12 +84,11 @@ class StandardBeacon:
             raise ConfigurationError("a beacon's name is a non-empty text")
         if not isinstance(self.bits, int) or isinstance(self.bits, bool) or not 1 <= self.bits <= MAX_BITS:
             raise ConfigurationError(f"the beacon {self.name!r} has bits= from 1 to {MAX_BITS}")
-        try:
-            style = None if self.style is None else BeaconStyle(self.style)
-        except ValueError:
-            raise ConfigurationError(
-                f"the style of the beacon {self.name!r} is one of {', '.join(one.value for one in BeaconStyle)}"
-            ) from None
+        given: object = self.style
+        styles = [one.value for one in BeaconStyle]
+        if given is not None and not isinstance(given, BeaconStyle) and given not in styles:
+            raise ConfigurationError(f"the style of the beacon {self.name!r} is one of {', '.join(styles)}")
+        style = None if given is None else BeaconStyle(given)
         object.__setattr__(self, "style", style)
         object.__setattr__(self, "location", self.location or self.name)
         parse_location(self.location)

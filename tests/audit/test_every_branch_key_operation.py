@@ -74,6 +74,7 @@ SCENARIOS = {
     "shred": Scenario(lambda stage: stage.store.shred(ID), "shred-branch-key"),
 }
 WITHOUT_KEYS = {
+    "breakers": "who answers and who does not",
     "create_table": "the empty table",
     "kms_clients": "a setting",
     "steps": "what a keyring fetches belongs to the client's use",

@@ -51,7 +51,7 @@ class Worker:
         self.macs: list[tuple[bytes, Any]] = []
         self.envelopes: list[tuple[bytes, str | None]] = []
         self.messages: list[Kept] = []
-        self.is_poisoned = self.has_forged_data_key = False
+        self.is_poisoned = self.has_forged_data_key = self.has_believed_a_lie = False
         self._made = 0
         self._numbers = number * 10**9
         self._reads: list[tuple[Place, Any]] = []
@@ -145,6 +145,7 @@ class Worker:
             ledger.judge_read(place, value, was_lied_to=was_lied_to)
         for place, value in self._writes:
             ledger.judge_write(place, value, was_lied_to=was_lied_to)
+        self.has_believed_a_lie |= was_lied_to and bool(self._writes)
         forged = {event.operation for event in events if event.kind == "forged"}
         self.is_poisoned |= bool(forged)
         self.has_forged_data_key |= "GenerateDataKey" in forged and not CAN_VERIFY_DATA_KEYS
@@ -178,6 +179,10 @@ class Worker:
             wrong = wrong_label(error, events)
             if wrong:
                 ledger.violated("label", f"{name}: {error.code}: {wrong}; {_kinds(events)}")
+        if self.has_believed_a_lie and getattr(error, "code", "") == "BranchKeyRolledBack":
+            # The process remembers a creation that a whole answer acknowledged and nobody stored.
+            ledger.counts["apart: refused, since a whole answer acknowledged a creation"] += 1
+            return
         if not any(event.kind for event in events) and not self._is_expected(error):
             ledger.violated("refused without a fault", f"{name}: {_shown(error)}: {error}")
 
@@ -223,6 +228,8 @@ def wrong_label(error: KeyAccessError, events: list[Event]) -> str:
     kinds = {event.kind for event in events if event.service != "s3"} - {"", "delay", "twice"}
     if error.is_outage and not error.is_retryable:
         return "an outage that is not retryable"
+    if error.code == "NoAnswer" and "forged" in kinds:
+        return ""  # of what was changed nothing was left that was asked for
     if error.is_outage and not kinds & {"transport", "server"}:
         return "called an outage, and nothing was down"
     if error.is_retryable and not kinds & {"transport", "server", "throttling"}:

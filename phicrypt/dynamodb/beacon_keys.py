@@ -7,7 +7,7 @@ branch key store; opening it is the store's work (rule 28), and this keeps what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -57,10 +57,16 @@ class BeaconKeys(KeyHolder):
 
     def hashes(self, branch_key_id: str) -> tuple[DerivedHashes, bool]:
         """The hashes under a branch key's beacon key, and whether it was at hand. Raises KeyAccessError."""
+        place = ("beacon", self._store.identity, branch_key_id)
+        found, was_cached = self._found(place, branch_key_id)
+        if was_cached and not found.beacon_key.is_intact():  # memory may fail while a key is kept (rule 28)
+            self.cache.forget(place)
+            found, was_cached = self._found(place, branch_key_id)
+        return found, was_cached
+
+    def _found(self, place: Hashable, branch_key_id: str) -> tuple[DerivedHashes, bool]:
         return self.cache.get_or_load(
-            ("beacon", self._store.identity, branch_key_id),
-            partial(self._opened, branch_key_id),
-            tag_of=lambda derived: derived.branch_key_id,
+            place, partial(self._opened, branch_key_id), tag_of=lambda derived: derived.branch_key_id
         )
 
     def _opened(self, branch_key_id: str) -> DerivedHashes:
@@ -74,9 +80,9 @@ class DerivedHashes(KeyHolder, Mapping[str, BeaconHash]):
     """The hash of each beacon under one beacon key, derived when it is first asked for."""
 
     def __init__(self, beacon_key: BeaconKey) -> None:
+        self.beacon_key = beacon_key
         self.branch_key_id = beacon_key.branch_key_id
         self.origin: KeyOrigin = beacon_key.origin
-        self._key_bytes = beacon_key.key_bytes
         self._hashes: dict[str, BeaconHash] = {}
 
     def __repr__(self) -> str:
@@ -85,7 +91,7 @@ class DerivedHashes(KeyHolder, Mapping[str, BeaconHash]):
     def __getitem__(self, name: str) -> BeaconHash:
         found = self._hashes.get(name)
         if found is None:
-            found = self._hashes[name] = beacon_hash(self._key_bytes, name)
+            found = self._hashes[name] = beacon_hash(self.beacon_key.key_bytes, name)
         return found
 
     def __iter__(self) -> Any:

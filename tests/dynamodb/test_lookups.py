@@ -15,6 +15,7 @@ from phicrypt import PhiCrypt
 from phicrypt.audit import RecordingSink
 from phicrypt.dynamodb import Action, TableConfig, attributes_of_context
 from phicrypt.dynamodb import search as s
+from phicrypt.dynamodb.beacon_keys import beacon_keys_of
 from phicrypt.errors import ConfigurationError, KeyAccessError, UnsupportedOperationError
 from phicrypt.keys.branch_keys.keyring import HierarchicalKeyring
 from phicrypt.keys.branch_keys.values import BeaconKey, BranchKey
@@ -367,3 +368,13 @@ def test_an_item_under_another_tenants_key_is_not_written(moto: Server) -> None:
     clinic.put(0)
     with pytest.raises(ConfigurationError, match="does not name the branch key"):
         clinic.put(1)
+
+
+def test_rule_28_a_beacon_key_that_changed_in_memory_is_opened_anew(clinic: Searched) -> None:
+    keys = beacon_keys_of(clinic.phi.session, everything())
+    (kept, was_cached) = keys.hashes("tenant-7")
+    assert was_cached
+    genuine = kept.beacon_key.key_bytes
+    kept.beacon_key.key_bytes = bytes([genuine[0] ^ 1]) + genuine[1:]
+    (opened, was_cached) = keys.hashes("tenant-7")
+    assert (was_cached, opened is kept) == (False, False)

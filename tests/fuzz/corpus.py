@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import json
+import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -213,6 +215,7 @@ def log_file() -> Path:
     """The one log that targets write and read again, in memory where the machine has such a folder."""
     memory = Path("/dev/shm")
     folder = tempfile.mkdtemp(prefix="phicrypt-fuzz-", dir=memory if memory.is_dir() else None)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder) / "audit.jsonl"
 
 

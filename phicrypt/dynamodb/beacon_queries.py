@@ -42,6 +42,7 @@ from phicrypt.dynamodb.expression_tree import (
 )
 from phicrypt.dynamodb.search_plans import SearchPlan, Standard
 from phicrypt.errors import ConfigurationError, FormatError, UnsupportedOperationError
+from phicrypt.formats.dbesdk.attributes import serialize
 from phicrypt.formats.dbesdk.beacon_values import beacon_of_value, member_beacons, partition_of
 from phicrypt.formats.dbesdk.compound_beacons import Compound, Hashes, Part, after_common, is_ordered
 
@@ -51,7 +52,7 @@ _SETS: Final = frozenset({"SS", "NS", "BS"})
 _EXISTENCE: Final = ("attribute_exists", "attribute_not_exists")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)  # it holds what is searched for
 class Question:
     """What a rewriting is made for.
 
@@ -280,6 +281,7 @@ class Question:
     def _hashed(self, one: Standard, value: AttributeValue) -> AttributeValue:
         ((kind, _),) = value.items()
         if one.beacon.is_set and kind not in _SETS:
+            serialize(value)  # refuses what is no attribute value
             return {"S": self._hashing(one).of(b"", one.beacon.bits, self._of(one))}  # a set equals no such value
         return beacon_of_value(one.beacon, self._hashing(one), value, self._of(one))
 

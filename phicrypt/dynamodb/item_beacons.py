@@ -12,6 +12,7 @@ from typing import Any
 
 from phicrypt.dynamodb.search_plans import SearchPlan, Standard
 from phicrypt.errors import ConfigurationError, FormatError
+from phicrypt.formats.dbesdk.attributes import serialize
 from phicrypt.formats.dbesdk.beacon_values import beacon_of_text, beacon_of_value, partition_of
 from phicrypt.formats.dbesdk.compound_beacons import Hashes
 from phicrypt.formats.dbesdk.locations import value_at
@@ -53,9 +54,11 @@ def signed_beacons_of(plan: SearchPlan, item: Item) -> dict[str, dict[str, Any]]
 
     Raises ConfigurationError, without a value.
     """
-    texts = with_normal_numbers(item, plan.text_attributes)
     found: dict[str, dict[str, Any]] = {}
     try:
+        for name in plan.text_attributes & item.keys():
+            serialize(item[name])  # refuses what is no attribute value: nothing has looked at the item yet
+        texts = with_normal_numbers(item, plan.text_attributes)
         for compound in plan.signed_beacons:
             text = compound.text_of(texts, None)
             if text is not None:

@@ -38,6 +38,9 @@ class Ask(NamedTuple):
     parameters: dict[str, Any]
     partitions: tuple[int | None, ...]
 
+    def __repr__(self) -> str:
+        return f"<Ask by {self.operation}>"  # the parameters hold what is searched for
+
 
 def ask_of(
     question: Mapping[str, Mapping[str, Any]],

@@ -16,7 +16,8 @@ from phicrypt.audit import RecordingSink
 from phicrypt.dynamodb import Action, TableConfig, attributes_of_context
 from phicrypt.dynamodb import search as s
 from phicrypt.dynamodb.beacon_keys import beacon_keys_of
-from phicrypt.errors import ConfigurationError, KeyAccessError, UnsupportedOperationError
+from phicrypt.dynamodb.typed_lookups import Ask
+from phicrypt.errors import ConfigurationError, KeyAccessError, PhiCryptError, UnsupportedOperationError
 from phicrypt.keys.branch_keys.keyring import HierarchicalKeyring
 from phicrypt.keys.branch_keys.values import BeaconKey, BranchKey
 from phicrypt.testing import StaticBranchKeyStore
@@ -378,3 +379,34 @@ def test_rule_28_a_beacon_key_that_changed_in_memory_is_opened_anew(clinic: Sear
     kept.beacon_key.key_bytes = bytes([genuine[0] ^ 1]) + genuine[1:]
     (opened, was_cached) = keys.hashes("tenant-7")
     assert (was_cached, opened is kept) == (False, False)
+
+
+AWKWARD: tuple[Any, ...] = (
+    *("canary", None, 5, {}),
+    *({"S": 5}, {"N": "canary"}, {"S": "x", "N": "1"}, {"SS": 5}, {"M": "canary"}, {"L": 7}),
+)
+
+
+def test_rule_32_what_is_no_attribute_value_is_refused_in_our_own_words(clinic: Searched) -> None:
+    for name in ("clinic", "last_name", "tags", "address"):
+        for value in AWKWARD:
+            with pytest.raises(PhiCryptError) as caught:
+                clinic.phi.dynamodb.encrypt_item(patient(1, **{name: value}), clinic.config)
+            assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["mrn = :v", "contains(tags, :v)", "tags = :v", "contains(:v, mrn)", "lookup = :v"]
+)
+def test_rule_32_what_is_no_value_is_not_asked_for(clinic: Searched, text: str) -> None:
+    for value in AWKWARD:
+        with pytest.raises(PhiCryptError) as caught:
+            clinic.client.scan(
+                TableName=clinic.name, FilterExpression=text, ExpressionAttributeValues={":v": value}
+            )
+        assert "canary" not in str(caught.value)
+
+
+def test_rule_36_what_holds_a_question_does_not_show_it() -> None:
+    ask = Ask("query", {"ExpressionAttributeValues": {":v": {"S": "canary"}}}, (None,))
+    assert "canary" not in f"{ask!r} {ask}"

@@ -182,6 +182,8 @@ def member_beacons(
             f"a set was expected (its style is {beacon.style.value if beacon.style else None}), {kind} came",
             field=f"beacon {beacon.name!r}",
         )
+    if not isinstance(members, list | tuple | set | frozenset):
+        raise FormatError("a list of set members was expected", field=f"beacon {beacon.name!r}")
     return [hashing.of(serialize({member_kind: one})[1], beacon.bits, partition) for one in members]
 
 

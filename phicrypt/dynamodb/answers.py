@@ -104,7 +104,13 @@ class Answer:
 
     def _open_query(self) -> None:
         stored_items, table = self._parsed.get("Items"), self._table()
-        if not stored_items or table is None:
+        if table is None:
+            return
+        counts_only = self._call.sent.get("Select") == "COUNT"
+        if not counts_only and len(stored_items or ()) != self._parsed.get("Count", 0):
+            # A whole answer has as many as it says; else a changed one would read as "there is none" (rule 27).
+            raise AuthenticationError("another number of items than the answer says")
+        if not stored_items:
             return
         lookup = self._call.lookup
         if self._call.asked.get("Select") == "COUNT" and lookup is None:

@@ -17,7 +17,13 @@ from phicrypt.dynamodb import Action, TableConfig, attributes_of_context
 from phicrypt.dynamodb import search as s
 from phicrypt.dynamodb.beacon_keys import beacon_keys_of
 from phicrypt.dynamodb.typed_lookups import Ask
-from phicrypt.errors import ConfigurationError, KeyAccessError, PhiCryptError, UnsupportedOperationError
+from phicrypt.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    KeyAccessError,
+    PhiCryptError,
+    UnsupportedOperationError,
+)
 from phicrypt.keys.branch_keys.keyring import HierarchicalKeyring
 from phicrypt.keys.branch_keys.values import BeaconKey, BranchKey
 from phicrypt.testing import StaticBranchKeyStore
@@ -410,3 +416,16 @@ def test_rule_32_what_is_no_value_is_not_asked_for(clinic: Searched, text: str) 
 def test_rule_36_what_holds_a_question_does_not_show_it() -> None:
     ask = Ask("query", {"ExpressionAttributeValues": {":v": {"S": "canary"}}}, (None,))
     assert "canary" not in f"{ask!r} {ask}"
+
+
+@pytest.mark.parametrize("operation", ["Query", "Scan"])
+def test_rule_27_an_answer_whose_items_are_missing_is_not_read_as_none(clinic: Searched, operation: str) -> None:
+    def drop(parsed: dict[str, Any], **_: Any) -> None:
+        parsed.pop("Items", None)
+
+    clinic.client.meta.events.register_first(f"after-call.dynamodb.{operation}", drop)
+    with pytest.raises(AuthenticationError):
+        if operation == "Query":
+            by_mrn(clinic, "A-7")
+        else:
+            clinic.client.scan(TableName=clinic.name)
